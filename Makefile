@@ -1,0 +1,20 @@
+# Each target sets up everything it needs in .venv first; nothing has to be activated.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: train test lint
+
+train: .venv/installed  ## train and evaluate all six models; ARGS="--dataset binarized_mnist --data-dir ..." for MNIST
+	$(BIN)/python experiments/vae.py $(ARGS)
+
+test: .venv/installed  ## lint, types and the whole suite
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest $(ARGS)
+
+.venv/installed: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed; choose one with make PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --editable ".[experiments,tests,lint]"
+	touch $@

@@ -1,0 +1,1 @@
+"""Importance-weighted variational bounds as pure JAX functions."""

@@ -1,0 +1,24 @@
+"""Strict settings for every test: no silent promotion of ranks or dtypes, and compiled programs kept between tests."""
+
+import os
+import pathlib
+
+import jax
+import pytest
+
+REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_compilation_cache_dir", str(REPOSITORY / ".cache" / "jax"))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+@pytest.fixture
+def raw_data_dir() -> pathlib.Path:
+    """The folder of the benchmark files, named by HIWAE_DATA_DIR; tests on real data skip without it."""
+    folder = os.environ.get("HIWAE_DATA_DIR")
+    if not folder:
+        pytest.skip("HIWAE_DATA_DIR is not set: it names the folder that holds the benchmark files (docs/data.md)")
+    return pathlib.Path(folder)
