@@ -1,0 +1,109 @@
+"""Bounds on log p(x) as functions of log-weights: arrays in, arrays out."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+def normalized_weights(log_weights: Float[Array, "..."], *, axis: int = -1) -> Float[Array, "..."]:
+    """Self-normalised importance weights `w_j / sum_m w_m`.
+
+    Args:
+      log_weights: log-weights; `-inf` is a weight of zero.
+      axis: the axis of the K samples.
+
+    Returns:
+      Array of the shape of `log_weights`, summing to one along `axis`, or all zero where every weight is zero.
+
+    *Gradients*: ordinary; where every weight is zero the gradient is zero.
+    """
+    largest = jax.lax.stop_gradient(jnp.max(log_weights, axis=axis, keepdims=True))
+    # Where every weight is zero, -inf - -inf would be NaN: shift by zero there.
+    weights = jnp.exp(log_weights - jnp.where(largest == -jnp.inf, 0.0, largest))
+    total = jnp.sum(weights, axis=axis, keepdims=True)
+    return weights / jnp.where(total == 0.0, 1.0, total)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def log_sum_exp(log_weights: Float[Array, "..."], axis: int) -> Float[Array, "..."]:
+    """`log sum_j exp(log_weights_j)`, whose gradient is `normalized_weights` even where every weight is zero."""
+    return jax.nn.logsumexp(log_weights, axis=axis)
+
+
+@log_sum_exp.defjvp
+def _log_sum_exp_jvp(axis, primals, tangents):  # type: ignore[no-untyped-def]  # types of a JVP rule say nothing
+    (log_weights,), (tangent,) = primals, tangents
+    weights = normalized_weights(log_weights, axis=axis)
+    return log_sum_exp(log_weights, axis), weighted_tangent(weights, tangent, axis=axis)
+
+
+def weighted_tangent(
+    weights: Float[Array, "..."], tangent: Float[Array, "..."], *, axis: int = -1
+) -> Float[Array, "..."]:
+    """`sum_j weights_j tangent_j`, in which a sample of weight zero takes no part even if its tangent is not finite."""
+    return jnp.sum(jnp.where(weights == 0.0, 0.0, weights * tangent), axis=axis)
+
+
+def elbo(log_weights: Float[Array, "..."], *, axis: int = -1) -> Float[Array, "..."]:
+    """Evidence lower bound: the mean of the log-weights, `1/K sum_j log w_j`.
+
+    Args:
+      log_weights: `log p(x, z_j) - log q(z_j | x)`, without a mixing weight; any shape.
+      axis: the axis of the K samples.
+
+    Returns:
+      The log-weights' shape without `axis`, in nats.
+
+    *Gradients*: ordinary; each log-weight receives 1/K.
+
+    Reference: Kingma and Welling (2014), equation 2.
+
+    >>> float(elbo(jnp.array([0.0, -2.0])))
+    -1.0
+    """
+    return jnp.mean(check_log_weights(log_weights, axis=axis), axis=axis)
+
+
+def iwlb(log_weights: Float[Array, "..."], *, axis: int = -1) -> Float[Array, "..."]:
+    """Importance-weighted lower bound: log-mean-exp of the log-weights, `log 1/K sum_j w_j`.
+
+    At K = 1 it equals `elbo`. Log-weights from `make_log_weights` have their mixing weight inside already: for those
+    the bound is their log-sum-exp, and `iwlb` would subtract log K a second time.
+
+    Args:
+      log_weights: `log p(x, z_j) - log q(z_j | x)`, without a mixing weight; any shape. `-inf` is a weight of zero.
+      axis: the axis of the K samples.
+
+    Returns:
+      The log-weights' shape without `axis`, in nats; `-inf` where every weight is zero.
+
+    *Gradients*: each log-weight receives its self-normalised weight; all receive zero where every weight is zero.
+
+    Reference: Burda, Grosse and Salakhutdinov (2016), equation 8.
+
+    >>> float(iwlb(jnp.log(jnp.array([1.0, 3.0])))) == float(jnp.log(2.0))
+    True
+    """
+    log_weights = check_log_weights(log_weights, axis=axis)
+    num_samples = log_weights.shape[axis]
+    return log_sum_exp(log_weights, axis) - jnp.log(jnp.asarray(num_samples, log_weights.dtype))
+
+
+def check_log_weights(log_weights: Float[Array, "..."], *, axis: int) -> Float[Array, "..."]:
+    """Return `log_weights` as an array, or raise if it is no floating-point array with samples along `axis`."""
+    log_weights = jnp.asarray(log_weights)
+    if not jnp.issubdtype(log_weights.dtype, jnp.floating):
+        raise TypeError(
+            f"log_weights: expected a floating-point array, got dtype {log_weights.dtype}; "
+            "pass the logarithms of the importance weights"
+        )
+    if not -log_weights.ndim <= axis < log_weights.ndim:
+        raise ValueError(
+            f"axis: log_weights has shape {log_weights.shape}, which has no axis {axis}; "
+            "name the axis that runs over the samples"
+        )
+    if log_weights.shape[axis] == 0:
+        raise ValueError(f"log_weights: shape {log_weights.shape} has no samples along axis {axis}; at least one is needed")
+    return log_weights

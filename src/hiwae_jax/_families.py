@@ -1,0 +1,96 @@
+"""Families of distributions as pure functions of parameter arrays.
+
+Distributions travel as arrays, never as objects: stopping the gradient of an array stops all of it.
+"""
+
+import math
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+Parameters = Any  # a pytree of arrays whose first leaf has the shape of z; for the Gaussian `(loc, scale)`
+
+
+class Forward(Protocol):
+    """`z = T(noise; parameters)`: invertible and differentiable in the noise."""
+
+    def __call__(self, parameters: Parameters, noise: Float[Array, " D"]) -> Float[Array, " D"]: ...  # noqa: D102
+
+
+class Inverse(Protocol):
+    """`noise = T^-1(z; parameters)`."""
+
+    def __call__(self, parameters: Parameters, z: Float[Array, " D"]) -> Float[Array, " D"]: ...  # noqa: D102
+
+
+class LogProb(Protocol):
+    """The log-density of one z."""
+
+    def __call__(self, parameters: Parameters, z: Float[Array, " D"]) -> Float[Array, ""]: ...  # noqa: D102
+
+
+class Sampler(Protocol):
+    """Draws noise. It receives the caller's key untouched, once for each example."""
+
+    def __call__(self, key: Any, shape: tuple[int, ...], dtype: Any) -> Float[Array, "..."]: ...  # noqa: D102
+
+
+class Family(NamedTuple):
+    """A reparameterizable family on R^D: three functions of one example's parameters and one point.
+
+    `forward` must map the noise of the proposal's sampler (standard normal unless another sampler is given) to a draw
+    whose log-density is `log_prob`; `inverse` undoes it, and is what re-expresses a sample through another member.
+
+    Attributes:
+      forward: `(parameters, noise [D]) -> z [D]`.
+      inverse: `(parameters, z [D]) -> noise [D]`.
+      log_prob: `(parameters, z [D]) -> scalar`.
+    """
+
+    forward: Forward
+    inverse: Inverse
+    log_prob: LogProb
+
+
+def _gaussian_forward(parameters: Parameters, noise: Float[Array, " D"]) -> Float[Array, " D"]:
+    loc, scale = parameters
+    return loc + scale * noise
+
+
+def _gaussian_inverse(parameters: Parameters, z: Float[Array, " D"]) -> Float[Array, " D"]:
+    loc, scale = parameters
+    return (z - loc) * (1.0 / scale)
+
+
+def _gaussian_log_prob(parameters: Parameters, z: Float[Array, " D"]) -> Float[Array, ""]:
+    loc, scale = parameters
+    # The reciprocal belongs to the member, not to the pair (sample, member): dividing inside the pairwise product would
+    # make XLA keep the [K, K, D] quotient instead of fusing it into the sum.
+    standardized = (z - loc) * (1.0 / scale)
+    log_normaliser = jnp.sum(jnp.log(scale)) + 0.5 * z.size * math.log(2.0 * math.pi)
+    return -0.5 * jnp.sum(standardized**2) - log_normaliser
+
+
+diagonal_gaussian = Family(_gaussian_forward, _gaussian_inverse, _gaussian_log_prob)
+"""Gaussian with diagonal covariance; parameters are `(loc [D], scale [D])`, scale being the standard deviation."""
+
+
+def standard_normal(key: PRNGKeyArray, shape: tuple[int, ...], dtype: Any) -> Float[Array, "..."]:
+    """Draw independent standard normal noise from one typed key.
+
+    Raises:
+      TypeError: if the key is not a typed key made by `jax.random.key`.
+      ValueError: if it is a batch of keys.
+    """
+    is_typed = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    if not is_typed:
+        kind = f"{key.dtype} of shape {key.shape}" if hasattr(key, "dtype") else type(key).__name__
+        raise TypeError(f"key: expected a typed key from jax.random.key(seed), got {kind}")
+    if key.shape != ():
+        raise ValueError(
+            f"key: expected one key (shape ()) for one example, got keys of shape {key.shape}; "
+            "use jax.vmap(bound, in_axes=(None, 0, 0)) with jax.random.split(key, batch_size)"
+        )
+    return jax.random.normal(key, shape, dtype)
