@@ -246,7 +246,8 @@ def _cross_paths(
     pairs = proposal.over_pairs
     moves = pairs(lambda both, z: moved(*both, z), (operands.members, along.members), operands.z)
     slopes = pairs(jax.grad(proposal.family.log_prob, argnums=1), operands.members, operands.z)
-    own_slope = jnp.einsum("jjd->jd", slopes)
+    own, _ = proposal.own_members(operands.members)
+    own_slope = jax.vmap(jax.grad(proposal.family.log_prob, argnums=1))(own, operands.z)
     partition_slope = jnp.sum(partition[..., None] * slopes, axis=1)
     balance_slope = jnp.sum(balance[..., None] * slopes, axis=1)
 
