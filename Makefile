@@ -5,7 +5,7 @@ BIN := .venv/bin
 .PHONY: train test lint
 
 train: .venv/installed  ## train and evaluate all six models; ARGS="--dataset binarized_mnist --data-dir ..." for MNIST
-	$(BIN)/python experiments/vae.py $(ARGS)
+	$(BIN)/python -m experiments.vae $(ARGS)
 
 test: .venv/installed  ## lint, types and the whole suite
 	$(BIN)/ruff check .

@@ -7,6 +7,7 @@ imported from here.
 
 from hiwae_jax._bounds import elbo, iwlb
 from hiwae_jax._diagnostics import effective_sample_size
+from hiwae_jax._evaluation import LogEvidence, make_log_evidence
 from hiwae_jax._families import Family, diagonal_gaussian, standard_normal
 from hiwae_jax._objectives import make_annealed_objective, make_bound, make_log_weights
 from hiwae_jax._proposals import Draw, Proposal, hierarchical, independent
@@ -17,6 +18,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Draw",
     "Family",
+    "LogEvidence",
     "Proposal",
     "Weighting",
     "diagonal_gaussian",
@@ -27,6 +29,7 @@ __all__ = [
     "iwlb",
     "make_annealed_objective",
     "make_bound",
+    "make_log_evidence",
     "make_log_weights",
     "power_heuristic",
     "standard_normal",

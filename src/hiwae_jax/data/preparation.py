@@ -1,0 +1,98 @@
+"""From a specification to a `Dataset`: the packed cache if it is there, TensorFlow Datasets if not."""
+
+import os
+import pathlib
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from hiwae_jax.data import packed_cache
+from hiwae_jax.data.dataset import Dataset, checksum, pack_bits
+from hiwae_jax.data.specification import Specification
+
+SPLITS = ("train", "validation", "test")
+
+
+def load(
+    specification: Specification,
+    import_builder: Callable[[], Any],
+    *,
+    data_dir: str | pathlib.Path | None,
+    manual_dir: str | pathlib.Path | None,
+) -> Dataset:
+    """Loads a set of binary images, and prepares it if this was not done before.
+
+    Args:
+        specification: the set.
+        import_builder: returns its `RawFileBuilder` class; called only if there is no valid cache, so that
+            TensorFlow Datasets is not imported for nothing.
+        data_dir: directory of prepared sets.
+        manual_dir: directory of raw files.
+
+    Returns:
+        The set, verified against the specification's checksum.
+
+    Raises:
+        ValueError: the prepared set is damaged.
+    """
+    root = _data_dir(data_dir)
+    path = packed_cache.cache_path(specification, root)
+    packed = packed_cache.read(path, specification)
+    if packed is None:
+        packed = _prepare(specification, import_builder(), root, manual_dir)
+        try:
+            packed_cache.write(path, packed)
+        except OSError as error:
+            warnings.warn(f"{path} cannot be written, so every load will take seconds: {error}", stacklevel=3)
+    train, validation, test = np.split(packed, np.cumsum(specification.split_sizes)[:-1])
+    return Dataset(train, validation, test, specification.shape, specification.name, specification.checksum)
+
+
+def _data_dir(data_dir: str | pathlib.Path | None) -> pathlib.Path:
+    # The default of TensorFlow Datasets, which is not asked for it because that would import it.
+    default = os.environ.get("TFDS_DATA_DIR", pathlib.Path("~", "tensorflow_datasets"))
+    return pathlib.Path(default if data_dir is None else data_dir).expanduser()
+
+
+def _prepare(
+    specification: Specification,
+    builder_class: Any,
+    root: pathlib.Path,
+    manual_dir: str | pathlib.Path | None,
+) -> np.ndarray:
+    import tensorflow_datasets as tfds
+
+    builder = builder_class(data_dir=root)
+    config = tfds.download.DownloadConfig(
+        manual_dir=None if manual_dir is None else pathlib.Path(manual_dir).expanduser(),
+        force_checksums_validation=True,
+        try_download_gcs=False,
+    )
+    try:
+        builder.download_and_prepare(download_config=config)
+    except OSError:
+        if not builder.data_path.exists():
+            raise
+        # Another process has put the same set there first, and that one is as good.
+        builder = builder_class(data_dir=root)
+    remedy = "Delete that directory and load again"
+    try:
+        packed = np.concatenate([_read_packed(builder, split) for split in SPLITS])
+    except RuntimeError as error:  # what the reader of array records raises for a missing or broken file
+        raise ValueError(f"the prepared set in {builder.data_dir} is damaged: {error}. {remedy}") from error
+    found = checksum(packed)
+    if found != specification.checksum:
+        raise ValueError(
+            f"the prepared set in {builder.data_dir} is damaged: sha256 {found} where "
+            f"{specification.checksum} was expected. {remedy}"
+        )
+    return packed
+
+
+def _read_packed(builder: Any, split: str) -> np.ndarray:
+    source = builder.as_data_source(split)
+    # All records in one call: one by one they take ten times longer.
+    records = source.__getitems__(range(len(source)))
+    return pack_bits(np.stack([record["image"].reshape(-1) for record in records]))

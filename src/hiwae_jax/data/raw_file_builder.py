@@ -1,0 +1,108 @@
+"""The part of a TensorFlow Datasets builder that all sets share.
+
+TensorFlow itself stays out: features are plain tensors and the records are array records.
+"""
+
+import abc
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+import tensorflow_datasets as tfds
+from tensorflow_datasets.core.download import resource
+
+from hiwae_jax.data import raw_files
+from hiwae_jax.data.specification import Specification
+
+
+class RawFileBuilder(
+    tfds.core.GeneratorBasedBuilder,  # type: ignore[misc]  # tensorflow-datasets is untyped
+    abc.ABC,
+    skip_registration=True,  # type: ignore[call-arg]
+):
+    """Prepares a set of images from published files: local copies first, downloads for the rest.
+
+    A subclass names its `SPECIFICATION` and says how contents become images (`parse`). Its module lies beside
+    a `checksums.tsv`, from which both this class and TensorFlow Datasets take urls, sizes and checksums.
+    """
+
+    SPECIFICATION: ClassVar[Specification]
+    RELEASE_NOTES: ClassVar[dict[str, str]] = {"1.0.0": "First release."}
+    _manual_dir: pathlib.Path | None = None
+
+    @abc.abstractmethod
+    def parse(self, content: bytes, path: pathlib.Path) -> np.ndarray:
+        """Turns the verified content of one raw file into images, uint8 [N, height, width].
+
+        The path says where the content comes from, for messages.
+        """
+
+    def _info(self) -> Any:
+        return tfds.core.DatasetInfo(
+            builder=self,
+            features=tfds.features.FeaturesDict(
+                {"image": tfds.features.Tensor(shape=self.SPECIFICATION.shape, dtype=np.uint8)}
+            ),
+            description=self.__doc__,
+            disable_shuffling=True,  # the published order is part of the set
+        )
+
+    def download_and_prepare(
+        self, *, download_config: Any = None, file_format: Any = None, **options: Any
+    ) -> None:
+        """As in TensorFlow Datasets, but always as array records.
+
+        Raises:
+            FileNotFoundError: download_config.manual_dir does not exist, or files are missing everywhere.
+            ValueError: a raw file is not the published one, or file_format is another than "array_record".
+        """
+        if file_format not in (None, "array_record", tfds.core.FileFormat.ARRAY_RECORD):
+            # tfrecord needs TensorFlow, and parquet was seen to drop records without a word.
+            raise ValueError(
+                f'{self.name} is prepared with file_format="array_record" only, not {file_format!r}'
+            )
+        if download_config is not None and download_config.manual_dir and not self.data_path.exists():
+            # Kept here because the download manager denies a directory that is empty.
+            self._manual_dir = raw_files.require_directory(download_config.manual_dir)
+        super().download_and_prepare(download_config=download_config, file_format="array_record", **options)
+
+    def _split_generators(self, dl_manager: Any) -> Mapping[str, Iterator[tuple[int, dict[str, np.ndarray]]]]:
+        paths = self._locate(dl_manager)
+        # Every file is verified before the first record is written: writing takes much longer than reading.
+        images = {
+            split: self.parse(raw_files.read(raw, paths[raw.filename]), paths[raw.filename])
+            for split, raw in self.SPECIFICATION.files.items()
+        }
+        return {split: self._generate_examples(array) for split, array in images.items()}
+
+    def _generate_examples(self, images: np.ndarray) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+        for index, image in enumerate(images):
+            yield index, {"image": image}
+
+    def _locate(self, dl_manager: Any) -> dict[str, pathlib.Path]:
+        directory = self._manual_dir or pathlib.Path(dl_manager.download_dir, "manual")
+        found: dict[str, pathlib.Path] = {}
+        missing = []
+        for raw in self.SPECIFICATION.files.values():
+            path = raw_files.find(raw, directory)
+            if path:
+                found[raw.filename] = path
+            else:
+                missing.append(raw)
+        for raw in missing:
+            # Off line, the download below would try again and again for minutes.
+            reason = None if self._is_downloaded(raw, dl_manager) else raw_files.why_unreachable(raw.url)
+            if reason:
+                message = raw_files.missing_files_message(
+                    self.name, missing, directory, f"{raw.url}: {reason}"
+                )
+                raise FileNotFoundError(message)
+        if missing:
+            downloads = dl_manager.download({raw.filename: raw.url for raw in missing})
+            found.update({name: pathlib.Path(path) for name, path in downloads.items()})
+        return found
+
+    def _is_downloaded(self, raw: raw_files.RawFile, dl_manager: Any) -> bool:
+        path = dl_manager.download_dir / self.name / resource.get_dl_fname(raw.url, raw.sha256)
+        return bool(resource.is_locally_cached(path))

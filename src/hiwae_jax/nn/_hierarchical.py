@@ -1,0 +1,229 @@
+"""Networks of the hierarchical proposal: K conditionals with shared hidden units, and the reverse model."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Shaped
+
+from hiwae_jax.nn._checks import at_least_float32, require_shape
+from hiwae_jax.nn._gaussian import HEAD_GAIN, RAW_UNIT_SCALE, positive_scale, scale_from_log_variance
+from hiwae_jax.nn._weight_norm import ELU_GAIN, ConditionalWeightNormLinear, WeightNormLinear
+
+
+class _ConditionalGaussian(nnx.Module):
+    """The form that the conditionals and the reverse model have in common.
+
+    `h = ELU(W_h z + b_h)`, `loc = W_mu h + b_mu + W_s z`, `raw = W_sigma h + b_sigma`, every layer with
+    conditional weight norm.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        context_features: int,
+        hidden_features: int,
+        *,
+        raw_bias: float,
+        dtype: DTypeLike,
+        param_dtype: DTypeLike,
+        rngs: nnx.Rngs,
+    ) -> None:
+        def layer(
+            fan_in: int, fan_out: int, *, gain: float, bias: float = 0.0, use_bias: bool = True
+        ) -> ConditionalWeightNormLinear:
+            return ConditionalWeightNormLinear(
+                fan_in,
+                fan_out,
+                context_features,
+                use_bias=use_bias,
+                gain=gain,
+                bias=bias,
+                dtype=dtype,
+                param_dtype=param_dtype,
+                rngs=rngs,
+            )
+
+        self.hidden = layer(in_features, hidden_features, gain=1.0)
+        self.loc = layer(hidden_features, out_features, gain=HEAD_GAIN * ELU_GAIN)
+        self.skip = layer(in_features, out_features, gain=HEAD_GAIN, use_bias=False)
+        self.raw = layer(hidden_features, out_features, gain=HEAD_GAIN * ELU_GAIN, bias=raw_bias)
+
+    def __call__(
+        self, z: Shaped[Array, "I"], context: Shaped[Array, "C"]
+    ) -> tuple[Float[Array, "O"], Float[Array, "O"]]:
+        hidden = jax.nn.elu(self.hidden(z, context))
+        return self.loc(hidden, context) + self.skip(z, context), self.raw(hidden, context)
+
+
+class HierarchicalConditionals(nnx.Module):
+    """All K conditionals `q_j(z_j | z_0, x)` at once, on one example.
+
+    `h = ELU(W_h z_0 + b_h)`, shared by the members, then for each member j `loc_j = W_mu,j h + b_mu,j +
+    W_s,j z_0` and `scale_j = positive_scale(W_sigma,j h + b_sigma,j)`. Every layer is a
+    `ConditionalWeightNormLinear` of the context. The members' heads are one matrix product with K * D
+    outputs.
+
+    Initialisation: heads with gains of 0.1 and scales near one, so every member starts near N(0, I); their
+    random directions make them differ from each other.
+
+    Args:
+      num_samples: number K of members.
+      context_features: size C of the context.
+      base_features: dimension D0 of `z0`.
+      latent_features: dimension D of each member.
+      hidden_features: number of shared hidden units (1,920 in the paper for MNIST and OMNIGLOT).
+      dtype: type of the computation; `loc` and `scale` are float32 or wider.
+      param_dtype: type of the parameters.
+      rngs: source of the initial parameters; not kept.
+
+    Raises:
+      ValueError: `num_samples` is less than one.
+
+    Source: Huang et al. 2019, appendix D.
+
+    >>> conditionals = HierarchicalConditionals(
+    ...     num_samples=3, context_features=5, base_features=4, latent_features=2, hidden_features=8,
+    ...     rngs=nnx.Rngs(0))
+    >>> loc, scale = conditionals(jnp.ones(5), jnp.ones(4))
+    >>> loc.shape, scale.shape
+    ((3, 2), (3, 2))
+    """
+
+    def __init__(
+        self,
+        *,
+        num_samples: int,
+        context_features: int,
+        base_features: int,
+        latent_features: int,
+        hidden_features: int = 1920,
+        dtype: DTypeLike = jnp.float32,
+        param_dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ) -> None:
+        if num_samples < 1:
+            raise ValueError(f"num_samples must be at least 1, got {num_samples}")
+        self.num_samples = num_samples
+        self.context_features = context_features
+        self.base_features = base_features
+        self.latent_features = latent_features
+        self.network = _ConditionalGaussian(
+            base_features,
+            num_samples * latent_features,
+            context_features,
+            hidden_features,
+            raw_bias=RAW_UNIT_SCALE,
+            dtype=dtype,
+            param_dtype=param_dtype,
+            rngs=rngs,
+        )
+
+    def __call__(
+        self, context: Shaped[Array, "C"], z0: Shaped[Array, "D0"]
+    ) -> tuple[Float[Array, "K D"], Float[Array, "K D"]]:
+        """Map `context` [C] and `z0` [D0] to `(loc [K, D], scale [K, D])`.
+
+        Raises:
+          ValueError: `context` or `z0` has another shape.
+        """
+        require_shape("context", context, (self.context_features,))
+        require_shape("z0", z0, (self.base_features,))
+        loc, raw = self.network(z0, context)
+        members = (self.num_samples, self.latent_features)
+        return at_least_float32(loc).reshape(members), positive_scale(raw).reshape(members)
+
+
+class ReverseModel(nnx.Module):
+    """The reverse model `r(z_0 | z_j, x)` at each of the K samples, on one example.
+
+    `c_j = U_j c + u_j` (weight-normed), `h_j = ELU(W_h z_j + b_h)`, `loc_j = W_mu h_j + b_mu + W_s z_j`,
+    `log var_j = W_sigma h_j + b_sigma`, where every `W` is a `ConditionalWeightNormLinear` of `c_j`. With
+    `per_member=False` there is one map `U`, hence one context for all samples.
+
+    Initialisation: gains of 0.1 and log-variances near zero, so `r` starts near N(0, I), which is where
+    `q_0` is: the ratio of the two starts near one.
+
+    Args:
+      context_features: size C of the encoder's output, and of each `c_j`.
+      latent_features: dimension D of the samples.
+      base_features: dimension D0 of `z_0`.
+      hidden_features: number of hidden units (1,920 in the paper for MNIST and OMNIGLOT).
+      per_member: whether `r` knows which member it looks at. The paper does so for weights with alpha = 0
+        only, for which each member has a reverse model of its own; other weights ask for one `r` for all.
+      num_samples: number K of members; needed if, and only if, `per_member` is true.
+      dtype: type of the computation; `loc` and `scale` are float32 or wider.
+      param_dtype: type of the parameters.
+      rngs: source of the initial parameters; not kept.
+
+    Raises:
+      ValueError: `num_samples` is missing, superfluous or less than one.
+
+    Source: Huang et al. 2019, appendix D and the authors' code.
+
+    >>> reverse = ReverseModel(
+    ...     context_features=5, latent_features=2, base_features=4, hidden_features=8, rngs=nnx.Rngs(0))
+    >>> loc, scale = reverse(jnp.ones(5), jnp.ones((3, 2)))
+    >>> loc.shape, scale.shape
+    ((3, 4), (3, 4))
+    """
+
+    def __init__(
+        self,
+        *,
+        context_features: int,
+        latent_features: int,
+        base_features: int,
+        hidden_features: int = 1920,
+        per_member: bool = False,
+        num_samples: int | None = None,
+        dtype: DTypeLike = jnp.float32,
+        param_dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ) -> None:
+        if per_member and (num_samples is None or num_samples < 1):
+            raise ValueError(f"per_member=True needs num_samples of at least 1, got {num_samples}")
+        if not per_member and num_samples is not None:
+            raise ValueError(
+                f"per_member=False takes any number of samples: leave out num_samples, got {num_samples}"
+            )
+        self.num_samples = num_samples
+        self.context_features = context_features
+        self.latent_features = latent_features
+        self.member_contexts = WeightNormLinear(
+            context_features,
+            context_features * (num_samples or 1),
+            dtype=dtype,
+            param_dtype=param_dtype,
+            rngs=rngs,
+        )
+        self.network = _ConditionalGaussian(
+            latent_features,
+            base_features,
+            context_features,
+            hidden_features,
+            raw_bias=0.0,
+            dtype=dtype,
+            param_dtype=param_dtype,
+            rngs=rngs,
+        )
+
+    def __call__(
+        self, context: Shaped[Array, "C"], z: Shaped[Array, "K D"]
+    ) -> tuple[Float[Array, "K D0"], Float[Array, "K D0"]]:
+        """Map `context` [C] and `z` [K, D] to `(loc [K, D0], scale [K, D0])`, row by row.
+
+        Raises:
+          ValueError: `context` or `z` has another shape; K is free when `per_member` is false.
+        """
+        require_shape("context", context, (self.context_features,))
+        require_shape("z", z, ("K" if self.num_samples is None else self.num_samples, self.latent_features))
+        contexts = self.member_contexts(context)
+        if self.num_samples is None:
+            # Not a repeated context: the gains and biases are then computed once, not K times.
+            loc, log_variance = jax.vmap(self.network, in_axes=(0, None))(z, contexts)
+        else:
+            contexts = contexts.reshape(self.num_samples, self.context_features)
+            loc, log_variance = jax.vmap(self.network)(z, contexts)
+        return at_least_float32(loc), scale_from_log_variance(log_variance)
