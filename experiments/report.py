@@ -18,7 +18,7 @@ from hiwae_jax.data import Dataset, unpack_bits
 
 matplotlib.use("Agg")  # no display is needed
 
-from matplotlib import pyplot as plt  # noqa: E402  # after the backend is chosen
+from matplotlib import pyplot as plt  # after the backend is chosen
 
 GRID = 8
 

@@ -60,7 +60,9 @@ class Plan(NamedTuple):
 def make_plan(settings: Settings, num_examples: int) -> Plan:
     """Whole epochs a call, whole calls: at least `settings.steps` steps."""
     if settings.batch_size > num_examples:
-        raise ValueError(f"batch_size: expected at most the {num_examples} training examples, got {settings.batch_size}")
+        raise ValueError(
+            f"batch_size: expected at most the {num_examples} training examples, got {settings.batch_size}"
+        )
     steps_an_epoch = num_examples // settings.batch_size
     epochs_a_call = max(1, min(STEPS_A_CALL, settings.steps) // steps_an_epoch)
     calls = -(-settings.steps // (epochs_a_call * steps_an_epoch))

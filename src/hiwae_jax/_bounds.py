@@ -105,5 +105,7 @@ def check_log_weights(log_weights: Float[Array, "..."], *, axis: int) -> Float[A
             "name the axis that runs over the samples"
         )
     if log_weights.shape[axis] == 0:
-        raise ValueError(f"log_weights: shape {log_weights.shape} has no samples along axis {axis}; at least one is needed")
+        raise ValueError(
+            f"log_weights: shape {log_weights.shape} has no samples along axis {axis}; at least one is needed"
+        )
     return log_weights

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 def at_least_float32(array: jax.Array) -> jax.Array:
     """Densities of narrow networks are computed in float32; wider ones keep their dtype."""
-    return array.astype(jnp.float32) if jnp.finfo(array.dtype).bits < 32 else array
+    return array.astype(jnp.float32) if array.dtype.itemsize < 4 else array
 
 
 def distribution_parameters(
@@ -27,13 +27,17 @@ def distribution_parameters(
     leaves = jax.tree.leaves(parameters)
     got = ", ".join(str(jnp.shape(leaf)) for leaf in leaves) or "nothing"
     if not leaves or jnp.ndim(leaves[0]) != ndim:
-        raise ValueError(f"{name}: expected arrays {expected} for one example, got {got}; the caller vmaps over the batch")
+        raise ValueError(
+            f"{name}: expected arrays {expected} for one example, got {got}; the caller vmaps over the batch"
+        )
     for leaf in leaves:
         dtype = jnp.result_type(leaf)
         if not jnp.issubdtype(dtype, jnp.floating):
             raise TypeError(f"{name}: expected floating-point arrays {expected}, got dtype {dtype}")
     if equal_shapes and (len(leaves) != 2 or jnp.shape(leaves[0]) != jnp.shape(leaves[1])):
-        raise ValueError(f"{name}: expected a pair of arrays of equal shape {expected}, got {got}; nothing is broadcast")
+        raise ValueError(
+            f"{name}: expected a pair of arrays of equal shape {expected}, got {got}; nothing is broadcast"
+        )
     if ndim == 2:
         rows = jnp.shape(leaves[0])[0] if rows is None else rows
         if any(jnp.ndim(leaf) == 0 or jnp.shape(leaf)[0] != rows for leaf in leaves):

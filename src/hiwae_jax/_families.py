@@ -16,25 +16,25 @@ Parameters = Any  # a pytree of arrays whose first leaf has the shape of z; for 
 class Forward(Protocol):
     """`z = T(noise; parameters)`: invertible and differentiable in the noise."""
 
-    def __call__(self, parameters: Parameters, noise: Float[Array, " D"]) -> Float[Array, " D"]: ...  # noqa: D102
+    def __call__(self, parameters: Parameters, noise: Float[Array, " D"]) -> Float[Array, " D"]: ...
 
 
 class Inverse(Protocol):
     """`noise = T^-1(z; parameters)`."""
 
-    def __call__(self, parameters: Parameters, z: Float[Array, " D"]) -> Float[Array, " D"]: ...  # noqa: D102
+    def __call__(self, parameters: Parameters, z: Float[Array, " D"]) -> Float[Array, " D"]: ...
 
 
 class LogProb(Protocol):
     """The log-density of one z."""
 
-    def __call__(self, parameters: Parameters, z: Float[Array, " D"]) -> Float[Array, ""]: ...  # noqa: D102
+    def __call__(self, parameters: Parameters, z: Float[Array, " D"]) -> Float[Array, ""]: ...
 
 
 class Sampler(Protocol):
     """Draws noise. It receives the caller's key untouched, once for each example."""
 
-    def __call__(self, key: Any, shape: tuple[int, ...], dtype: Any) -> Float[Array, "..."]: ...  # noqa: D102
+    def __call__(self, key: Any, shape: tuple[int, ...], dtype: Any) -> Float[Array, "..."]: ...
 
 
 class Family(NamedTuple):
@@ -56,12 +56,14 @@ class Family(NamedTuple):
 
 def _gaussian_forward(parameters: Parameters, noise: Float[Array, " D"]) -> Float[Array, " D"]:
     loc, scale = parameters
-    return loc + scale * noise
+    z: jax.Array = loc + scale * noise
+    return z
 
 
 def _gaussian_inverse(parameters: Parameters, z: Float[Array, " D"]) -> Float[Array, " D"]:
     loc, scale = parameters
-    return (z - loc) * (1.0 / scale)
+    noise: jax.Array = (z - loc) * (1.0 / scale)
+    return noise
 
 
 def _gaussian_log_prob(parameters: Parameters, z: Float[Array, " D"]) -> Float[Array, ""]:

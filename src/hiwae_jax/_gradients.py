@@ -3,7 +3,8 @@ r"""Gradient estimators: one value, and a rule for the tangent of the proposal's
 Notation, after the paper: sample `z_j` comes from member `q_j`; `l[j, i] = log q_i(z_j | z_0)`; `w_j` are the weights,
 `wbar_j` the self-normalised ones. Every rule here differentiates
 
-    bound = log sum_j w_j,    log w_j = log p(x | z_j) + beta * (log p(z_j) + log r(z_0 | z_j) - log q_0(z_0) - l[j, j] + log pi_j)
+    bound = log sum_j w_j,
+    log w_j = log p(x | z_j) + beta * (log p(z_j) + log r(z_0 | z_j) - log q_0(z_0) - l[j, j] + log pi_j(z_j))
 
 The generative model and the reverse model always receive the plain gradient `sum_j wbar_j d log w_j`. What differs is
 how the proposal's parameters are reached: through the samples (*paths*) or through the densities (*scores*).
@@ -87,8 +88,8 @@ def with_path_rule(
       draw: the samples and what made them.
       beta: the warm-up factor.
       gradient: a member of `GRADIENTS` besides "reparameterized".
-      frozen_params: `(params, context)`, both stopped: with a z_0 of its own for each sample, the densities still depend
-        on z_0 through the members, and that dependence belongs to the path.
+      frozen_params: `(params, context)`, both stopped: with a z_0 of its own for each sample, the densities still
+        depend on z_0 through the members, and that dependence belongs to the path.
     """
     fixed = jax.lax.stop_gradient(draw)
     follow_z0 = not proposal.shared and gradient != "authors"
@@ -106,7 +107,7 @@ def with_path_rule(
 
     def rule(primals: Any, tangents: Any) -> tuple[Float[Array, ""], Float[Array, ""]]:
         operands, captured = primals
-        # Arrays without a tangent (the data, stopped parameters) are constants of the linearization, not zeros to multiply.
+        # Arrays without a tangent (the data, stopped parameters) are constants here, not zeros to multiply.
         active = [i for i, tangent in enumerate(tangents[1]) if not isinstance(tangent, SymbolicZero)]
 
         def terms_of(z: Any, z0: Any, *moving: Any) -> Terms:
@@ -181,7 +182,15 @@ def _step(
         partition = jnp.exp(log_partition(weighting, terms.densities))
         score_weights = density_score_weights(weighting.alpha, partition)
         z, scores, follow = _cross_paths(
-            proposal, weighting.alpha, operands, along, terms.densities, partition, score_weights, weights, beta
+            proposal,
+            weighting.alpha,
+            operands,
+            along,
+            terms.densities,
+            partition,
+            score_weights,
+            weights,
+            beta,
         )
     if terms.clipped is None:
         return _Step(z, z0, scores, follow)
@@ -205,7 +214,8 @@ def _own_path(proposal: Proposal, operands: _Operands, along: _Operands) -> Floa
         own, axis = proposal.own_members(members)
         return jax.vmap(proposal.family.forward, in_axes=(axis, 0))(own, operands.noise)
 
-    return jax.jvp(samples, (operands.members,), (along.members,))[1]
+    path: jax.Array = jax.jvp(samples, (operands.members,), (along.members,))[1]
+    return path
 
 
 def _cross_paths(
@@ -222,7 +232,8 @@ def _cross_paths(
     """Direction of the samples, density corrections and their dependence on z_0, under a weighting that is not uniform.
 
     A control variate of mean zero is included: `sum_j E_{q_j}[rho_i(z_j) d log q_i(z_j)] = 0` for `rho` the balance
-    heuristic, and `E_{q_i}[d log q_i(z_i)] = 0`. It makes every term vanish where weights are equal and the integrand flat.
+    heuristic, and `E_{q_i}[d log q_i(z_i)] = 0`. It makes every term vanish where the weights are equal and the
+    integrand is flat.
     """
     K = weights.shape[0]
     identity = jnp.eye(K, dtype=weights.dtype)
@@ -241,10 +252,11 @@ def _cross_paths(
 
     def moved(member: Any, tangent: Any, z: Float[Array, " D"]) -> Float[Array, " D"]:
         noise = proposal.family.inverse(member, z)
-        return jax.jvp(lambda eta: proposal.family.forward(eta, noise), (member,), (tangent,))[1]
+        move: jax.Array = jax.jvp(lambda eta: proposal.family.forward(eta, noise), (member,), (tangent,))[1]
+        return move
 
     pairs = proposal.over_pairs
-    moves = pairs(lambda both, z: moved(*both, z), (operands.members, along.members), operands.z)
+    moves = pairs(lambda both, z: moved(both[0], both[1], z), (operands.members, along.members), operands.z)
     slopes = pairs(jax.grad(proposal.family.log_prob, argnums=1), operands.members, operands.z)
     own, _ = proposal.own_members(operands.members)
     own_slope = jax.vmap(jax.grad(proposal.family.log_prob, argnums=1))(own, operands.z)
@@ -268,7 +280,7 @@ def _cross_paths(
 def _member_scores(
     proposal: Proposal, operands: _Operands, along: _Operands, score_weights: Float[Array, "..."]
 ) -> Float[Array, ""]:
-    """`sum score_weights * d l` over the members' parameters at fixed samples; own densities only if the weights are [K]."""
+    """`sum score_weights * d l` over the members' parameters at fixed samples; weights [K] are for own densities."""
 
     def total(members: Any) -> Float[Array, ""]:
         if score_weights.ndim == 1:
@@ -277,7 +289,8 @@ def _member_scores(
             densities = proposal.over_pairs(proposal.family.log_prob, members, operands.z)
         return jnp.sum(score_weights * densities)
 
-    return jax.jvp(total, (operands.members,), (along.members,))[1]
+    scores: jax.Array = jax.jvp(total, (operands.members,), (along.members,))[1]
+    return scores
 
 
 def _base_scores(
@@ -289,7 +302,8 @@ def _base_scores(
         densities = jax.vmap(proposal.base_family.log_prob, in_axes=(None, 0))(base, operands.z0)
         return jnp.sum(score_weights * densities)
 
-    return jax.jvp(total, (operands.base,), (along.base,))[1]
+    scores: jax.Array = jax.jvp(total, (operands.base,), (along.base,))[1]
+    return scores
 
 
 def _instantiate(tangent: Any, primal: Any) -> Any:

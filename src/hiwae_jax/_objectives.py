@@ -25,28 +25,31 @@ def make_bound(
 ) -> Bound:
     """A lower bound on log p(x) as a pure function of one example: `log sum_j w_j`, to be maximised.
 
-    With `independent` samples it is the importance-weighted bound (the ELBO at K = 1), with a `hierarchical` proposal the
-    hierarchical one (H-IWLB). The value does not depend on `gradient`.
+    With `independent` samples it is the importance-weighted bound (the ELBO at K = 1), with a `hierarchical` proposal
+    the hierarchical one (H-IWLB). The value does not depend on `gradient`.
 
     Args:
       log_joint: `(params, x, z [D]) -> scalar`, `log p(x, z)` of one latent sample.
       proposal: from `independent` or `hierarchical`.
       weighting: how the members share the target; `uniform_weighting()` if None. No effect where all members are equal.
-      gradient: how the proposal's parameters are reached. Model and reverse model receive the plain gradient under all.
+      gradient: how the proposal's parameters are reached. The generative and the reverse model always receive the plain
+        gradient.
         "reparameterized": plain pathwise; unbiased, noisy at large K.
         "doubly_reparameterized": unbiased for every weighting, without the scores that make the plain one noisy.
-        "path_squared": own paths with squared weights, nothing else; biased unless the weighting is uniform, least noise.
-        "authors": the rule of the code released with the paper; biased wherever there is a z_0. For comparisons.
+        "path_squared": own paths with squared weights and nothing else; least noise, biased unless the weighting is
+        uniform.
+        "authors": the rule of the code released with the paper; biased where there is a z_0. For comparisons.
 
     Returns:
-      `bound(params, x, key) -> scalar`, in nats, in at least float32. `params` is any pytree, `x` one example, `key` one
-      typed key. It composes with `jit`, `grad`, `jvp`, `vmap` and `scan`; vmap it over the batch, with a key for each
+      `bound(params, x, key) -> scalar`, in nats, in at least float32. `params` is any pytree, `x` one example, `key`
+      one typed key. It composes with `jit`, `grad`, `jvp`, `vmap` and `scan`; vmap it over the batch, with a key for each
       example.
 
     Raises:
-      ValueError: for an unknown `gradient`, and when called: for arrays of unexpected shape, and for a reverse model that
-        treats members differently under a weighting that is not uniform.
-      TypeError: for something that is no proposal or weighting, and when called, for unexpected dtypes or an untyped key.
+      ValueError: for an unknown `gradient`, and when called: for arrays of unexpected shape, and for a reverse model
+        that treats members differently under a weighting that is not uniform.
+      TypeError: for something that is no proposal or weighting, and when called, for unexpected dtypes or an untyped
+        key.
 
     Reference: Burda et al. (2016), equation 8; Huang et al. (2019), section 3.2; Tucker et al. (2019); Bauer and Mnih
     (2021).

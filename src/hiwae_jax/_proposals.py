@@ -1,10 +1,12 @@
-"""Proposals: tuples of pure functions that draw all K samples of one example and give the densities of what they drew."""
+"""Proposals: tuples of pure functions that draw K samples of one example and give the densities of what they drew."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from hiwae_jax import _checks
@@ -12,6 +14,7 @@ from hiwae_jax._families import Family, Parameters, Sampler, diagonal_gaussian, 
 
 Params = Any  # any pytree of the user's
 Example = Any  # one observation, an array or a pytree
+Layout = Literal["one", "rows", "own", "table"]  # see `Proposal.layout`
 
 
 class Draw(NamedTuple):
@@ -56,7 +59,7 @@ class Proposal(NamedTuple):
     check_reverse: Callable[[Params, Any, Any], None]
     family: Family
     base_family: Family
-    layout: Literal["one", "rows", "own", "table"]
+    layout: Layout
     shared: bool
 
     @property
@@ -147,8 +150,8 @@ def hierarchical(
 ) -> Proposal:
     """The hierarchical proposal: `z_0 ~ q_0(z_0 | x)`, then `z_j ~ q_j(z_j | z_0, x)`, weighed with `r(z_0 | z_j, x)`.
 
-    The augmented log-weight `log p(x, z_j) + log r(z_0 | z_j) - log q_0(z_0) - log q_j(z_j | z_0) + log pi_j(z_j)` makes
-    the bound valid without the members' marginals, whatever `r` is.
+    The augmented log-weight `log p(x, z_j) + log r(z_0 | z_j) - log q_0(z_0) - log q_j(z_j | z_0) + log pi_j(z_j)`
+    makes the bound valid without the members' marginals, whatever `r` is.
 
     Args:
       base: `(params, x) -> (loc [D0], scale [D0])`, the parameters of q_0.
@@ -172,11 +175,9 @@ def hierarchical(
         num_samples = _checks.positive_integer("num_samples", num_samples)
     expected = "[K, D]" if num_samples is None else "[1, D] (num_samples was given: all members are equal)"
     equal_rows = 1 if num_samples is not None else None
-    layout: Literal["one", "rows", "own", "table"]
-    if num_samples is None:
-        layout = "rows" if shared else "table"
-    else:
-        layout = "one" if shared else "own"
+    distinct: tuple[Layout, Layout] = ("rows", "table")
+    equal: tuple[Layout, Layout] = ("one", "own")
+    layout = (distinct if num_samples is None else equal)[0 if shared else 1]
 
     def members_at(params: Params, h: Any, z0: Float[Array, "K D0"]) -> Parameters:
         def at(one_z0: Float[Array, " D0"]) -> Parameters:
@@ -198,8 +199,9 @@ def hierarchical(
             "base", base(params, h), ndim=1, expected="[D0]", equal_shapes=base_family is diagonal_gaussian
         )
         base_loc = jax.tree.leaves(base_parameters)[0]
-        shape = jax.eval_shape(members_at, params, h, jax.ShapeDtypeStruct((1, *base_loc.shape), base_loc.dtype))
-        *_, K, D = (num_samples, *jax.tree.leaves(shape)[0].shape[-1:]) if num_samples else jax.tree.leaves(shape)[0].shape
+        abstract = jax.eval_shape(lambda: members_at(params, h, base_loc[None]))
+        shape = jax.tree.leaves(abstract)[0].shape
+        K, D = num_samples or shape[-2], shape[-1]
         num_z0, D0 = (1 if shared else K), base_loc.shape[-1]
         # One call for all the noise: the key is used once, and one generator is compiled instead of two.
         noise = sampler(key, (num_z0 * D0 + K * D,), base_loc.dtype)
@@ -222,9 +224,7 @@ def hierarchical(
             rows=z.shape[0],
         )
 
-    def log_reverse(
-        params: Params, h: Any, z0: Float[Array, "K D0"], z: Float[Array, "K D"]
-    ) -> Float[Array, " K"]:
+    def log_reverse(params: Params, h: Any, z0: Float[Array, "K D0"], z: Float[Array, "K D"]) -> Float[Array, " K"]:
         rows = reverse_rows(params, h, z)
         if jax.tree.leaves(rows)[0].shape[-1] != z0.shape[-1]:
             got = jax.tree.leaves(rows)[0].shape
@@ -235,7 +235,7 @@ def hierarchical(
         draw=draw,
         members_at=members_at,
         log_reverse=log_reverse,
-        check_reverse=lambda params, h, z: _refuse_unequal_reverse(reverse_rows, params, h, z),
+        check_reverse=_make_reverse_check(reverse_rows),
         family=family,
         base_family=base_family,
         layout=layout,
@@ -243,31 +243,37 @@ def hierarchical(
     )
 
 
-def _refuse_unequal_reverse(reverse_rows: Callable[..., Parameters], params: Params, h: Any, z: Any) -> None:
-    """Raise if `reverse` gives a row for the same z that depends on its place.
+def _make_reverse_check(reverse_rows: Callable[..., Parameters]) -> Callable[[Params, Any, Any], None]:
+    """Make a function that raises if the reverse model's row for a given z depends on the place of the row.
 
-    The parameters of the moment may hide it (an embedding that starts at zero), so it is tried on random ones, at trace
-    time and outside the traced program. Where the callable cannot be evaluated so, nothing is said.
+    The parameters of the moment may hide it (an embedding that starts at zero), so the reverse model is tried on random
+    ones, at trace time and outside the traced program, once for each set of shapes. Where it cannot be evaluated so,
+    because it closes over values of an outer transformation, nothing is said.
     """
 
-    def probe_array(leaf: Any, index: int) -> jax.Array:
-        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
-            return jnp.zeros(jnp.shape(leaf), jnp.result_type(leaf))
-        return 0.5 * jax.random.normal(jax.random.key(index), jnp.shape(leaf), jnp.result_type(leaf))
+    @functools.cache
+    def rows_differ(structure: Any, shapes: tuple[tuple[tuple[int, ...], Any], ...]) -> bool:
+        random = np.random.default_rng(0)
+        arrays = []
+        for shape, dtype in shapes:
+            is_float = jnp.issubdtype(dtype, jnp.floating)
+            arrays.append((0.5 * random.standard_normal(shape) if is_float else np.zeros(shape)).astype(dtype))
+        params, h, z = structure.unflatten(arrays)
+        with jax.ensure_compile_time_eval():
+            rows = jax.tree.leaves(jax.jit(reverse_rows)(params, h, np.repeat(z[:1], len(z), axis=0)))
+            if any(isinstance(row, jax.core.Tracer) for row in rows):
+                return False
+            rows = [np.asarray(row) for row in rows]
+        return any(bool(np.any(np.abs(row - row[:1]) > 1e-3 * (1.0 + np.abs(row)))) for row in rows)
 
-    leaves, structure = jax.tree.flatten((params, h))
-    if any(not hasattr(leaf, "dtype") or jnp.issubdtype(leaf.dtype, jax.dtypes.extended) for leaf in leaves):
-        return
-    with jax.ensure_compile_time_eval():
-        probe_params, probe_h = structure.unflatten([probe_array(leaf, i) for i, leaf in enumerate(leaves)])
-        same_z = jnp.broadcast_to(probe_array(z[0], len(leaves)), z.shape)
-        rows = jax.tree.leaves(jax.jit(reverse_rows)(probe_params, probe_h, same_z))
-        if any(isinstance(row, jax.core.Tracer) for row in rows):
-            return  # the callable closes over values of an outer transformation: nothing concrete to compare
-        differs = any(bool(jnp.any(jnp.abs(row - row[:1]) > 1e-3 * (1.0 + jnp.abs(row)))) for row in rows)
-    if differs:
-        raise ValueError(
-            "reverse: gives different rows for the same z, but a weighting other than the uniform one is valid only if "
-            "r(z_0 | z) is the same for all members; give every row the same treatment, or use "
-            "weighting=hj.uniform_weighting()"
-        )
+    def check(params: Params, h: Any, z: Any) -> None:
+        leaves, structure = jax.tree.flatten((params, h, z))
+        is_array = [hasattr(leaf, "dtype") and not jnp.issubdtype(leaf.dtype, jax.dtypes.extended) for leaf in leaves]
+        if all(is_array) and rows_differ(structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves)):
+            raise ValueError(
+                "reverse: gives different rows for the same z, but a weighting other than the uniform one is valid "
+                "only if r(z_0 | z) is the same for all members; give every row the same treatment, or use "
+                "weighting=hj.uniform_weighting()"
+            )
+
+    return check

@@ -55,5 +55,5 @@ def log_partition(weighting: Weighting, log_densities: Float[Array, "K K"]) -> F
 
 
 def density_score_weights(alpha: float, partition: Float[Array, "K K"]) -> Float[Array, "K K"]:
-    """`d [log pi_j(z_j) - log q_j(z_j)] / d log q_i(z_j)` at row j, column i: `(alpha - 1) delta_ij - alpha pi_i(z_j)`."""
+    """`d [log pi_j(z_j) - log q_j(z_j)] / d log q_i(z_j)` at [j, i]: `(alpha - 1) delta_ij - alpha pi[j, i]`."""
     return (alpha - 1.0) * jnp.eye(partition.shape[0], dtype=partition.dtype) - alpha * partition

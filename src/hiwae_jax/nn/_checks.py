@@ -24,9 +24,7 @@ def require_shape(name: str, array: Shaped[Array, "..."], expected: tuple[int | 
     if not fits:
         wanted = "[" + ", ".join(str(size) for size in expected) + "]"
         got = "[" + ", ".join(str(size) for size in shape) + "]"
-        raise ValueError(
-            f"{name} must have shape {wanted} for one example, got {got}; jax.vmap the call over a batch"
-        )
+        raise ValueError(f"{name} must have shape {wanted} for one example, got {got}; jax.vmap the call over a batch")
 
 
 def at_least_float32(array: Shaped[Array, "*shape"]) -> Shaped[Array, "*shape"]:

@@ -129,9 +129,7 @@ class ConvDecoder(nnx.Module):
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
-        def conv(
-            channels_in: int, channels_out: int, *, gain: float = 1.0, bias: float = 0.0
-        ) -> ResidualConv:
+        def conv(channels_in: int, channels_out: int, *, gain: float = 1.0, bias: float = 0.0) -> ResidualConv:
             return ResidualConv(
                 channels_in,
                 channels_out,

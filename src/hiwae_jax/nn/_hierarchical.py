@@ -185,9 +185,7 @@ class ReverseModel(nnx.Module):
         if per_member and (num_samples is None or num_samples < 1):
             raise ValueError(f"per_member=True needs num_samples of at least 1, got {num_samples}")
         if not per_member and num_samples is not None:
-            raise ValueError(
-                f"per_member=False takes any number of samples: leave out num_samples, got {num_samples}"
-            )
+            raise ValueError(f"per_member=False takes any number of samples: leave out num_samples, got {num_samples}")
         self.num_samples = num_samples
         self.context_features = context_features
         self.latent_features = latent_features

@@ -6,9 +6,7 @@ from jaxtyping import Array, Float, Shaped
 from hiwae_jax.nn._checks import at_least_float32
 
 
-def bernoulli_log_prob(
-    logits: Float[Array, "*batch P"], x: Shaped[Array, "*batch P"]
-) -> Float[Array, "*batch"]:
+def bernoulli_log_prob(logits: Float[Array, "*batch P"], x: Shaped[Array, "*batch P"]) -> Float[Array, "*batch"]:
     """Log-probability of pixels under independent Bernoulli variables, summed over the last axis.
 
     `sum_p x_p log s(l_p) + (1 - x_p) log(1 - s(l_p))` with `s` the sigmoid. No probability is formed, so

@@ -113,12 +113,8 @@ class MLPDecoder(nnx.Module):
         rngs: nnx.Rngs,
     ) -> None:
         self.latent_features = latent_features
-        self.hidden = MLPEncoder(
-            latent_features, hidden_features, dtype=dtype, param_dtype=param_dtype, rngs=rngs
-        )
-        self.output = _glorot_linear(
-            hidden_features[-1], out_features, dtype=dtype, param_dtype=param_dtype, rngs=rngs
-        )
+        self.hidden = MLPEncoder(latent_features, hidden_features, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+        self.output = _glorot_linear(hidden_features[-1], out_features, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
         if output_bias is not None:
             require_shape("output_bias", output_bias, (out_features,))
             self.output.bias = nnx.Param(jnp.asarray(output_bias, param_dtype))

@@ -114,9 +114,7 @@ class ResidualConv(nnx.Module):
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
-        def conv(
-            channels: int, *, stride: int, use_bias: bool, gain: float, bias: float = 0.0
-        ) -> WeightNormConv:
+        def conv(channels: int, *, stride: int, use_bias: bool, gain: float, bias: float = 0.0) -> WeightNormConv:
             return WeightNormConv(
                 channels,
                 out_channels,

@@ -1,0 +1,92 @@
+"""A tiny set in the format of binarized MNIST, which takes its place in the library."""
+
+import gzip
+import hashlib
+import pathlib
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+from hiwae_jax.data import binarized_mnist
+from hiwae_jax.data.binarized_mnist.builder import HiwaeBinarizedMnist
+from hiwae_jax.data.dataset import checksum
+from hiwae_jax.data.raw_files import RawFile
+from hiwae_jax.data.specification import Specification
+
+# Nothing listens on the discard port of this machine, so that a connection is refused at once.
+NOWHERE = "http://127.0.0.1:9"
+
+
+class TinySet(NamedTuple):
+    """The images by split, the texts by file name, and where files and prepared sets go."""
+
+    specification: Specification
+    images: dict[str, np.ndarray]
+    texts: dict[str, bytes]
+    manual_dir: pathlib.Path
+    data_dir: pathlib.Path
+
+    def write(self, *, compressed: bool = False) -> None:
+        """Puts the raw files into manual_dir."""
+        for name, text in self.texts.items():
+            if compressed:
+                (self.manual_dir / f"{name}.gz").write_bytes(gzip.compress(text))
+            else:
+                (self.manual_dir / name).write_bytes(text)
+
+    def install(self, monkeypatch: pytest.MonkeyPatch, specification: Specification) -> None:
+        """Makes the loader and the builder take this specification for the published one."""
+        monkeypatch.setattr(binarized_mnist, "SPECIFICATION", specification)
+        monkeypatch.setattr(HiwaeBinarizedMnist, "SPECIFICATION", specification)
+
+    @property
+    def in_python(self) -> str:
+        """The statements that install it in another process, without the builder."""
+        return f"""
+from hiwae_jax.data import binarized_mnist
+from hiwae_jax.data.raw_files import RawFile
+from hiwae_jax.data.specification import Specification
+binarized_mnist.SPECIFICATION = {self.specification!r}
+def load():
+    binarized_mnist.load_binarized_mnist(data_dir={str(self.data_dir)!r}, manual_dir={str(self.manual_dir)!r})
+"""
+
+    def load(self) -> binarized_mnist.Dataset:
+        """Loads it with the public function."""
+        return binarized_mnist.load_binarized_mnist(data_dir=self.data_dir, manual_dir=self.manual_dir)
+
+
+def amat(images: np.ndarray) -> bytes:
+    """The text of images [N, P]."""
+    return "".join(" ".join(map(str, row)) + "\n" for row in images.tolist()).encode()
+
+
+def describe(text: bytes, name: str, *, server: str = NOWHERE) -> RawFile:
+    """The line of checksums.tsv for a text."""
+    return RawFile(f"{server}/{name}", len(text), hashlib.sha256(text).hexdigest(), name)
+
+
+@pytest.fixture
+def tiny_set(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> TinySet:
+    """The tiny set, installed; its files are not written yet."""
+    rng = np.random.default_rng(1)
+    sizes = {"train": 7, "validation": 3, "test": 4}
+    images = {split: rng.integers(0, 2, (size, 784), dtype=np.uint8) for split, size in sizes.items()}
+    names = {split: file.filename for split, file in binarized_mnist.SPECIFICATION.files.items()}
+    texts = {names[split]: amat(array) for split, array in images.items()}
+    specification = Specification(
+        name="tiny",
+        version="1.0.0",
+        shape=(28, 28),
+        files={split: describe(texts[name], name) for split, name in names.items()},
+        split_sizes=(7, 3, 4),
+        checksum=checksum(*(np.packbits(array, axis=-1) for array in images.values())),
+    )
+    manual_dir, data_dir = tmp_path / "raw", tmp_path / "prepared"
+    manual_dir.mkdir()
+    tiny = TinySet(specification, images, texts, manual_dir, data_dir)
+    tiny.install(monkeypatch, specification)
+    for variable in ("no_proxy", "NO_PROXY"):
+        monkeypatch.setenv(variable, "127.0.0.1")
+    return tiny

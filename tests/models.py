@@ -1,0 +1,108 @@
+"""Small models whose every ingredient is known: shared by the tests of bounds and gradients."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.polynomial.hermite_e import hermegauss
+
+import hiwae_jax as hj
+
+
+def injected(key, shape, dtype):
+    """A sampler that takes its noise for the key: the library must hand it over untouched."""
+    assert key.shape == shape
+    return key.astype(dtype)
+
+
+def quadrature(dimensions, nodes):
+    """Gauss-Hermite points [nodes^dimensions, dimensions] and weights for a standard normal."""
+    points, weights = hermegauss(nodes)
+    weights = weights / weights.sum()
+    grid = np.stack(np.meshgrid(*[points] * dimensions, indexing="ij"), axis=-1).reshape(-1, dimensions)
+    product = np.prod(np.stack(np.meshgrid(*[weights] * dimensions, indexing="ij"), axis=-1), axis=-1)
+    return jnp.asarray(grid), jnp.asarray(product.ravel())
+
+
+# A scalar hierarchical model without special structure, smooth enough for 48 nodes an axis to be exact to 1e-7.
+SCALAR_X = np.array([0.7])
+
+
+def scalar_params(spread=1.0):
+    """Parameters of the scalar model; `spread` scales the non-linearity and the differences between the members."""
+    return jax.tree.map(
+        jnp.asarray,
+        {
+            "w": 1.3 * spread,
+            "base": np.array([0.4, -0.1]),
+            "loc": spread * np.array([0.15, -0.2]),
+            "slope": spread * np.array([0.3, -0.2]),
+            "log_scale": spread * np.array([-0.1, 0.05]),
+            "wiggle": spread * np.array([0.1, -0.1]),
+            "reverse": np.array([0.2, 0.1, 0.1]),
+        },
+    )
+
+
+def scalar_log_likelihood(params, x, z):
+    """`log N(x; w tanh z + 0.3 z, 2)` without its constant."""
+    return -0.25 * jnp.sum((x - params["w"] * jnp.tanh(z) - 0.3 * z) ** 2)
+
+
+def scalar_log_prior(params, x, z):
+    """A standard normal without its constant."""
+    return -0.5 * jnp.sum(z**2)
+
+
+def scalar_log_joint(params, x, z):
+    """The sum of the two."""
+    return scalar_log_likelihood(params, x, z) + scalar_log_prior(params, x, z)
+
+
+def scalar_base(params, x):
+    """q_0 with a location linear in x."""
+    return params["base"][0] * x, jnp.exp(params["base"][1])[None]
+
+
+def scalar_conditionals(params, x, z0):
+    """Two members whose locations and scales depend on z_0 in different ways."""
+    loc = params["loc"][:, None] + jnp.tanh(params["slope"])[:, None] * z0[None, :]
+    return loc, jnp.exp(params["log_scale"] + params["wiggle"] * jnp.sin(z0))[:, None]
+
+
+def scalar_reverse(params, x, z):
+    """One reverse model for all members."""
+    slope, shift, log_scale = params["reverse"]
+    return slope * z + shift, jnp.exp(log_scale) * jnp.ones_like(z)
+
+
+def scalar_proposal(*, shared=True, conditionals=scalar_conditionals, num_samples=None):
+    """The hierarchical proposal of the scalar model, with injected noise."""
+    return hj.hierarchical(
+        scalar_base, conditionals, scalar_reverse, shared=shared, num_samples=num_samples, sampler=injected
+    )
+
+
+class LinearGaussian:
+    """`z ~ N(0, I)`, `x = A z + noise`, in closed form: evidence, posterior, and proposals around it."""
+
+    def __init__(self, *, seed, latent=3, observed=2, noise=0.8):
+        """Draw the loading matrix and one observation."""
+        random = np.random.default_rng(seed)
+        self.A = random.normal(size=(observed, latent))
+        self.x = random.normal(size=observed)
+        self.noise = noise
+        covariance = self.A @ self.A.T + noise**2 * np.eye(observed)
+        sign, logdet = np.linalg.slogdet(2.0 * np.pi * covariance)
+        assert sign > 0
+        self.log_evidence = -0.5 * (logdet + self.x @ np.linalg.solve(covariance, self.x))
+        precision = np.eye(latent) + self.A.T @ self.A / noise**2
+        self.posterior_cov = np.linalg.inv(precision)
+        self.posterior_mean = self.posterior_cov @ self.A.T @ self.x / noise**2
+
+    def log_joint(self, params, x, z):
+        """`log p(x, z)` with all constants."""
+        A = jnp.asarray(self.A, z.dtype)
+        observed, latent = self.A.shape
+        residual = (x - A @ z) / self.noise
+        constant = 0.5 * (observed + latent) * np.log(2.0 * np.pi) + observed * np.log(self.noise)
+        return -0.5 * jnp.sum(residual**2) - 0.5 * jnp.sum(z**2) - constant

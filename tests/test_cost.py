@@ -1,0 +1,109 @@
+"""What an estimator costs, read off the compiled program: one forward and one backward pass of every network."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import hiwae_jax as hj
+from tests import images
+
+BATCH = 20
+
+
+def batch_gradient(proposal, *, alpha=0.0, gradient="reparameterized", log_joint=images.log_joint):
+    """The jitted value and gradient of the mean bound over a batch."""
+    bound = hj.make_bound(log_joint, proposal, weighting=hj.power_heuristic(alpha), gradient=gradient)
+    return jax.jit(jax.value_and_grad(lambda p, x, k: jnp.mean(jax.vmap(bound, in_axes=(None, 0, 0))(p, x, k))))
+
+
+def arguments(num_samples):
+    """Abstract parameters, images and keys."""
+    params = jax.eval_shape(functools.partial(images.init, num_samples))
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), BATCH))
+    return params, jax.ShapeDtypeStruct((BATCH, images.PIXELS), jnp.float32), keys
+
+
+@functools.cache
+def cost(kind, num_samples, alpha, gradient):
+    """FLOPs and temporary bytes."""
+    proposal = images.iwae(num_samples) if kind == "iwae" else images.hiwae()
+    compiled = batch_gradient(proposal, alpha=alpha, gradient=gradient).lower(*arguments(num_samples)).compile()
+    return compiled.cost_analysis()["flops"], compiled.memory_analysis().temp_size_in_bytes
+
+
+CASES = [("iwae", 5, 0.0)] + [("hiwae", K, alpha) for K in (1, 2, 5, 10) for alpha in (0.0, 1.0)]
+
+
+@pytest.mark.parametrize("gradient", ["doubly_reparameterized", "path_squared", "authors"])
+@pytest.mark.parametrize(("kind", "num_samples", "alpha"), CASES)
+def test_every_estimator_costs_what_the_plain_one_costs(kind, num_samples, alpha, gradient):
+    flops, temporaries = cost(kind, num_samples, alpha, gradient)
+    plain_flops, plain_temporaries = cost(kind, num_samples, alpha, "reparameterized")
+    assert flops <= (1.03 if alpha == 0.0 else 1.05) * plain_flops
+    assert temporaries <= 1.05 * plain_temporaries
+
+
+def dot_flops(function, *args):
+    """FLOPs of a compiled function."""
+    return jax.jit(function).lower(*args).compile().cost_analysis()["flops"]
+
+
+@pytest.mark.parametrize("gradient", ["reparameterized", "doubly_reparameterized"])
+def test_the_encoder_runs_once_forward_and_once_backward(gradient):
+    """A wider encoder adds its own cost, three matrix products, once: not once for base, conditionals and reverse."""
+    params, x, keys = arguments(2)
+    wide = 4_000
+
+    def widened(params, x):
+        kernel = params["wide"]
+        return images.encode(params, x) + jnp.sum(jnp.tanh(x @ kernel)) * jnp.ones(images.HIDDEN)
+
+    def flops(encoder):
+        p = {**params, "wide": jax.ShapeDtypeStruct((images.PIXELS, wide), jnp.float32)}
+        compiled = batch_gradient(images.hiwae(encoder=encoder), alpha=1.0, gradient=gradient).lower(p, x, keys).compile()
+        return compiled.cost_analysis()["flops"]
+
+    product = 2 * BATCH * images.PIXELS * wide  # forward; backward needs one more, the gradient of the kernel
+    added = flops(widened) - flops(images.encode)
+    assert 2.0 * product <= added < 2.1 * product
+
+
+def test_without_a_context_the_encoder_would_run_more_often():
+    """The control of the test above: the same networks, each calling the encoder for itself, at two contexts."""
+    params, x, keys = arguments(2)
+    calls = []
+
+    def counted(params, x):
+        calls.append(None)
+        return images.encode(params, x)
+
+    batch_gradient(images.hiwae(encoder=counted), alpha=1.0, gradient="doubly_reparameterized").lower(params, x, keys)
+    assert len(calls) == 1
+
+
+def test_no_recompilation_at_the_second_step_nor_when_beta_changes():
+    proposal, traces = images.hiwae(), []
+
+    def log_likelihood(params, x, z):
+        traces.append(None)
+        return images.log_joint(params, x, z)
+
+    objective = hj.make_annealed_objective(
+        log_likelihood, lambda params, x, z: -0.5 * jnp.sum(z**2), proposal, weighting=hj.power_heuristic(1.0)
+    )
+
+    @jax.jit
+    def step(params, x, key, beta):
+        gradient = jax.grad(lambda p: jnp.mean(jax.vmap(objective, (None, 0, 0, None))(p, x, key, beta)))(params)
+        return jax.tree.map(lambda p, g: p + 1e-3 * g, params, gradient)
+
+    params = images.init(2)
+    x = jnp.zeros((4, images.PIXELS))
+    params = step(params, x, jax.random.split(jax.random.key(0), 4), 0.1)
+    first = len(traces)
+    for index in range(1, 4):
+        params = step(params, x, jax.random.split(jax.random.key(index), 4), 0.1 * index)
+    assert step._cache_size() == 1
+    assert len(traces) == first

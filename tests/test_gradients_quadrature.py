@@ -1,0 +1,134 @@
+"""Mean gradients without Monte Carlo: K = 2 in one dimension, integrated over the noise by Gauss-Hermite quadrature."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.flatten_util import ravel_pytree
+
+import hiwae_jax as hj
+from tests import models
+
+TOLERANCE = 1e-6
+WRONG_BY = 1e-2 / 3  # every wrong rule is further off than this; the right ones are within TOLERANCE
+SETTINGS = {
+    # nodes an axis, noise dimensions and the members' spread at which quadrature itself is exact to TOLERANCE
+    "shared, alpha 0": {"shared": True, "alpha": 0.0, "nodes": 48, "spread": 1.0},
+    "shared, alpha 0.5": {"shared": True, "alpha": 0.5, "nodes": 48, "spread": 1.0},
+    "shared, alpha 1": {"shared": True, "alpha": 1.0, "nodes": 48, "spread": 1.0},
+    "shared, alpha 3": {"shared": True, "alpha": 3.0, "nodes": 64, "spread": 0.5},
+    "own z_0, alpha 0": {"shared": False, "alpha": 0.0, "nodes": 30, "spread": 0.25},
+    "own z_0, alpha 1": {"shared": False, "alpha": 1.0, "nodes": 30, "spread": 0.25},
+}
+
+
+@functools.cache
+def mean_gradient(gradient, shared, alpha, nodes, spread, beta=1.0, conditionals=models.scalar_conditionals):
+    """The expected value and gradient [all parameters] of an estimator."""
+    with jax.enable_x64(True):
+        proposal = models.scalar_proposal(shared=shared, conditionals=conditionals)
+        objective = hj.make_annealed_objective(
+            models.scalar_log_likelihood,
+            models.scalar_log_prior,
+            proposal,
+            weighting=hj.power_heuristic(alpha),
+            gradient=gradient,
+        )
+        points, weights = models.quadrature(3 if shared else 4, nodes)
+        x = jnp.asarray(models.SCALAR_X)
+
+        @jax.jit
+        def mean(params, points, weights):
+            # A block of points at a time: a grid in four dimensions does not fit at once.
+            def block(total, rows):
+                value, gradient = jax.vmap(jax.value_and_grad(objective), in_axes=(None, None, 0, None))(
+                    params, x, rows[0], beta
+                )
+                return jax.tree.map(lambda t, a: t + jnp.tensordot(rows[1], a, 1), total, (value, gradient)), None
+
+            blocks = points.shape[1]
+            zero = jax.tree.map(jnp.zeros_like, (jnp.zeros(()), params))
+            return jax.lax.scan(block, zero, (points.reshape(-1, blocks, points.shape[-1]), weights))[0]
+
+        size = nodes ** (points.shape[1] - 1)
+        value, tree = mean(
+            models.scalar_params(spread), points.reshape(nodes, size, -1), weights.reshape(nodes, size)
+        )
+        return float(value), np.asarray(ravel_pytree(tree)[0])
+
+
+def distance(name, gradient, **changes):
+    """Largest difference of a mean gradient from the plain one's."""
+    setting = {**SETTINGS[name], **changes}
+    plain = mean_gradient("reparameterized", **setting)
+    other = mean_gradient(gradient, **setting)
+    np.testing.assert_allclose(other[0], plain[0], rtol=1e-12)
+    return np.max(np.abs(other[1] - plain[1]))
+
+
+@pytest.mark.parametrize("beta", [1.0, 0.3])
+@pytest.mark.parametrize("name", SETTINGS)
+def test_doubly_reparameterized_is_unbiased(name, beta):
+    assert distance(name, "doubly_reparameterized", beta=beta) < TOLERANCE
+
+
+@pytest.mark.parametrize("name", ["shared, alpha 0", "own z_0, alpha 0"])
+def test_path_squared_is_unbiased_under_the_uniform_weighting(name):
+    assert distance(name, "path_squared") < TOLERANCE
+
+
+@pytest.mark.parametrize("name", ["shared, alpha 1", "shared, alpha 3"])
+def test_path_squared_is_biased_under_other_weightings(name):
+    assert distance(name, "path_squared", spread=1.0) > WRONG_BY
+
+
+def test_squared_weights_are_biased_under_warm_up():
+    assert distance("shared, alpha 0", "path_squared", beta=0.3) > WRONG_BY
+
+
+@pytest.mark.parametrize("name", ["shared, alpha 0", "shared, alpha 1", "shared, alpha 3", "own z_0, alpha 0"])
+def test_the_authors_rule_is_biased(name):
+    assert distance(name, "authors") > WRONG_BY
+
+
+def frozen_conditionals(params, x, z0):
+    """Members whose densities are to be stopped at the networks' weights, not at the arrays."""
+    return models.scalar_conditionals(jax.lax.stop_gradient(params), x, z0)
+
+
+def test_stopping_the_weights_instead_of_the_arrays_is_biased():
+    """The negative control of the rule itself: the path z_0 -> parameters -> density must be cut as well."""
+    with jax.enable_x64(True):
+        params, x = models.scalar_params(), jnp.asarray(models.SCALAR_X)
+        points, weights = models.quadrature(3, 48)
+
+        def wrong(params, noise):
+            stopped = jax.lax.stop_gradient(params)
+            base_loc, base_scale = models.scalar_base(params, x)
+            z0 = base_loc + base_scale * noise[:1]
+            loc, scale = models.scalar_conditionals(params, x, z0)
+            z = loc + scale * noise[1:, None]
+
+            def log_weights(params, stopped, z):
+                log_prob = jax.vmap(hj.diagonal_gaussian.log_prob)
+                log_p = jax.vmap(models.scalar_log_joint, in_axes=(None, None, 0))(params, x, z)
+                rows = models.scalar_reverse(params, x, z)
+                log_r = log_prob(rows, jnp.broadcast_to(z0, (2, 1)))
+                log_q0 = hj.diagonal_gaussian.log_prob(models.scalar_base(stopped, x), z0)
+                log_q = log_prob(models.scalar_conditionals(stopped, x, z0), z)
+                return log_p + log_r - log_q0 - log_q - jnp.log(2.0)
+
+            w = jax.nn.softmax(jax.lax.stop_gradient(log_weights(params, stopped, z)))[:, None]
+            return jax.nn.logsumexp(log_weights(params, stopped, jax.lax.stop_gradient(z) + w * (z - jax.lax.stop_gradient(z))))
+
+        gradients = jax.jit(jax.vmap(jax.grad(wrong), in_axes=(None, 0)))(params, points)
+        mean = ravel_pytree(jax.tree.map(lambda a: jnp.tensordot(weights, a, 1), gradients))[0]
+    plain = mean_gradient("reparameterized", **SETTINGS["shared, alpha 0"])[1]
+    assert np.max(np.abs(np.asarray(mean) - plain)) > WRONG_BY
+
+
+def test_a_model_that_stops_its_encoder_keeps_the_rest_unbiased():
+    changes = {"conditionals": frozen_conditionals}
+    assert distance("shared, alpha 1", "doubly_reparameterized", **changes) < TOLERANCE

@@ -1,0 +1,232 @@
+"""Bounds compose with the transformations of JAX, keep their value under every estimator, and survive extremes."""
+
+import functools
+
+import equinox as eqx
+import flax.linen
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from jax.flatten_util import ravel_pytree
+
+import hiwae_jax as hj
+from hiwae_jax._gradients import GRADIENTS
+from tests import images
+
+SIZES = {"pixels": 12, "hidden": 6, "latent": 3}
+K = 4
+PROPOSALS = {
+    "independent": images.iwae(K),
+    "shared": images.hiwae(),
+    "own z_0": images.hiwae(shared=False),
+    "equal members": hj.hierarchical(
+        images.base,
+        lambda p, h, z0: jax.tree.map(lambda a: a[:1], images.conditionals(p, h, z0)),
+        images.reverse,
+        num_samples=K,
+        context=images.encode,
+    ),
+}
+X = jnp.asarray(np.random.default_rng(0).integers(0, 2, SIZES["pixels"]), jnp.float32)
+KEY = jax.random.key(7)
+
+
+@functools.cache
+def params():
+    return images.init(K, **SIZES)
+
+
+def make(name, gradient, alpha=1.0, log_joint=images.log_joint):
+    return hj.make_bound(log_joint, PROPOSALS[name], weighting=hj.power_heuristic(alpha), gradient=gradient)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 1.0, 3.0])
+@pytest.mark.parametrize("name", PROPOSALS)
+def test_the_value_is_the_same_to_the_last_bit_for_every_estimator(name, alpha):
+    x = jnp.stack([X, 1.0 - X, X * 0.0])
+    keys = jax.random.split(KEY, 3)
+    values, with_gradient = [], []
+    for gradient in GRADIENTS:
+        bound = make(name, gradient, alpha)
+        values.append(np.asarray(jax.jit(jax.vmap(bound, in_axes=(None, 0, 0)))(params(), x, keys)))
+        both = jax.jit(jax.vmap(jax.value_and_grad(bound), in_axes=(None, 0, 0)))(params(), x, keys)
+        with_gradient.append(np.asarray(both[0]))
+    for value in (*values[1:], *with_gradient):
+        np.testing.assert_array_equal(value, values[0])
+    log_weights = hj.make_log_weights(images.log_joint, PROPOSALS[name], weighting=hj.power_heuristic(alpha))
+    np.testing.assert_allclose(jax.nn.logsumexp(log_weights(params(), X, keys[0])), values[0][0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("gradient", GRADIENTS)
+@pytest.mark.parametrize("name", PROPOSALS)
+def test_transformations_agree(name, gradient):
+    bound = make(name, gradient)
+    value, reverse_mode = jax.jit(jax.value_and_grad(bound))(params(), X, KEY)
+    flat, unravel = ravel_pytree(reverse_mode)
+    # Forward mode, along a direction of random signs.
+    direction = unravel(jnp.sign(jax.random.normal(jax.random.key(1), flat.shape)))
+    primal, tangent = jax.jit(lambda p, d: jax.jvp(lambda p: bound(p, X, KEY), (p,), (d,)))(params(), direction)
+    np.testing.assert_allclose(primal, value, rtol=1e-6)
+    np.testing.assert_allclose(tangent, flat @ ravel_pytree(direction)[0], rtol=2e-4, atol=2e-4)
+    # A batch, its mean, and a scan over it.
+    x, keys = jnp.stack([X, 1.0 - X]), jnp.stack([KEY, jax.random.key(8)])
+    each = jax.vmap(jax.grad(bound), in_axes=(None, 0, 0))
+    mean = jax.grad(lambda p, x, k: jnp.mean(jax.vmap(bound, in_axes=(None, 0, 0))(p, x, k)))
+    _, scanned = jax.lax.scan(lambda c, row: (c, jax.grad(bound)(c, *row)), params(), (x, keys))
+    expected = jax.tree.map(lambda g: jnp.mean(g, axis=0), jax.jit(each)(params(), x, keys))
+    for other in (jax.jit(mean)(params(), x, keys), jax.tree.map(lambda g: jnp.mean(g, axis=0), scanned)):
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-5), other, expected)
+    np.testing.assert_allclose(
+        ravel_pytree(jax.tree.map(lambda g: g[0], scanned))[0], flat, rtol=1e-3, atol=2e-5
+    )
+
+
+def test_a_model_may_close_over_what_is_differentiated():
+    """The gradient is seen also when the log-joint takes its parameters from an enclosing function."""
+
+    def closed(p):
+        return make("shared", "doubly_reparameterized", log_joint=lambda _, x, z: images.log_joint(p, x, z))(p, X, KEY)
+
+    expected = jax.grad(lambda p: make("shared", "doubly_reparameterized")(p, X, KEY))(params())
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), jax.jit(jax.grad(closed))(params()), expected
+    )
+
+
+def test_second_derivatives_exist():
+    bound = make("shared", "doubly_reparameterized")
+    product = jax.jit(lambda p: jax.jvp(jax.grad(lambda p: bound(p, X, KEY)), (p,), (p,))[1])(params())
+    assert all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(product))
+
+
+def test_one_key_gives_one_result():
+    bound = jax.jit(jax.value_and_grad(make("own z_0", "doubly_reparameterized")))
+    jax.tree.map(np.testing.assert_array_equal, bound(params(), X, KEY), bound(params(), X, KEY))
+    assert float(bound(params(), X, KEY)[0]) != float(bound(params(), X, jax.random.key(8))[0])
+
+
+def finite(tree):
+    return all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(tree))
+
+
+SHIFTS = {
+    "large": lambda index: 1e4,
+    "small": lambda index: -1e4,
+    "one dominates": lambda index: jnp.where(index == 0, 1e4, 0.0),
+    "one impossible": lambda index: jnp.where(index == 0, -jnp.inf, 0.0),
+    "all impossible": lambda index: -jnp.inf,
+}
+
+
+@pytest.mark.parametrize("gradient", GRADIENTS)
+@pytest.mark.parametrize("shift", SHIFTS)
+@pytest.mark.parametrize("name", ["independent", "shared", "own z_0"])
+def test_extreme_weights_give_no_silent_nan(name, shift, gradient):
+    # The sign of the first coordinate tells samples apart; the seed is such that both signs occur.
+    def log_joint(p, x, z):
+        return images.log_joint(p, x, z) + SHIFTS[shift]((z[0] > 0).astype(jnp.int32))
+
+    signs = PROPOSALS[name].draw(params(), X, KEY).z[:, 0] > 0
+    assert bool(jnp.any(signs))
+    assert not bool(jnp.all(signs))
+    value, gradients = jax.jit(jax.value_and_grad(make(name, gradient, log_joint=log_joint)))(params(), X, KEY)
+    assert finite(gradients)
+    assert float(value) == -np.inf if shift == "all impossible" else finite(value)
+
+
+def test_narrow_networks_give_float32_bounds():
+    narrow = jax.tree.map(lambda a: a.astype(jnp.bfloat16), params())
+
+    def log_joint(p, x, z):
+        return images.log_joint(p, x.astype(jnp.bfloat16), z.astype(jnp.bfloat16))
+
+    def in_bfloat16(function):
+        return lambda p, *rest: function(p, *(a.astype(jnp.bfloat16) for a in rest))
+
+    proposal = hj.hierarchical(
+        images.base,
+        in_bfloat16(images.conditionals),
+        in_bfloat16(images.reverse),
+        context=in_bfloat16(images.encode),
+    )
+    for gradient in GRADIENTS:
+        bound = hj.make_bound(log_joint, proposal, weighting=hj.power_heuristic(1.0), gradient=gradient)
+        value, gradients = jax.jit(jax.value_and_grad(bound))(narrow, X, KEY)
+        assert value.dtype == jnp.float32
+        assert {leaf.dtype for leaf in jax.tree.leaves(gradients)} == {jnp.dtype(jnp.bfloat16)}
+        assert finite((value, gradients))
+
+
+def test_double_precision_is_kept():
+    with jax.enable_x64(True):
+        wide = jax.tree.map(lambda a: a.astype(jnp.float64), params())
+        value, gradients = jax.jit(jax.value_and_grad(make("shared", "doubly_reparameterized")))(
+            wide, X.astype(jnp.float64), KEY
+        )
+        assert {leaf.dtype for leaf in jax.tree.leaves((value, gradients))} == {jnp.dtype(jnp.float64)}
+
+
+class EquinoxModel(eqx.Module):
+    """Parameters in the manner of Equinox: a pytree that is its own module."""
+
+    layers: dict
+
+    def __getitem__(self, name):
+        return self.layers[name]
+
+
+class LinenModel(flax.linen.Module):
+    """Parameters in the manner of Linen: the network is called through its variables."""
+
+    @flax.linen.compact
+    def __call__(self, initial):
+        return {
+            name: {part: self.param(f"{name}_{part}", lambda key, a=array: a) for part, array in layer.items()}
+            for name, layer in initial.items()
+        }
+
+
+class NNXModel(nnx.Module):
+    """Parameters in the manner of NNX."""
+
+    def __init__(self, initial):
+        self.layers = nnx.data(jax.tree.map(nnx.Param, initial))
+
+    def plain(self):
+        return jax.tree.map(lambda p: p[...], self.layers, is_leaf=lambda leaf: isinstance(leaf, nnx.Param))
+
+
+def as_kind(kind):
+    """Parameters of one kind of pytree, and how to read them as the plain dict."""
+    if kind == "Equinox":
+        return EquinoxModel(params()), lambda p: p.layers
+    if kind == "Linen":
+        variables = LinenModel().init(jax.random.key(0), params())
+        return variables, lambda v: LinenModel().apply(v, params())
+    if kind == "NNX":
+        graphdef, state = nnx.split(NNXModel(params()), nnx.Param)
+        return state, lambda s: nnx.merge(graphdef, s).plain()
+    return params(), lambda p: p
+
+
+@pytest.mark.parametrize("kind", ["dict", "Equinox", "Linen", "NNX"])
+def test_params_may_be_any_pytree(kind):
+    own, read = as_kind(kind)
+    proposal = hj.hierarchical(
+        lambda p, h: images.base(read(p), h),
+        lambda p, h, z0: images.conditionals(read(p), h, z0),
+        lambda p, h, z: images.reverse(read(p), h, z),
+        context=lambda p, x: images.encode(read(p), x),
+    )
+    bound = hj.make_bound(
+        lambda p, x, z: images.log_joint(read(p), x, z), proposal, weighting=hj.power_heuristic(1.0)
+    )
+    value, gradient = jax.jit(jax.value_and_grad(bound))(own, X, KEY)
+    expected, expected_gradient = jax.jit(jax.value_and_grad(make("shared", "doubly_reparameterized")))(params(), X, KEY)
+    np.testing.assert_array_equal(value, expected)
+    sizes = sorted(float(jnp.sum(jnp.abs(leaf))) for leaf in jax.tree.leaves(gradient))
+    np.testing.assert_allclose(
+        sizes, sorted(float(jnp.sum(jnp.abs(leaf))) for leaf in jax.tree.leaves(expected_gradient)), rtol=1e-6
+    )
