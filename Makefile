@@ -2,19 +2,22 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: train test lint
+.PHONY: train toy test
 
-train: .venv/installed  ## train and evaluate all six models; ARGS="--dataset binarized_mnist --data-dir ..." for MNIST
+train: .venv/installed  # train and evaluate all six models; ARGS="--dataset binarized_mnist --data-dir DIR" for MNIST
 	$(BIN)/python -m experiments.vae $(ARGS)
 
-test: .venv/installed  ## lint, types and the whole suite
+toy: .venv/installed  # the two-dimensional target of the paper's figure 2
+	$(BIN)/python -m experiments.toy $(ARGS)
+
+test: .venv/installed  # lint, types, examples in docstrings and docs, and the whole suite
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 $(ARGS)
 
-.venv/installed: pyproject.toml
-	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed; choose one with make PYTHON=python3.12")'
+.venv/installed: pyproject.toml Makefile
+	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed; choose one with: make PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --editable ".[experiments,tests,lint]"
 	touch $@

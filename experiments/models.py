@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 
@@ -89,17 +90,23 @@ def make_model(
     """Build the model `name` of `MODELS` on MLPs; `pixel_mean` [P] starts the decoder at the training mean."""
     if name not in MODELS:
         raise ValueError(f"name: expected one of {', '.join(MODELS)}, got {name!r}")
-    networks = _Networks(
-        name,
-        num_pixels=len(pixel_mean),
-        num_samples=num_samples,
-        latent=latent,
-        hidden=hidden,
-        proposal_hidden=proposal_hidden,
-        pixel_mean=jnp.asarray(pixel_mean),
-        rngs=nnx.Rngs(seed),
-    )
-    graphdef, params = nnx.split(networks, nnx.Param)
+
+    def networks(rngs):
+        return _Networks(
+            name,
+            num_pixels=len(pixel_mean),
+            num_samples=num_samples,
+            latent=latent,
+            hidden=hidden,
+            proposal_hidden=proposal_hidden,
+            pixel_mean=jnp.asarray(pixel_mean, jnp.float32),
+            rngs=rngs,
+        )
+
+    graphdef, _ = nnx.split(nnx.eval_shape(lambda: networks(nnx.Rngs(0))), nnx.Param)
+    # All parameters from one compiled program, with the generator that takes the least time to compile.
+    draw = jax.jit(lambda key: nnx.split(networks(nnx.Rngs(key)), nnx.Param)[1])
+    params = draw(jax.random.key(seed, impl="rbg"))
 
     def net(params):
         return nnx.merge(graphdef, params)

@@ -106,7 +106,7 @@ def write_curves(path: pathlib.Path, curves: dict[str, np.ndarray]) -> None:
     shown = np.concatenate([rows[len(rows) // 10 :, 2:4].ravel() for rows in curves.values()])
     axes[0].set_ylim(np.min(shown) - 1.0, np.max(shown) + 1.0)
     axes[0].set_title("bound in nats: validation (full), training (dotted)", fontsize=9)
-    axes[1].set_title("effective sample size on the validation set", fontsize=9)
+    axes[1].set_title("effective sample size, training and validation examples", fontsize=9)
     for axis in axes:
         axis.set_xlabel("step")
         axis.legend(fontsize=7)

@@ -42,7 +42,7 @@ class Settings(NamedTuple):
     model: str = "iwae"
     gradient: str = "doubly_reparameterized"
     num_samples: int = 5
-    steps: int = 3_000
+    steps: int = 2_000
     batch_size: int = 64
     learning_rate: float = 1e-3
     warmup: int = 500

@@ -82,7 +82,7 @@ def make_optimizer(settings: Settings, steps: int) -> optax.GradientTransformati
 
 
 def make_run_call(model: Model, settings: Settings, plan: Plan, num_pixels: int) -> Callable[..., Any]:
-    """One compiled call: `(state, train [N, bytes], monitored [M, bytes] twice) -> state`."""
+    """One compiled call: `(state, train [N, bytes], monitored_train, validation) -> state`."""
     objective = hj.make_annealed_objective(
         model.log_likelihood,
         model.log_prior,
@@ -114,7 +114,7 @@ def make_run_call(model: Model, settings: Settings, plan: Plan, num_pixels: int)
     def bounds(params, packed, key):
         x = unpack_bits(packed, num_pixels=num_pixels)
         log_w = jax.vmap(log_weights, in_axes=(None, 0, 0))(params, x, jax.random.split(key, len(x)))
-        return jnp.mean(jax.nn.logsumexp(log_w, axis=-1)), jnp.mean(hj.effective_sample_size(log_w))
+        return jax.nn.logsumexp(log_w, axis=-1), hj.effective_sample_size(log_w)
 
     def run_call(state: State, train, monitored_train, validation) -> State:
         call_key = jax.random.fold_in(jax.random.key(settings.seed), state.calls)
@@ -133,11 +133,12 @@ def make_run_call(model: Model, settings: Settings, plan: Plan, num_pixels: int)
         carry = (state.params, state.optimizer, state.average)
         (params, opt_state, average), values = jax.lax.scan(epoch, carry, jnp.arange(plan.epochs_a_call))
         # The same noise at every call: the curves show the parameters' change alone.
-        monitor_key = jax.random.key(settings.seed + 1)
-        train_bound, _ = bounds(average, monitored_train, monitor_key)
-        validation_bound, ess = bounds(average, validation, monitor_key)
+        monitored = jnp.concatenate([monitored_train, validation])
+        bound, ess = bounds(average, monitored, jax.random.key(settings.seed + 1))
+        train_bound = jnp.mean(bound[: len(monitored_train)])
+        validation_bound = jnp.mean(bound[len(monitored_train) :])
         done = (state.calls + 1) * plan.epochs_a_call * plan.steps_an_epoch
-        row = jnp.stack([done.astype(jnp.float32), jnp.mean(values[-1]), train_bound, validation_bound, ess])
+        row = jnp.stack([done.astype(jnp.float32), jnp.mean(values[-1]), train_bound, validation_bound, jnp.mean(ess)])
         better = validation_bound > state.best_bound
         return State(
             params=params,

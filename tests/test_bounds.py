@@ -60,9 +60,7 @@ def test_bounds_are_ordered_and_agree_at_one_sample():
 def test_axis_may_be_any():
     log_weights = jnp.asarray(np.random.default_rng(1).normal(size=(3, 4, 5)), jnp.float32)
     for function in (hj.elbo, hj.iwlb, hj.effective_sample_size):
-        np.testing.assert_allclose(
-            function(log_weights, axis=1), function(jnp.moveaxis(log_weights, 1, -1)), rtol=1e-6
-        )
+        np.testing.assert_allclose(function(log_weights, axis=1), function(jnp.moveaxis(log_weights, 1, -1)), rtol=1e-6)
 
 
 def test_effective_sample_size_at_its_ends_and_between():

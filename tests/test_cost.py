@@ -62,7 +62,9 @@ def test_the_encoder_runs_once_forward_and_once_backward(gradient):
 
     def flops(encoder):
         p = {**params, "wide": jax.ShapeDtypeStruct((images.PIXELS, wide), jnp.float32)}
-        compiled = batch_gradient(images.hiwae(encoder=encoder), alpha=1.0, gradient=gradient).lower(p, x, keys).compile()
+        compiled = (
+            batch_gradient(images.hiwae(encoder=encoder), alpha=1.0, gradient=gradient).lower(p, x, keys).compile()
+        )
         return compiled.cost_analysis()["flops"]
 
     product = 2 * BATCH * images.PIXELS * wide  # forward; backward needs one more, the gradient of the kernel

@@ -53,9 +53,7 @@ def mean_gradient(gradient, shared, alpha, nodes, spread, beta=1.0, conditionals
             return jax.lax.scan(block, zero, (points.reshape(-1, blocks, points.shape[-1]), weights))[0]
 
         size = nodes ** (points.shape[1] - 1)
-        value, tree = mean(
-            models.scalar_params(spread), points.reshape(nodes, size, -1), weights.reshape(nodes, size)
-        )
+        value, tree = mean(models.scalar_params(spread), points.reshape(nodes, size, -1), weights.reshape(nodes, size))
         return float(value), np.asarray(ravel_pytree(tree)[0])
 
 
@@ -121,7 +119,9 @@ def test_stopping_the_weights_instead_of_the_arrays_is_biased():
                 return log_p + log_r - log_q0 - log_q - jnp.log(2.0)
 
             w = jax.nn.softmax(jax.lax.stop_gradient(log_weights(params, stopped, z)))[:, None]
-            return jax.nn.logsumexp(log_weights(params, stopped, jax.lax.stop_gradient(z) + w * (z - jax.lax.stop_gradient(z))))
+            return jax.nn.logsumexp(
+                log_weights(params, stopped, jax.lax.stop_gradient(z) + w * (z - jax.lax.stop_gradient(z)))
+            )
 
         gradients = jax.jit(jax.vmap(jax.grad(wrong), in_axes=(None, 0)))(params, points)
         mean = ravel_pytree(jax.tree.map(lambda a: jnp.tensordot(weights, a, 1), gradients))[0]

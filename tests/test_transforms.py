@@ -78,9 +78,7 @@ def test_transformations_agree(name, gradient):
     expected = jax.tree.map(lambda g: jnp.mean(g, axis=0), jax.jit(each)(params(), x, keys))
     for other in (jax.jit(mean)(params(), x, keys), jax.tree.map(lambda g: jnp.mean(g, axis=0), scanned)):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-5), other, expected)
-    np.testing.assert_allclose(
-        ravel_pytree(jax.tree.map(lambda g: g[0], scanned))[0], flat, rtol=1e-3, atol=2e-5
-    )
+    np.testing.assert_allclose(ravel_pytree(jax.tree.map(lambda g: g[0], scanned))[0], flat, rtol=1e-3, atol=2e-5)
 
 
 def test_a_model_may_close_over_what_is_differentiated():
@@ -91,7 +89,9 @@ def test_a_model_may_close_over_what_is_differentiated():
 
     expected = jax.grad(lambda p: make("shared", "doubly_reparameterized")(p, X, KEY))(params())
     jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), jax.jit(jax.grad(closed))(params()), expected
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+        jax.jit(jax.grad(closed))(params()),
+        expected,
     )
 
 
@@ -220,11 +220,11 @@ def test_params_may_be_any_pytree(kind):
         lambda p, h, z: images.reverse(read(p), h, z),
         context=lambda p, x: images.encode(read(p), x),
     )
-    bound = hj.make_bound(
-        lambda p, x, z: images.log_joint(read(p), x, z), proposal, weighting=hj.power_heuristic(1.0)
-    )
+    bound = hj.make_bound(lambda p, x, z: images.log_joint(read(p), x, z), proposal, weighting=hj.power_heuristic(1.0))
     value, gradient = jax.jit(jax.value_and_grad(bound))(own, X, KEY)
-    expected, expected_gradient = jax.jit(jax.value_and_grad(make("shared", "doubly_reparameterized")))(params(), X, KEY)
+    expected, expected_gradient = jax.jit(jax.value_and_grad(make("shared", "doubly_reparameterized")))(
+        params(), X, KEY
+    )
     np.testing.assert_array_equal(value, expected)
     sizes = sorted(float(jnp.sum(jnp.abs(leaf))) for leaf in jax.tree.leaves(gradient))
     np.testing.assert_allclose(

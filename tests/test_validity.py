@@ -37,7 +37,11 @@ def evidence(params):
 def test_hierarchical_weights_integrate_to_the_evidence(shared, alpha):
     params = models.scalar_params(0.25)
     total = mean_total_weight(
-        models.scalar_proposal(shared=shared), hj.power_heuristic(alpha), params, 3 if shared else 4, 40 if shared else 28
+        models.scalar_proposal(shared=shared),
+        hj.power_heuristic(alpha),
+        params,
+        3 if shared else 4,
+        40 if shared else 28,
     )
     assert total == pytest.approx(evidence(params), rel=1e-6)
 
@@ -166,7 +170,7 @@ def test_identical_members_give_the_same_under_every_weighting():
 
 
 def test_a_trivial_shared_variable_gives_the_iwlb():
-    params, x = {"loc": 0.3, "log_scale": -0.2, **models.scalar_params()}, jnp.asarray(models.SCALAR_X)
+    params, x = models.scalar_params(), jnp.asarray(models.SCALAR_X)
 
     def conditional(params, x):
         return params["loc"][:1] + 0.2 * x, jnp.exp(params["log_scale"][:1])
@@ -183,11 +187,11 @@ def test_a_trivial_shared_variable_gives_the_iwlb():
         sampler=models.injected,
     )
     noise = jnp.array([0.9, -0.3, 0.4, 1.2])
-    hierarchical = hj.make_bound(models.scalar_log_joint, proposal)(models.scalar_params(), x, noise)
+    hierarchical = hj.make_bound(models.scalar_log_joint, proposal)(params, x, noise)
     independent = hj.independent(conditional, num_samples=3, sampler=models.injected)
-    iwae = hj.make_bound(models.scalar_log_joint, independent)(models.scalar_params(), x, noise[1:, None])
+    iwae = hj.make_bound(models.scalar_log_joint, independent)(params, x, noise[1:, None])
     assert float(hierarchical) == pytest.approx(float(iwae), abs=1e-12)
-    log_weights = hj.make_log_weights(models.scalar_log_joint, independent)(models.scalar_params(), x, noise[1:, None])
+    log_weights = hj.make_log_weights(models.scalar_log_joint, independent)(params, x, noise[1:, None])
     assert float(hj.iwlb(log_weights + jnp.log(3.0))) == pytest.approx(float(iwae), abs=1e-12)
 
 

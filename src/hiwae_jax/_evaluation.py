@@ -45,13 +45,13 @@ def make_log_evidence(
         raise ValueError("num_draws: at least 2 are needed for a standard error, got 1")
 
     def log_evidence(params: Params, x: Example, key: Any) -> LogEvidence:
-        def add(sums: Any, draw: Any) -> tuple[Any, None]:
+        def add(draw: Any, sums: Any) -> Any:
             log_total = log_sum_exp(log_weights(params, x, jax.random.fold_in(key, draw)), -1)
-            return (jnp.logaddexp(sums[0], log_total), jnp.logaddexp(sums[1], 2.0 * log_total)), None
+            return jnp.logaddexp(sums[0], log_total), jnp.logaddexp(sums[1], 2.0 * log_total)
 
         dtype = jax.eval_shape(log_weights, params, x, key).dtype
         empty = (jnp.full((), -jnp.inf, dtype),) * 2
-        (log_sum, log_squares), _ = jax.lax.scan(add, empty, jnp.arange(num_draws))
+        log_sum, log_squares = jax.lax.fori_loop(0, num_draws, add, empty)
         # (sum v)^2 / sum v^2; where every weight is zero there is nothing to say but -inf.
         effective = jnp.where(log_sum == -jnp.inf, 0.0, jnp.exp(2.0 * log_sum - log_squares))
         relative_variance = (num_draws / effective - 1.0) / (num_draws - 1.0)

@@ -42,8 +42,8 @@ def make_bound(
 
     Returns:
       `bound(params, x, key) -> scalar`, in nats, in at least float32. `params` is any pytree, `x` one example, `key`
-      one typed key. It composes with `jit`, `grad`, `jvp`, `vmap` and `scan`; vmap it over the batch, with a key for each
-      example.
+      one typed key. It composes with `jit`, `grad`, `jvp`, `vmap` and `scan`; vmap it over the batch, with a key for
+      each example.
 
     Raises:
       ValueError: for an unknown `gradient`, and when called: for arrays of unexpected shape, and for a reverse model
@@ -65,7 +65,7 @@ def make_bound(
     >>> value.shape, sorted(gradient)
     ((), ['a', 's', 'w'])
     """
-    estimate = _make_estimate(log_joint, _no_prior, proposal, weighting, gradient, free_bits=0.0)
+    estimate = _make_estimate("log_joint", log_joint, _no_prior, proposal, weighting, gradient, free_bits=0.0)
     return lambda params, x, key: estimate(params, x, key, 1.0)
 
 
@@ -99,7 +99,9 @@ def make_annealed_objective(
     """
     if not free_bits >= 0.0:
         raise ValueError(f"free_bits: expected a number of at least 0 (0 for none), got {free_bits}")
-    return _make_estimate(log_likelihood, log_prior, proposal, weighting, gradient, free_bits=float(free_bits))
+    return _make_estimate(
+        "log_likelihood", log_likelihood, log_prior, proposal, weighting, gradient, free_bits=float(free_bits)
+    )
 
 
 def make_log_weights(
@@ -126,11 +128,11 @@ def make_log_weights(
     >>> log_weights(None, jnp.zeros(2), jax.random.key(0)).shape
     (4,)
     """
-    weighting = _checked(log_joint, proposal, weighting)
+    weighting = _checked({"log_joint": log_joint}, proposal, weighting)
 
     def log_weights(params: Params, x: Example, key: Any) -> Float[Array, " K"]:
         draw = proposal.draw(params, x, key)
-        evaluate = _make_evaluate(log_joint, _no_prior, proposal, weighting, params, x, draw, 1.0, 0.0)
+        evaluate = _make_evaluate("log_joint", log_joint, _no_prior, proposal, weighting, params, x, draw, 1.0, 0.0)
         return evaluate(draw.z, draw.z0, draw.base, draw.members).log_weights
 
     return log_weights
@@ -140,9 +142,10 @@ def _no_prior(params: Params, x: Example, z: Float[Array, " D"]) -> Float[Array,
     return jnp.zeros((), z.dtype)
 
 
-def _checked(log_joint: Any, proposal: Any, weighting: Any) -> Weighting:
-    if not callable(log_joint):
-        raise TypeError(f"log_joint: expected a function (params, x, z) -> scalar, got {type(log_joint).__name__}")
+def _checked(densities: dict[str, Any], proposal: Any, weighting: Any) -> Weighting:
+    for name, density in densities.items():
+        if not callable(density):
+            raise TypeError(f"{name}: expected a function (params, x, z) -> scalar, got {type(density).__name__}")
     if not isinstance(proposal, Proposal):
         got = type(proposal).__name__
         raise TypeError(f"proposal: expected what hj.independent or hj.hierarchical returns, got {got}")
@@ -155,6 +158,7 @@ def _checked(log_joint: Any, proposal: Any, weighting: Any) -> Weighting:
 
 
 def _make_estimate(
+    name: str,
     log_likelihood: LogDensity,
     log_prior: LogDensity,
     proposal: Proposal,
@@ -163,7 +167,7 @@ def _make_estimate(
     *,
     free_bits: float,
 ) -> Callable[[Params, Example, Any, Any], Float[Array, ""]]:
-    chosen = _checked(log_likelihood, proposal, weighting)
+    chosen = _checked({name: log_likelihood, "log_prior": log_prior}, proposal, weighting)
     if gradient not in GRADIENTS:
         names = ", ".join(repr(name) for name in GRADIENTS)
         raise ValueError(f"gradient: expected one of {names}, got {gradient!r}")
@@ -171,7 +175,7 @@ def _make_estimate(
     def estimate(params: Params, x: Example, key: Any, beta: Any) -> Float[Array, ""]:
         draw = proposal.draw(params, x, key)
         beta = jnp.asarray(beta, draw.z.dtype)
-        evaluate = _make_evaluate(log_likelihood, log_prior, proposal, chosen, params, x, draw, beta, free_bits)
+        evaluate = _make_evaluate(name, log_likelihood, log_prior, proposal, chosen, params, x, draw, beta, free_bits)
         if gradient == "reparameterized":
             return reparameterized(evaluate, draw)
         frozen = jax.lax.stop_gradient((params, draw.context))
@@ -181,6 +185,7 @@ def _make_estimate(
 
 
 def _make_evaluate(
+    name: str,
     log_likelihood: LogDensity,
     log_prior: LogDensity,
     proposal: Proposal,
@@ -198,7 +203,7 @@ def _make_evaluate(
         proposal.check_reverse(params, draw.context, draw.z)
 
     def model(z: Float[Array, " D"]) -> tuple[Float[Array, ""], Float[Array, ""]]:
-        likelihood = _checks.scalar(getattr(log_likelihood, "__name__", "log_joint"), log_likelihood(params, x, z), z=z)
+        likelihood = _checks.scalar(name, log_likelihood(params, x, z), z=z)
         return likelihood, _checks.scalar("log_prior", log_prior(params, x, z), z=z)
 
     def evaluate(z: Any, z0: Any, base: Any, members: Any) -> Terms:

@@ -104,9 +104,7 @@ def test_a_cache_of_another_content_is_not_read(tiny_set, monkeypatch):
     tiny_set.write()
     tiny_set.load()
     tiny_set.install(monkeypatch, tiny_set.specification._replace(checksum="0" * 64))
-    with pytest.raises(
-        ValueError, match=rf"damaged: sha256 {tiny_set.specification.checksum} where 0{{64}} was"
-    ):
+    with pytest.raises(ValueError, match=rf"damaged: sha256 {tiny_set.specification.checksum} where 0{{64}} was"):
         tiny_set.load()
 
 
@@ -146,9 +144,7 @@ def test_a_damaged_prepared_set_is_refused(tiny_set, pattern, damage):
     shutil.rmtree(tiny_set.data_dir / "hiwae_jax_packed")
     (path,) = folder.glob(pattern)
     damage(path)
-    with pytest.raises(
-        ValueError, match=f"(?s)prepared set in {folder} is damaged: .* Delete that directory"
-    ):
+    with pytest.raises(ValueError, match=f"(?s)prepared set in {folder} is damaged: .* Delete that directory"):
         tiny_set.load()
 
 
@@ -252,9 +248,7 @@ def test_without_manual_dir_the_one_of_tensorflow_datasets_is_looked_at(tiny_set
 
 def test_a_raw_directory_that_does_not_exist(tiny_set):
     tiny_set.manual_dir.rmdir()
-    with pytest.raises(
-        FileNotFoundError, match=f"directory of raw files does not exist: {tiny_set.manual_dir}"
-    ):
+    with pytest.raises(FileNotFoundError, match=f"directory of raw files does not exist: {tiny_set.manual_dir}"):
         tiny_set.load()
 
 
@@ -275,9 +269,7 @@ def test_off_line_says_soon_which_files_go_where(tiny_set):
         assert f"from http://127.0.0.1:9/{name})" in message
     assert "binarized_mnist_valid.amat" not in message
     (tiny_set.manual_dir / "binarized_mnist_valid.amat").unlink()
-    with pytest.raises(
-        FileNotFoundError, match=f"(?s)not in {tiny_set.manual_dir}, and .*_train.*_valid.*_test"
-    ):
+    with pytest.raises(FileNotFoundError, match=f"(?s)not in {tiny_set.manual_dir}, and .*_train.*_valid.*_test"):
         tiny_set.load()
     assert_nothing_is_readable(tiny_set)
 
@@ -302,8 +294,7 @@ def server(tiny_set, monkeypatch):
             for split, file in tiny_set.specification.files.items()
         }
         infos = {
-            file.url: tfds.download.checksums.UrlInfo(file.size, file.sha256, file.filename)
-            for file in files.values()
+            file.url: tfds.download.checksums.UrlInfo(file.size, file.sha256, file.filename) for file in files.values()
         }
         monkeypatch.setattr(HiwaeBinarizedMnist, "url_infos", infos)
         tiny_set.install(monkeypatch, tiny_set.specification._replace(files=files))

@@ -40,9 +40,7 @@ def test_what_cannot_be_packed_or_unpacked():
         pack_bits(np.array([0.0, 0.5]))
     with pytest.raises(ValueError, match="0 and 1 only"):
         pack_bits(np.array([0, 2], np.uint8))
-    with pytest.raises(
-        ValueError, match=r"expects uint8 \[\.\.\., 98\] for num_pixels=784, got uint8 \[3, 8\]"
-    ):
+    with pytest.raises(ValueError, match=r"expects uint8 \[\.\.\., 98\] for num_pixels=784, got uint8 \[3, 8\]"):
         unpack_bits(np.zeros((3, 8), np.uint8))
     with pytest.raises(ValueError, match=r"got float32 \[3, 98\]"):
         unpack_bits(np.zeros((3, 98), np.float32))

@@ -64,9 +64,7 @@ def pack_bits(images: np.ndarray) -> UInt8[np.ndarray, "... bytes"]:
     return np.packbits(ones, axis=-1)
 
 
-def unpack_bits(
-    packed: UInt8[Array | np.ndarray, "... bytes"], *, num_pixels: int = 784
-) -> Float[Array, "... pixels"]:
+def unpack_bits(packed: UInt8[Array | np.ndarray, "... bytes"], *, num_pixels: int = 784) -> Float[Array, "... pixels"]:
     """Undoes `pack_bits` on the device, under `jit` and `vmap` as well.
 
     A batch travels to the accelerator packed, 32 times smaller than as float32, and is unpacked there.

@@ -48,9 +48,7 @@ class RawFileBuilder(
             disable_shuffling=True,  # the published order is part of the set
         )
 
-    def download_and_prepare(
-        self, *, download_config: Any = None, file_format: Any = None, **options: Any
-    ) -> None:
+    def download_and_prepare(self, *, download_config: Any = None, file_format: Any = None, **options: Any) -> None:
         """As in TensorFlow Datasets, but always as array records.
 
         Raises:
@@ -59,9 +57,7 @@ class RawFileBuilder(
         """
         if file_format not in (None, "array_record", tfds.core.FileFormat.ARRAY_RECORD):
             # tfrecord needs TensorFlow, and parquet was seen to drop records without a word.
-            raise ValueError(
-                f'{self.name} is prepared with file_format="array_record" only, not {file_format!r}'
-            )
+            raise ValueError(f'{self.name} is prepared with file_format="array_record" only, not {file_format!r}')
         if download_config is not None and download_config.manual_dir and not self.data_path.exists():
             # Kept here because the download manager denies a directory that is empty.
             self._manual_dir = raw_files.require_directory(download_config.manual_dir)
@@ -94,9 +90,7 @@ class RawFileBuilder(
             # Off line, the download below would try again and again for minutes.
             reason = None if self._is_downloaded(raw, dl_manager) else raw_files.why_unreachable(raw.url)
             if reason:
-                message = raw_files.missing_files_message(
-                    self.name, missing, directory, f"{raw.url}: {reason}"
-                )
+                message = raw_files.missing_files_message(self.name, missing, directory, f"{raw.url}: {reason}")
                 raise FileNotFoundError(message)
         if missing:
             downloads = dl_manager.download({raw.filename: raw.url for raw in missing})

@@ -111,8 +111,7 @@ def why_unreachable(url: str, *, timeout: float = 3.0) -> str | None:
 def missing_files_message(name: str, missing: Iterable[RawFile], directory: pathlib.Path, reason: str) -> str:
     """What to tell a user whose raw files are neither at hand nor to be downloaded."""
     files = "\n".join(
-        f"  {raw.filename} or {raw.filename}.gz  ({raw.size:,} bytes uncompressed, from {raw.url})"
-        for raw in missing
+        f"  {raw.filename} or {raw.filename}.gz  ({raw.size:,} bytes uncompressed, from {raw.url})" for raw in missing
     )
     return (
         f"{name}: the raw files below are not in {directory}, and cannot be downloaded now ({reason}).\n"

@@ -1,0 +1,179 @@
+"""Bad input: an error that names the argument, what was expected and what came, before any work is lost."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import hiwae_jax as hj
+
+X, KEY = jnp.ones(2), jax.random.key(0)
+UNIT = (jnp.zeros(2), jnp.ones(2))
+
+
+def log_joint(params, x, z):
+    return -0.5 * jnp.sum(z**2)
+
+
+def conditional(params, x):
+    return UNIT
+
+
+def base(params, x):
+    return UNIT
+
+
+def conditionals(params, x, z0):
+    return jnp.zeros((3, 2)) + z0[None], jnp.ones((3, 2))
+
+
+def reverse(params, x, z):
+    return z, jnp.ones_like(z)
+
+
+def independent_bound(conditional=conditional, log_joint=log_joint, **options):
+    return hj.make_bound(log_joint, hj.independent(conditional, num_samples=3), **options)
+
+
+def hierarchical_bound(base=base, conditionals=conditionals, reverse=reverse, alpha=0.0, **options):
+    proposal = hj.hierarchical(base, conditionals, reverse, **options)
+    return hj.make_bound(log_joint, proposal, weighting=hj.power_heuristic(alpha))
+
+
+def test_unknown_gradient():
+    with pytest.raises(ValueError, match=r"gradient: expected one of 'reparameterized', .* got 'dreg'"):
+        independent_bound(gradient="dreg")
+
+
+def test_what_is_no_proposal_weighting_or_function():
+    with pytest.raises(
+        TypeError, match=r"proposal: expected what hj.independent or hj.hierarchical returns, got function"
+    ):
+        hj.make_bound(log_joint, conditional)
+    with pytest.raises(TypeError, match=r"weighting: expected what .* returns, got float"):
+        independent_bound(weighting=1.0)
+    with pytest.raises(TypeError, match=r"log_joint: expected a function \(params, x, z\) -> scalar, got int"):
+        hj.make_bound(3, hj.independent(conditional, num_samples=3))
+
+
+@pytest.mark.parametrize("num_samples", [0, -1, 2.5, True, None])
+def test_number_of_samples(num_samples):
+    with pytest.raises(ValueError, match="num_samples: expected an integer of at least 1"):
+        hj.independent(conditional, num_samples=num_samples)
+
+
+@pytest.mark.parametrize("make", [independent_bound, hierarchical_bound])
+def test_keys(make):
+    bound = make()
+    with pytest.raises(TypeError, match=r"key: expected a typed key from jax.random.key\(seed\), got uint32"):
+        bound(None, X, jax.random.PRNGKey(0))
+    with pytest.raises(TypeError, match=r"key: expected a typed key .* got int"):
+        bound(None, X, 0)
+    with pytest.raises(
+        ValueError, match=r"key: expected one key \(shape \(\)\) for one example, got keys of shape \(4,\)"
+    ):
+        bound(None, X, jax.random.split(KEY, 4))
+
+
+def test_log_joint_must_be_a_scalar_of_floats():
+    with pytest.raises(
+        ValueError, match=r"log_joint: expected a scalar \(shape \(\)\) for one z of shape \(2,\), got shape \(2,\)"
+    ):
+        independent_bound(log_joint=lambda params, x, z: -0.5 * z**2)(None, X, KEY)
+    with pytest.raises(TypeError, match=r"log_joint: expected a floating-point scalar, got dtype int32"):
+        independent_bound(log_joint=lambda params, x, z: jnp.sum(z > 0))(None, X, KEY)
+    with pytest.raises(TypeError, match=r"log_joint: expected a scalar array, got NoneType"):
+        independent_bound(log_joint=lambda params, x, z: None)(None, X, KEY)
+
+
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        (
+            (jnp.zeros((3, 2)), jnp.ones((3, 2))),
+            r"conditional: expected arrays \[D\] for one example, got \(3, 2\), \(3, 2\)",
+        ),
+        (
+            (jnp.zeros(2), jnp.ones(1)),
+            r"conditional: expected a pair of arrays of equal shape \[D\], got \(2,\), \(1,\)",
+        ),
+        ((jnp.zeros(2),), r"conditional: expected a pair of arrays"),
+        ((), r"conditional: expected arrays \[D\] for one example, got nothing"),
+        ((jnp.zeros(2, jnp.int32), jnp.ones(2)), r"conditional: expected floating-point arrays \[D\], got dtype int32"),
+    ],
+)
+def test_conditional(returned, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        independent_bound(lambda params, x: returned)(None, X, KEY)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_shapes_of_the_hierarchical_callables(shared):
+    with pytest.raises(ValueError, match=r"base: expected arrays \[D0\] for one example, got \(1, 2\)"):
+        hierarchical_bound(base=lambda p, x: (jnp.zeros((1, 2)), jnp.ones((1, 2))), shared=shared)(None, X, KEY)
+    with pytest.raises(ValueError, match=r"conditionals: expected arrays \[K, D\] for one example, got \(2,\)"):
+        hierarchical_bound(conditionals=lambda p, x, z0: UNIT, shared=shared)(None, X, KEY)
+    with pytest.raises(ValueError, match=r"conditionals: expected a pair of arrays of equal shape \[K, D\]"):
+        hierarchical_bound(conditionals=lambda p, x, z0: (jnp.zeros((3, 2)), jnp.ones((1, 2))), shared=shared)(
+            None, X, KEY
+        )
+    with pytest.raises(ValueError, match=r"reverse: expected 3 rows, one for each sample, as \[K, D0\]; got \(1, 2\)"):
+        hierarchical_bound(reverse=lambda p, x, z: (z[:1], jnp.ones((1, 2))), shared=shared)(None, X, KEY)
+    with pytest.raises(ValueError, match=r"reverse: expected \(3, 2\) to match z_0 from base, got \(3, 1\)"):
+        hierarchical_bound(reverse=lambda p, x, z: (z[:, :1], jnp.ones((3, 1))), shared=shared)(None, X, KEY)
+
+
+def test_equal_members_are_given_as_one_row():
+    with pytest.raises(
+        ValueError, match=r"conditionals: expected 1 rows, .* as \[1, D\] \(num_samples was given: all members"
+    ):
+        hierarchical_bound(num_samples=3)(None, X, KEY)
+
+
+# At these parameters every row is treated alike: only the dependence on the place gives them away.
+EMBEDDING = {"embedding": jnp.zeros((3, 2)), "slope": jnp.ones(2)}
+
+
+def reverse_by_member(params, x, z):
+    return z * params["slope"][None] + params["embedding"], jnp.ones_like(z)
+
+
+@pytest.mark.parametrize("transformed", [False, True])
+def test_a_reverse_model_of_each_member_is_refused_under_other_weightings(transformed):
+    bound = hierarchical_bound(reverse=reverse_by_member, alpha=1.0)
+    if transformed:
+        bound = jax.jit(jax.vmap(jax.grad(bound), in_axes=(None, 0, 0)))
+        arguments = EMBEDDING, X[None], KEY[None]
+    else:
+        arguments = EMBEDDING, X, KEY
+    with pytest.raises(ValueError, match=r"reverse: gives different rows for the same z.*hj.uniform_weighting"):
+        bound(*arguments)
+
+
+def test_a_reverse_model_of_each_member_is_welcome_under_the_uniform_weighting():
+    assert np.isfinite(hierarchical_bound(reverse=reverse_by_member)(EMBEDDING, X, KEY))
+
+
+def test_a_common_reverse_model_with_fixed_rows_is_welcome_under_every_weighting():
+    def fixed(params, x, z):
+        return jnp.zeros((3, 2)) + params["slope"][None], jnp.full((3, 2), 0.5)
+
+    assert np.isfinite(hierarchical_bound(reverse=fixed, alpha=1.0)(EMBEDDING, X, KEY))
+
+
+def test_what_cannot_be_tried_out_is_let_through():
+    """Parameters from an enclosing transformation: the check has nothing concrete to look at and says nothing."""
+
+    def outer(params):
+        bound = hierarchical_bound(reverse=lambda _, x, z: reverse_by_member(params, x, z), alpha=1.0)
+        return bound(None, X, KEY)
+
+    assert np.isfinite(jax.jit(outer)(EMBEDDING))
+
+
+def test_free_bits_and_draws():
+    with pytest.raises(ValueError, match="free_bits: expected a number of at least 0"):
+        hj.make_annealed_objective(log_joint, log_joint, hj.independent(conditional, num_samples=2), free_bits=-0.1)
+    log_weights = hj.make_log_weights(log_joint, hj.independent(conditional, num_samples=2))
+    with pytest.raises(ValueError, match="num_draws: at least 2"):
+        hj.make_log_evidence(log_weights, num_draws=1)
