@@ -17,9 +17,23 @@ from experiments.models import MODELS, make_model
 from experiments.settings import Settings
 
 TINY = Settings(steps=60, warmup=20, latent=4, hidden=(16, 16), proposal_hidden=8, num_samples=2, nll_samples=20)
-OPTIONS = (
-    "--steps 60 --warmup 20 --latent 4 --hidden 16 16 --proposal-hidden 8 --num-samples 2 --nll-samples 20".split()
-)
+OPTIONS = [
+    "--steps",
+    "60",
+    "--warmup",
+    "20",
+    "--latent",
+    "4",
+    "--hidden",
+    "16",
+    "16",
+    "--proposal-hidden",
+    "8",
+    "--num-samples",
+    "2",
+    "--nll-samples",
+    "20",
+]
 
 
 @pytest.fixture(autouse=True)
@@ -138,5 +152,5 @@ def test_settings_that_cannot_be(changes, message, tmp_path, digits):
 
 def test_missing_files_of_mnist_are_an_error_before_any_work(tmp_path, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "prepared"))
-    with pytest.raises(FileNotFoundError, match="the directory of raw files does not exist: .*nowhere"):
+    with pytest.raises(FileNotFoundError, match=r"the directory of raw files does not exist: .*nowhere"):
         vae.main(["--dataset", "binarized_mnist", "--data-dir", str(tmp_path / "nowhere"), "--output", str(tmp_path)])
