@@ -53,7 +53,7 @@ def paired(gradient, *, alpha, shared=True, beta=1.0, free_bits=0.0, equal=False
     """The largest z-score of (estimator - plain) over parameters, and the ratio of their total variances."""
     rows = (lambda p, x, z0: jax.tree.map(lambda a: a[:1], conditionals(p, x, z0))) if equal else conditionals
     proposal = hj.hierarchical(base, rows, reverse, shared=shared, num_samples=K if equal else None)
-    x = jnp.asarray([0.8, -0.5])
+    x = np.array([0.8, -0.5])
 
     def objective(gradient):
         return hj.make_annealed_objective(

@@ -17,23 +17,8 @@ from experiments.models import MODELS, make_model
 from experiments.settings import Settings
 
 TINY = Settings(steps=60, warmup=20, latent=4, hidden=(16, 16), proposal_hidden=8, num_samples=2, nll_samples=20)
-OPTIONS = [
-    "--steps",
-    "60",
-    "--warmup",
-    "20",
-    "--latent",
-    "4",
-    "--hidden",
-    "16",
-    "16",
-    "--proposal-hidden",
-    "8",
-    "--num-samples",
-    "2",
-    "--nll-samples",
-    "20",
-]
+OPTIONS = ["--steps", "60", "--warmup", "20", "--latent", "4", "--hidden", "16", "16"]
+OPTIONS += ["--proposal-hidden", "8", "--num-samples", "2", "--nll-samples", "20"]
 
 
 @pytest.fixture(autouse=True)
