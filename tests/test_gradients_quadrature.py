@@ -66,8 +66,11 @@ def distance(name, gradient, **changes):
     return np.max(np.abs(other[1] - plain[1]))
 
 
-@pytest.mark.parametrize("beta", [1.0, 0.3])
-@pytest.mark.parametrize("name", SETTINGS)
+CASES = [(name, 1.0) for name in SETTINGS]
+CASES += [(name, 0.3) for name in ("shared, alpha 0", "shared, alpha 1", "own z_0, alpha 1")]
+
+
+@pytest.mark.parametrize(("name", "beta"), CASES)
 def test_doubly_reparameterized_is_unbiased(name, beta):
     assert distance(name, "doubly_reparameterized", beta=beta) < TOLERANCE
 

@@ -110,6 +110,7 @@ def test_probe_gives_up_soon(monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/a.amat"
         assert raw_files.why_unreachable(url, timeout=0.3) is not None
+
     # A name server that does not answer holds the call for longer than its timeout.
     def never_answer(*args, **kwargs):
         time.sleep(3)

@@ -99,7 +99,13 @@ def test_a_killed_run_goes_on_to_the_same_numbers(tmp_path):
     def start(folder):
         arguments = [sys.executable, "-c", code, *options, "--output", str(folder)]
         with log.open("w") as stream:
-            environment = {**os.environ, "PYTHONPATH": str(root)}
+            # One folder of compiled programs for all three: what is compared is the numbers, not the compiler.
+            environment = {
+                **os.environ,
+                "PYTHONPATH": str(root),
+                "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled"),
+                "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            }
             return subprocess.Popen(arguments, cwd=root, env=environment, stdout=stream, stderr=stream)
 
     whole = start(tmp_path / "whole")
