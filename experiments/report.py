@@ -86,7 +86,9 @@ def write_pictures(model: Model, settings: Settings, params: Any, data: Dataset,
         log_w = log_weights(params, x, key)
         return model.proposal.draw(params, x, key).z[jax.random.categorical(jax.random.fold_in(key, 1), log_w)]
 
-    x = unpack_bits(data.test[: 4 * GRID], num_pixels=data.shape[0] * data.shape[1])
+    # Evenly from the whole split: MNIST's begins with zeros only.
+    shown = data.test[:: len(data.test) // (4 * GRID)][: 4 * GRID]
+    x = unpack_bits(shown, num_pixels=data.shape[0] * data.shape[1])
     means = decode(jax.jit(posterior_sample)(x, jax.random.split(key, len(x))))
     pairs = jnp.stack([x.reshape(4, GRID, *data.shape), means.reshape(4, GRID, *data.shape)], axis=1)
     pairs = np.asarray(pairs).reshape(2 * 4, GRID, *data.shape)

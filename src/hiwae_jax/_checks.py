@@ -7,8 +7,13 @@ import jax.numpy as jnp
 
 
 def at_least_float32(array: jax.Array) -> jax.Array:
-    """Densities of narrow networks are computed in float32; wider ones keep their dtype."""
-    return array.astype(jnp.float32) if array.dtype.itemsize < 4 else array
+    """Return `array` as float32, or unchanged where it is a wider float.
+
+    >>> at_least_float32(jnp.ones(2, jnp.bfloat16)).dtype
+    dtype('float32')
+    """
+    is_wide = jnp.issubdtype(array.dtype, jnp.floating) and array.dtype.itemsize >= 4
+    return array if is_wide else array.astype(jnp.float32)
 
 
 def distribution_parameters(

@@ -9,14 +9,17 @@ import sys
 import time
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import hiwae_jax as hj
 from experiments import training, vae
 from experiments.models import MODELS, make_model
 from experiments.settings import Settings
 
 TINY = Settings(steps=60, warmup=20, latent=4, hidden=(16, 16), proposal_hidden=8, num_samples=2, nll_samples=20)
+END_TO_END = ("vae", "iwae-h", "hiwae-1")  # the kinds of proposal; every model is traced in a test of its own
 OPTIONS = ["--steps", "60", "--warmup", "20", "--latent", "4", "--hidden", "16", "16"]
 OPTIONS += ["--proposal-hidden", "8", "--num-samples", "2", "--nll-samples", "20"]
 
@@ -37,12 +40,13 @@ def results(folder):
     return {path.parent.name.split("-K")[0]: json.loads(path.read_text()) for path in folder.glob("*/result.json")}
 
 
-def test_all_models_end_to_end(tmp_path, capsys):
-    vae.main([*OPTIONS, "--output", str(tmp_path)])
+def test_models_end_to_end(tmp_path, capsys):
+    arguments = [*OPTIONS, "--models", *END_TO_END, "--output", str(tmp_path)]
+    vae.main(arguments)
     table = capsys.readouterr().out
     found = results(tmp_path)
-    assert sorted(found) == sorted(f"digits-{name}" for name in MODELS)
-    for name in MODELS:
+    assert sorted(found) == sorted(f"digits-{name}" for name in END_TO_END)
+    for name in END_TO_END:
         result = found[f"digits-{name}"]
         # An untrained decoder with the pixel means as its bias is at about 30 nats; nothing can be below zero.
         assert 0.0 < result["test_nll"]["mean"] < 35.0
@@ -51,12 +55,12 @@ def test_all_models_end_to_end(tmp_path, capsys):
         assert result["nll_samples"] == 20
         assert result["test_nll"]["monte_carlo_error"] > 0.0
         assert len(result["data_checksum"]) == 64
-    assert table.count("|\n") >= len(MODELS) + 2
+    assert table.count("|\n") >= len(END_TO_END) + 2
     pictures = {path.name for path in tmp_path.rglob("*.png")}
     assert pictures == {"samples.png", "reconstructions.png", "digits-curves.png"}
     # A second call reads what the first one wrote.
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/result.json")}
-    vae.main([*OPTIONS, "--output", str(tmp_path)])
+    vae.main(arguments)
     assert "finished before" in capsys.readouterr().out
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/result.json")}
 
@@ -72,6 +76,17 @@ def make(settings, digits):
         proposal_hidden=settings.proposal_hidden,
         seed=settings.seed,
     )
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_has_its_weights_and_gradients(name, digits):
+    model = make(TINY._replace(model=name), digits)
+    bound = hj.make_bound(model.log_joint, model.proposal, weighting=model.weighting)
+    log_weights = hj.make_log_weights(model.log_joint, model.proposal, weighting=model.weighting)
+    arguments = model.params, jnp.zeros(64), jax.random.key(0)
+    assert jax.eval_shape(log_weights, *arguments).shape == (1 if name == "vae" else TINY.num_samples,)
+    gradient = jax.eval_shape(jax.grad(bound), *arguments)
+    assert jax.tree.map(jnp.shape, gradient) == jax.tree.map(jnp.shape, model.params)
 
 
 def test_training_raises_the_bound_and_a_seed_gives_one_trajectory(tmp_path, digits):

@@ -1,4 +1,4 @@
-"""Trace-time checks of shapes, and the precision in which small numbers are computed."""
+"""Trace-time checks of shapes."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Shaped
@@ -25,14 +25,3 @@ def require_shape(name: str, array: Shaped[Array, "..."], expected: tuple[int | 
         wanted = "[" + ", ".join(str(size) for size in expected) + "]"
         got = "[" + ", ".join(str(size) for size in shape) + "]"
         raise ValueError(f"{name} must have shape {wanted} for one example, got {got}; jax.vmap the call over a batch")
-
-
-def at_least_float32(array: Shaped[Array, "*shape"]) -> Shaped[Array, "*shape"]:
-    """Return `array` as float32, or unchanged where it is a wider float.
-
-    >>> at_least_float32(jnp.ones(2, jnp.bfloat16)).dtype
-    dtype('float32')
-    """
-    if jnp.issubdtype(array.dtype, jnp.floating) and array.dtype.itemsize >= 4:
-        return array
-    return array.astype(jnp.float32)

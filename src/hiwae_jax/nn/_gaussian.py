@@ -8,7 +8,8 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Shaped
 
-from hiwae_jax.nn._checks import at_least_float32, require_shape
+from hiwae_jax._checks import at_least_float32
+from hiwae_jax.nn._checks import require_shape
 from hiwae_jax.nn._residual import ResidualLinear
 
 # At a scale of 1e-4 a float32 sample of size one still gives its standardised residual to three digits.

@@ -6,7 +6,8 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Shaped
 
-from hiwae_jax.nn._checks import at_least_float32, require_shape
+from hiwae_jax._checks import at_least_float32
+from hiwae_jax.nn._checks import require_shape
 from hiwae_jax.nn._gaussian import HEAD_GAIN, RAW_UNIT_SCALE, positive_scale, scale_from_log_variance
 from hiwae_jax.nn._weight_norm import ELU_GAIN, ConditionalWeightNormLinear, WeightNormLinear
 

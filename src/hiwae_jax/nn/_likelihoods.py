@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Shaped
 
-from hiwae_jax.nn._checks import at_least_float32
+from hiwae_jax._checks import at_least_float32
 
 
 def bernoulli_log_prob(logits: Float[Array, "*batch P"], x: Shaped[Array, "*batch P"]) -> Float[Array, "*batch"]:

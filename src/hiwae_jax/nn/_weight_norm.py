@@ -8,7 +8,8 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Shaped
 
-from hiwae_jax.nn._checks import at_least_float32, require_shape
+from hiwae_jax._checks import at_least_float32
+from hiwae_jax.nn._checks import require_shape
 
 # 1 / sqrt(E[ELU(u)^2]) for u ~ N(0, 1): the gain that restores a unit second moment after an ELU.
 ELU_GAIN = 1.24520
