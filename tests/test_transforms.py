@@ -44,7 +44,7 @@ def make(name, gradient, alpha=1.0, log_joint=images.log_joint):
 
 @pytest.mark.parametrize(
     ("name", "alpha"),
-    [("independent", 0.0), ("shared", 0.0), ("shared", 1.0), ("shared", 3.0), ("own z_0", 0.0), ("own z_0", 1.0)],
+    [("independent", 0.0), ("shared", 0.0), ("shared", 1.0), ("own z_0", 0.0), ("own z_0", 1.0)],
 )
 def test_the_value_is_the_same_to_the_last_bit_for_every_estimator(name, alpha):
     x = jnp.stack([X, 1.0 - X, X * 0.0])
@@ -62,7 +62,7 @@ def test_the_value_is_the_same_to_the_last_bit_for_every_estimator(name, alpha):
 
 
 PAIRS = [(name, "doubly_reparameterized") for name in PROPOSALS]
-PAIRS += [("shared", gradient) for gradient in GRADIENTS if gradient != "doubly_reparameterized"]
+PAIRS += [("shared", "reparameterized"), ("shared", "authors")]
 
 
 @pytest.mark.parametrize(("name", "gradient"), PAIRS)
