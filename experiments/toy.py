@@ -16,6 +16,7 @@ Columns of the table, each a mean over seeds, evaluated with --draws fresh draws
 """
 
 import argparse
+import functools
 import math
 import pathlib
 import time
@@ -86,12 +87,12 @@ class Problem(NamedTuple):
 
     Attributes:
       init: `(key) -> params`, a plain dict.
-      bound: `(params, x, key) -> scalar`; x is not looked at.
+      make_bound: `(**options of hj.make_bound) -> bound(params, x, key)`; x is not looked at.
       log_weights: `(params, x, key) -> [K]`.
     """
 
     init: Callable[[Any], Any]
-    bound: Callable[..., Any]
+    make_bound: Callable[..., Any]
     log_weights: Callable[..., Any]
 
 
@@ -177,7 +178,7 @@ def make_problem(settings: Settings) -> Problem:
     weighting = hj.power_heuristic(settings.alpha)
     return Problem(
         init=init,
-        bound=hj.make_bound(log_joint, proposal, weighting=weighting, gradient=settings.gradient),
+        make_bound=functools.partial(hj.make_bound, log_joint, proposal, weighting=weighting),
         log_weights=hj.make_log_weights(log_joint, proposal, weighting=weighting),
     )
 
@@ -185,10 +186,11 @@ def make_problem(settings: Settings) -> Problem:
 def train(settings: Settings, problem: Problem) -> Any:
     """Trained parameters with a leading axis of seeds; all seeds are one compiled program."""
     optimizer = optax.adam(settings.learning_rate)
+    bound = problem.make_bound(gradient=settings.gradient)
     x = jnp.zeros(())
 
     def loss(params, keys):
-        return -jnp.mean(jax.vmap(problem.bound, in_axes=(None, None, 0))(params, x, keys))
+        return -jnp.mean(jax.vmap(bound, in_axes=(None, None, 0))(params, x, keys))
 
     def start(seed):
         params = problem.init(jax.random.fold_in(jax.random.key(0), seed))
@@ -317,7 +319,9 @@ def main(arguments: list[str] | None = None) -> None:
         for gradient in options.gradient
     ]
     for settings in grid:
-        make_problem(settings)  # a mistake in the last row is an error before the first one trains
+        make_problem(settings).make_bound(
+            gradient=settings.gradient
+        )  # a mistake in the last row is an error before the first one trains
     log_z = log_normaliser()
     results = [run(settings, log_z) for settings in grid]
     text = "\n".join([HEADER, *map(row, results)])

@@ -165,6 +165,7 @@ def test_identical_members_give_the_same_under_every_weighting():
             models.scalar_log_joint,
             models.scalar_proposal(conditionals=doubled),
             weighting=hj.power_heuristic(alpha),
+            gradient="doubly_reparameterized",
         )
         assert float(bound(params, x, noise)) == pytest.approx(float(expected), abs=1e-12)
 

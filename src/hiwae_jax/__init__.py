@@ -8,30 +8,46 @@ imported from here.
 from hiwae_jax._bounds import elbo, iwlb
 from hiwae_jax._diagnostics import effective_sample_size
 from hiwae_jax._evaluation import LogEvidence, make_log_evidence
-from hiwae_jax._families import Family, diagonal_gaussian, standard_normal
+from hiwae_jax._families import Family, diagonal_gaussian, standard_normal, student_t
+from hiwae_jax._flow_chain import Bijection, affine_map, coupling_map, flow_chain
+from hiwae_jax._hierarchical import hierarchical
+from hiwae_jax._independent import antithetic, defensive, independent
+from hiwae_jax._joint_gaussian import joint_gaussian
+from hiwae_jax._markov import markov
 from hiwae_jax._objectives import make_annealed_objective, make_bound, make_log_weights
-from hiwae_jax._proposals import Draw, Proposal, hierarchical, independent
-from hiwae_jax._weightings import Weighting, power_heuristic, uniform_weighting
+from hiwae_jax._proposal import Draw, Members, Proposal
+from hiwae_jax._weightings import Weighting, learned_weighting, power_heuristic, uniform_weighting
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Bijection",
     "Draw",
     "Family",
     "LogEvidence",
+    "Members",
     "Proposal",
     "Weighting",
+    "affine_map",
+    "antithetic",
+    "coupling_map",
+    "defensive",
     "diagonal_gaussian",
     "effective_sample_size",
     "elbo",
+    "flow_chain",
     "hierarchical",
     "independent",
     "iwlb",
+    "joint_gaussian",
+    "learned_weighting",
     "make_annealed_objective",
     "make_bound",
     "make_log_evidence",
     "make_log_weights",
+    "markov",
     "power_heuristic",
     "standard_normal",
+    "student_t",
     "uniform_weighting",
 ]

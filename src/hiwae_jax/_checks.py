@@ -69,3 +69,30 @@ def positive_integer(name: str, value: Any) -> int:
     if isinstance(value, bool) or not hasattr(value, "__index__") or value.__index__() < 1:
         raise ValueError(f"{name}: expected an integer of at least 1, got {value!r}")
     return int(value.__index__())
+
+
+def logits(name: str, value: Any, *, num_samples: int) -> jax.Array:
+    """Return the logits [K] of a weighting in at least float32, or say what is wrong with them."""
+    if jnp.shape(value) != (num_samples,):
+        raise ValueError(
+            f"{name}: expected {num_samples} logits (shape ({num_samples},)), one for each member, at one z; "
+            f"got shape {jnp.shape(value)}"
+        )
+    if not jnp.issubdtype(jnp.result_type(value), jnp.floating):
+        raise TypeError(f"{name}: expected floating-point logits, got dtype {jnp.result_type(value)}")
+    return at_least_float32(jnp.asarray(value))
+
+
+def one_key(key: Any) -> jax.Array:
+    """Return the key of one example, or say that it is no typed key, or more than one."""
+    is_typed = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    if not is_typed:
+        kind = f"{key.dtype} of shape {key.shape}" if hasattr(key, "dtype") else type(key).__name__
+        raise TypeError(f"key: expected a typed key from jax.random.key(seed), got {kind}")
+    if key.shape != ():
+        raise ValueError(
+            f"key: expected one key (shape ()) for one example, got keys of shape {key.shape}; "
+            "use jax.vmap(bound, in_axes=(None, 0, 0)) with jax.random.split(key, batch_size)"
+        )
+    typed: jax.Array = key
+    return typed

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from hiwae_jax import _checks
 from hiwae_jax._bounds import log_sum_exp
-from hiwae_jax._proposals import Example, Params
+from hiwae_jax._proposal import Example, Params
 
 
 class LogEvidence(NamedTuple):

@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from hiwae_jax import _checks
+
 Parameters = Any  # a pytree of arrays whose first leaf has the shape of z; for the Gaussian `(loc, scale)`
 
 
@@ -86,13 +88,35 @@ def standard_normal(key: PRNGKeyArray, shape: tuple[int, ...], dtype: Any) -> Fl
       TypeError: if the key is not a typed key made by `jax.random.key`.
       ValueError: if it is a batch of keys.
     """
-    is_typed = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-    if not is_typed:
-        kind = f"{key.dtype} of shape {key.shape}" if hasattr(key, "dtype") else type(key).__name__
-        raise TypeError(f"key: expected a typed key from jax.random.key(seed), got {kind}")
-    if key.shape != ():
-        raise ValueError(
-            f"key: expected one key (shape ()) for one example, got keys of shape {key.shape}; "
-            "use jax.vmap(bound, in_axes=(None, 0, 0)) with jax.random.split(key, batch_size)"
-        )
-    return jax.random.normal(key, shape, dtype)
+    return jax.random.normal(_checks.one_key(key), shape, dtype)
+
+
+def student_t(df: float) -> tuple[Family, Sampler]:
+    """Independent Student t dimensions of location and scale: the heavy-tailed family of defensive proposals.
+
+    Args:
+      df: degrees of freedom, more than 0; the smaller, the heavier the tails. The variance is finite from 2 on.
+
+    Returns:
+      `(family, sampler)`, for the arguments of these names of a proposal. Parameters are `(loc [D], scale [D])`.
+
+    Reference: Domke and Sheldon (2018), "Importance weighting and variational inference", section 5.
+
+    >>> family, sampler = student_t(5.0)
+    >>> round(float(family.log_prob((jnp.zeros(1), jnp.ones(1)), jnp.zeros(1))), 4)
+    -0.9686
+    """
+    if not (math.isfinite(df) and df > 0.0):
+        raise ValueError(f"df: expected a finite number above 0, got {df}; for a Gaussian leave the family out")
+    log_constant = math.lgamma((df + 1.0) / 2.0) - math.lgamma(df / 2.0) - 0.5 * math.log(df * math.pi)
+
+    def log_prob(parameters: Parameters, z: Float[Array, " D"]) -> Float[Array, ""]:
+        _, scale = parameters
+        standardized = _gaussian_inverse(parameters, z)
+        tails = -0.5 * (df + 1.0) * jnp.sum(jnp.log1p(standardized**2 / df))
+        return tails - jnp.sum(jnp.log(scale)) + z.size * log_constant
+
+    def noise(key: PRNGKeyArray, shape: tuple[int, ...], dtype: Any) -> Float[Array, "..."]:
+        return jax.random.t(_checks.one_key(key), df, shape, dtype)
+
+    return Family(_gaussian_forward, _gaussian_inverse, log_prob), noise

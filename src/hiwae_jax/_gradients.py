@@ -6,71 +6,58 @@ Notation, after the paper: sample `z_j` comes from member `q_j`; `l[j, i] = log 
     bound = log sum_j w_j,
     log w_j = log p(x | z_j) + beta * (log p(z_j) + log r(z_0 | z_j) - log q_0(z_0) - l[j, j] + log pi_j(z_j))
 
-The generative model and the reverse model always receive the plain gradient `sum_j wbar_j d log w_j`. What differs is
-how the proposal's parameters are reached: through the samples (*paths*) or through the densities (*scores*).
+The generative model, the reverse model and a learned weighting always receive the plain gradient
+`sum_j wbar_j d log w_j`. What differs is how the proposal's parameters are reached: through the samples (*paths*) or
+through the densities (*scores*). `_paths.py` and `_refilled.py` say where each rule sends the samples.
 
-Scores have weights `h[j, i] = beta * wbar_j * G[j, i]`, `G = d (log pi_j - l[j, j]) / d l[j, i]`. The generalised
-reparameterization identity (Bauer and Mnih, ICML 2021) turns them into paths without changing the mean,
-
-    E_{z_j ~ q_j}[h d log q_i(z_j)] = E[(grad h + h * (grad log q_j - grad log q_i))(z_j) . J_i(z_j) d eta_i],
-
-where `J_i(z)` says how z would move with the parameters of member i if member i had drawn it. Since
-`grad_z wbar_j = wbar_j (1 - wbar_j) grad log w_j`, the expensive gradient of log w_j appears once, along the direction
-`sum_i M[j, i] J_i(z_j) d eta_i` with `M = I + beta (1 - wbar_j) G`; all else is arithmetic on densities.
-
-The direction depends on the weights, hence on the value. Each rule therefore linearizes the log-weights once and pushes
+That direction depends on the weights, hence on the value. A rule therefore linearizes the log-weights once and pushes
 its own direction through: one forward and one backward pass of the generative model.
 """
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float
 
 from hiwae_jax._bounds import log_sum_exp, normalized_weights, weighted_tangent
-from hiwae_jax._proposals import Draw, Proposal
-from hiwae_jax._weightings import Weighting, density_score_weights, log_partition
+from hiwae_jax._paths import Operands, Step, authors, doubly_reparameterized, path_squared, plain
+from hiwae_jax._proposal import Draw, Proposal
+from hiwae_jax._refilled import refilled
+from hiwae_jax._systematic import systematic_indices
+from hiwae_jax._terms import Evaluation, Terms
+from hiwae_jax._weightings import Weighting
 
-GRADIENTS = ("reparameterized", "doubly_reparameterized", "path_squared", "authors")
+GRADIENTS = ("reparameterized", "doubly_reparameterized", "refilled", "path_squared", "authors")
 
 
-class Terms(NamedTuple):
-    """What the log-weights of K samples are made of.
+class Backward(NamedTuple):
+    """A backward pass of the generative model for some of the samples only.
 
     Attributes:
-      log_weights: [K], mixing weight included.
-      densities: `l[j, i]` [K, K], or only the diagonal [K] where the weighting is uniform.
-      clipped: [K], 1 where free bits hold the bracket of sample j and beta does not reach it; None without free bits.
+      num_samples: M, how many are drawn by their weights.
+      uniform: the number in [0, 1) that draws them.
     """
 
-    log_weights: Float[Array, " K"]
-    densities: Float[Array, "..."]
-    clipped: Float[Array, " K"] | None
+    num_samples: int
+    uniform: Float[Array, ""]
 
 
-Evaluate = Callable[[Any, Any, Any, Any], Terms]  # (z, z0, base, members) -> Terms
+def scores_are_constant(proposal: Proposal, weighting: Weighting) -> bool:
+    """Whether `l[j, j]` alone is scored, with weight -1, and samples are independent given z_0: no pairs matter."""
+    independent = proposal.members is not None and proposal.members.joint_log_prob is None
+    return independent and (proposal.equal_members or not weighting.of_densities)
 
 
-class _Operands(NamedTuple):
-    """Everything through which the bound may be differentiated, besides the captured arrays of the model."""
-
-    members: Any
-    base: Any
-    z0: Any
-    z: Any
-    noise: Any
-
-
-def reparameterized(evaluate: Evaluate, draw: Draw) -> Float[Array, ""]:
+def reparameterized(evaluation: Evaluation, draw: Draw) -> Float[Array, ""]:
     """The plain pathwise estimator: differentiate everything. Unbiased for every proposal and weighting."""
-    return log_sum_exp(evaluate(draw.z, draw.z0, draw.base, draw.members).log_weights, -1)
+    return log_sum_exp(evaluation.terms(draw.z, draw.z0, draw.base, draw.members).log_weights, -1)
 
 
 def with_path_rule(
-    evaluate: Evaluate,
+    evaluation: Evaluation,
     proposal: Proposal,
     weighting: Weighting,
     draw: Draw,
@@ -78,232 +65,150 @@ def with_path_rule(
     beta: Float[Array, ""],
     gradient: str,
     frozen_params: tuple[Any, Any],
+    backward: Backward | None = None,
 ) -> Float[Array, ""]:
     """The same value as `reparameterized`, differentiated by the rule that `gradient` names.
 
     Args:
-      evaluate: the log-weights as a function of samples and density parameters.
+      evaluation: the log-weights as a function of samples and density parameters.
       proposal: as given to `make_bound`.
       weighting: as given to `make_bound`.
       draw: the samples and what made them.
       beta: the warm-up factor.
-      gradient: a member of `GRADIENTS` besides "reparameterized".
+      gradient: a member of `GRADIENTS`.
       frozen_params: `(params, context)`, both stopped: with a z_0 of its own for each sample, the densities still
         depend on z_0 through the members, and that dependence belongs to the path.
+      backward: None for a backward pass through the model at every sample.
     """
     fixed = jax.lax.stop_gradient(draw)
-    follow_z0 = not proposal.shared and gradient != "authors"
-
-    def terms_at(z: Any, z0: Any) -> Terms:
-        members = proposal.members_at(*frozen_params, z0) if follow_z0 else fixed.members
-        return evaluate(z, z0, fixed.base, members)
+    members = proposal.members
+    scored = gradient == "reparameterized"
 
     # Whatever the model closes over becomes an argument, so that its derivative is seen.
-    terms_at, captured = jax.closure_convert(terms_at, fixed.z, fixed.z0)
+    values = jax.tree.map(jnp.zeros_like, jax.eval_shape(jax.vmap(evaluation.model), fixed.z))
+    model_of_one, model_arrays = jax.closure_convert(evaluation.model, fixed.z[0])
+    weigh, weigh_arrays = jax.closure_convert(evaluation.weigh, values, fixed.z, fixed.z0, fixed.base, fixed.members)
+    members_at, member_arrays = None, list[Any]()
+    if members is not None and members.at is not None and gradient not in ("authors", "reparameterized"):
+        at = members.at
+        members_at, member_arrays = jax.closure_convert(lambda z0: at(*frozen_params, z0), fixed.z0)
+
+    def model(z: Any, *arrays: Any) -> Any:
+        return jax.vmap(lambda one: model_of_one(one, *arrays))(z)
+
+    ends = len(model_arrays), len(model_arrays) + len(weigh_arrays)
 
     @jax.custom_jvp
-    def bound(operands: _Operands, captured: list[Any]) -> Float[Array, ""]:
-        return log_sum_exp(terms_at(operands.z, operands.z0, *captured).log_weights, -1)
+    def bound(operands: Operands, captured: list[Any]) -> Float[Array, ""]:
+        terms = weigh(
+            model(operands.z, *captured[: ends[0]]),
+            operands.z,
+            operands.z0,
+            operands.base,
+            operands.members,
+            *captured[ends[0] : ends[1]],
+        )
+        return log_sum_exp(terms.log_weights, -1)
 
     def rule(primals: Any, tangents: Any) -> tuple[Float[Array, ""], Float[Array, ""]]:
         operands, captured = primals
         # Arrays without a tangent (the data, stopped parameters) are constants here, not zeros to multiply.
         active = [i for i, tangent in enumerate(tangents[1]) if not isinstance(tangent, SymbolicZero)]
+        moving, moved = [captured[i] for i in active], [tangents[1][i] for i in active]
 
-        def terms_of(z: Any, z0: Any, *moving: Any) -> Terms:
-            arrays = list(captured)
+        def arrays(moving: Any) -> list[Any]:
+            full = list(captured)
             for i, array in zip(active, moving, strict=True):
-                arrays[i] = array
-            return terms_at(z, z0, *arrays)
+                full[i] = array
+            return full
 
-        terms, push = jax.linearize(terms_of, operands.z, operands.z0, *(captured[i] for i in active))
+        def model_of(z: Any, *moving: Any) -> Any:
+            return model(z, *arrays(moving)[: ends[0]])
+
+        def terms_of(values: Any, z: Any, z0: Any, densities: Any, *moving: Any) -> Terms:
+            full = arrays(moving)
+            base, members = densities if scored else (operands.base, operands.members)
+            if members_at is not None:
+                members = members_at(z0, *full[ends[1] :])
+            terms: Terms = weigh(values, z, z0, base, members, *full[ends[0] : ends[1]])
+            return terms
+
         along = jax.tree.map(_instantiate, tangents[0], operands)
-        moving = [tangents[1][i] for i in active]
+        densities = ((operands.base, operands.members), (along.base, along.members)) if scored else ((), ())
+        if backward is None:
+            values, push_model = jax.linearize(model_of, operands.z, *moving)
+        else:
+            values = model_of(operands.z, *moving)
+        terms, push = jax.linearize(terms_of, values, operands.z, operands.z0, densities[0], *moving)
+
+        def log_weights_at(z: Any, z0: Any) -> Any:
+            return terms_of(model_of(z, *moving), z, z0, densities[0], *moving).log_weights
+
+        def densities_along(z: Any, z0: Any) -> Any:
+            still = jax.tree.map(jnp.zeros_like, (values, densities[0], moving))
+            return push(still[0], z, z0, still[1], *still[2]).densities
+
         weights = normalized_weights(terms.log_weights)
-        step = _step(gradient, proposal, weighting, operands, along, terms, weights, beta)
-        pushed = push(step.z, step.z0, *moving)
-        tangent = weighted_tangent(weights, pushed.log_weights) + step.scores
+        step = _step(gradient, proposal, weighting, operands, along, terms, weights, log_weights_at, densities_along)
+        least = float(np.finfo(weights.dtype).tiny)
+        if backward is None:
+            pushed_values = push_model(step.z, *moved)
+        else:
+            shares = step.weights / jnp.maximum(jnp.sum(step.weights), least)
+            chosen = systematic_indices(operands.uniform, shares, num_samples=backward.num_samples)
+            _, push_model = jax.linearize(model_of, operands.z[chosen], *moving)
+            scale = 1.0 / (backward.num_samples * jnp.maximum(shares[chosen], least))
+            pushed_values = jax.tree.map(
+                lambda value, tangent: jnp.zeros_like(value).at[chosen].add(scale * tangent),
+                values,
+                push_model(step.z[chosen], *moved),
+            )
+        pushed = push(pushed_values, step.z, step.z0, densities[1], *moved)
+        tangent = weighted_tangent(step.weights, pushed.log_weights) + step.scores
         if step.follow_density is not None:
             # How the densities move with a sample's own z_0 while z stays. Nothing of the generative model is in it.
-            still = jax.tree.map(jnp.zeros_like, (step.z, moving))
-            tangent += jnp.sum(step.follow_density * push(still[0], along.z0, *still[1]).densities)
+            tangent += jnp.sum(step.follow_density * densities_along(jnp.zeros_like(step.z), along.z0))
         return log_sum_exp(terms.log_weights, -1), tangent
 
     bound.defjvp(rule, symbolic_zeros=True)
-    operands = _Operands(draw.members, draw.base, draw.z0, fixed.z, fixed.noise)
-    return bound(operands, captured)
-
-
-class _Step(NamedTuple):
-    """Where a rule sends the samples, and what it adds from the densities.
-
-    Attributes:
-      z: the direction [K, D] along which log w_j is differentiated in z_j.
-      z0: likewise [K, D0] in z_0, or None.
-      scores: scalar, all of the tangent that does not pass through the generative model.
-      follow_density: [K, K] or [K] weights of the densities' dependence on each sample's own z_0, or None.
-    """
-
-    z: Any
-    z0: Any
-    scores: Float[Array, ""]
-    follow_density: Any
+    operands = Operands(
+        members=draw.members,
+        base=draw.base,
+        z0=draw.z0,
+        z=draw.z,
+        joint=fixed.joint,
+        refill=fixed.refill,
+        beta=jax.lax.stop_gradient(beta),
+        uniform=None if backward is None else backward.uniform,
+    )
+    return bound(operands, [*model_arrays, *weigh_arrays, *member_arrays])
 
 
 def _step(
     gradient: str,
     proposal: Proposal,
     weighting: Weighting,
-    operands: _Operands,
-    along: _Operands,
+    operands: Operands,
+    along: Operands,
     terms: Terms,
     weights: Float[Array, " K"],
-    beta: Float[Array, ""],
-) -> _Step:
-    own_path = _own_path(proposal, operands, along)
-    nothing = jnp.zeros((), weights.dtype)
-
-    if gradient in ("path_squared", "authors"):
-        z = weights[:, None] * own_path
-        if gradient == "path_squared" or along.z0 is None:
-            z0 = along.z0 if proposal.shared else weights[:, None] * along.z0
-            return _Step(z, z0, nothing, None)
-        through = 1.0 if terms.clipped is None else 1.0 - terms.clipped
-        score = _base_scores(proposal, operands, along, -beta * through * weights**2)
-        return _Step(z, weights[:, None] * along.z0, score, None)
-
-    constant = proposal.equal_members or weighting.alpha == 0.0
-    own_factor = 1.0 - beta * (1.0 - weights)
-    z0 = along.z0 if proposal.shared else own_factor[:, None] * along.z0
-    if constant:
-        score_weights = -jnp.ones_like(weights)
-        z, scores, follow = own_factor[:, None] * own_path, nothing, None
-    else:
-        partition = jnp.exp(log_partition(weighting, terms.densities))
-        score_weights = density_score_weights(weighting.alpha, partition)
-        z, scores, follow = _cross_paths(
-            proposal,
-            weighting.alpha,
-            operands,
-            along,
-            terms.densities,
-            partition,
-            score_weights,
-            weights,
-            beta,
-        )
-    if terms.clipped is None:
-        return _Step(z, z0, scores, follow)
-
-    # Free bits: the weight of a score jumps where the floor takes hold, and no path can replace a jump. The paths above
-    # stand for the scores without a floor; what the floor takes away is taken away as scores.
-    lost = -beta * weights * terms.clipped
-    lost_scores = (lost if constant else lost[:, None]) * score_weights
-    scores += _member_scores(proposal, operands, along, lost_scores)
-    if along.z0 is not None:
-        scores += _base_scores(proposal, operands, along, -lost)
-    if not proposal.shared:
-        follow = -lost_scores if follow is None else follow - lost_scores
-    return _Step(z, z0, scores, follow)
-
-
-def _own_path(proposal: Proposal, operands: _Operands, along: _Operands) -> Float[Array, "K D"]:
-    """`J_j(z_j) d eta_j`: how each sample moves with the member that drew it."""
-
-    def samples(members: Any) -> Float[Array, "K D"]:
-        own, axis = proposal.own_members(members)
-        return jax.vmap(proposal.family.forward, in_axes=(axis, 0))(own, operands.noise)
-
-    path: jax.Array = jax.jvp(samples, (operands.members,), (along.members,))[1]
-    return path
-
-
-def _cross_paths(
-    proposal: Proposal,
-    alpha: float,
-    operands: _Operands,
-    along: _Operands,
-    densities: Float[Array, "K K"],
-    partition: Float[Array, "K K"],
-    score_weights: Float[Array, "K K"],
-    weights: Float[Array, " K"],
-    beta: Float[Array, ""],
-) -> tuple[Float[Array, "K D"], Float[Array, ""], Float[Array, "K K"] | None]:
-    """Direction of the samples, density corrections and their dependence on z_0, under a weighting that is not uniform.
-
-    A control variate of mean zero is included: `sum_j E_{q_j}[rho_i(z_j) d log q_i(z_j)] = 0` for `rho` the balance
-    heuristic, and `E_{q_i}[d log q_i(z_i)] = 0`. It makes every term vanish where the weights are equal and the
-    integrand is flat.
-    """
-    K = weights.shape[0]
-    identity = jnp.eye(K, dtype=weights.dtype)
-    balance = jax.nn.softmax(densities, axis=-1)
-    own_weights = (beta * weights)[:, None]
-    per_sample = beta / K
-
-    direction = identity + beta * (1.0 - weights)[:, None] * score_weights
-    score = own_weights * score_weights + per_sample * (alpha * balance - (alpha - 1.0) * identity)
-    # B[j, i] = score (s_j - s_i) - alpha beta wbar_j grad pi_i + alpha beta / K grad rho_i, in terms of the gradients
-    # s_m = grad_z l[j, m] and their means under pi and rho.
-    from_own = score
-    from_other = -score - alpha**2 * own_weights * partition + alpha * per_sample * balance
-    from_partition = alpha**2 * own_weights * partition
-    from_balance = -alpha * per_sample * balance
-
-    def moved(member: Any, tangent: Any, z: Float[Array, " D"]) -> Float[Array, " D"]:
-        noise = proposal.family.inverse(member, z)
-        move: jax.Array = jax.jvp(lambda eta: proposal.family.forward(eta, noise), (member,), (tangent,))[1]
-        return move
-
-    pairs = proposal.over_pairs
-    moves = pairs(lambda both, z: moved(both[0], both[1], z), (operands.members, along.members), operands.z)
-    slopes = pairs(jax.grad(proposal.family.log_prob, argnums=1), operands.members, operands.z)
-    own, _ = proposal.own_members(operands.members)
-    own_slope = jax.vmap(jax.grad(proposal.family.log_prob, argnums=1))(own, operands.z)
-    partition_slope = jnp.sum(partition[..., None] * slopes, axis=1)
-    balance_slope = jnp.sum(balance[..., None] * slopes, axis=1)
-
-    z = jnp.sum(direction[..., None] * moves, axis=1)
-    correction = from_other[..., None] * slopes
-    correction += from_own[..., None] * own_slope[:, None]
-    correction += from_partition[..., None] * partition_slope[:, None]
-    correction += from_balance[..., None] * balance_slope[:, None]
-    scores = jnp.sum(correction * moves)
-    if proposal.shared:
-        return z, scores, None
-    follow = from_other + identity * jnp.sum(from_own, axis=1, keepdims=True)
-    follow += partition * jnp.sum(from_partition, axis=1, keepdims=True)
-    follow += balance * jnp.sum(from_balance, axis=1, keepdims=True)
-    return z, scores, follow
-
-
-def _member_scores(
-    proposal: Proposal, operands: _Operands, along: _Operands, score_weights: Float[Array, "..."]
-) -> Float[Array, ""]:
-    """`sum score_weights * d l` over the members' parameters at fixed samples; weights [K] are for own densities."""
-
-    def total(members: Any) -> Float[Array, ""]:
-        if score_weights.ndim == 1:
-            densities = proposal.own_densities(members, operands.z)
-        else:
-            densities = proposal.over_pairs(proposal.family.log_prob, members, operands.z)
-        return jnp.sum(score_weights * densities)
-
-    scores: jax.Array = jax.jvp(total, (operands.members,), (along.members,))[1]
-    return scores
-
-
-def _base_scores(
-    proposal: Proposal, operands: _Operands, along: _Operands, score_weights: Float[Array, " K"]
-) -> Float[Array, ""]:
-    """`sum_j score_weights_j * d log q_0(z_0)` over the parameters of q_0 at fixed z_0."""
-
-    def total(base: Any) -> Float[Array, ""]:
-        densities = jax.vmap(proposal.base_family.log_prob, in_axes=(None, 0))(base, operands.z0)
-        return jnp.sum(score_weights * densities)
-
-    scores: jax.Array = jax.jvp(total, (operands.base,), (along.base,))[1]
-    return scores
+    log_weights_at: Any,
+    densities_along: Any,
+) -> Step:
+    """Where the rule of this name sends the samples."""
+    if gradient == "reparameterized":
+        return plain(along, weights)
+    members = proposal.members
+    assert members is not None  # make_bound refuses the others by name
+    constant = scores_are_constant(proposal, weighting)
+    if gradient == "path_squared":
+        return path_squared(members, along, weights)
+    if gradient == "authors":
+        return authors(members, operands, along, terms, weights)
+    if gradient == "refilled" and not constant:
+        return refilled(members, weighting.alpha, operands, along, terms, weights, log_weights_at, densities_along)
+    alpha = 0.0 if proposal.equal_members else weighting.alpha
+    return doubly_reparameterized(members, alpha, operands, along, terms, weights, constant=constant)
 
 
 def _instantiate(tangent: Any, primal: Any) -> Any:

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from hiwae_jax import _checks
-from hiwae_jax._gradients import GRADIENTS, Terms, reparameterized, with_path_rule
-from hiwae_jax._proposals import Draw, Example, Params, Proposal
-from hiwae_jax._weightings import Weighting, log_partition, uniform_weighting
+from hiwae_jax._gradients import GRADIENTS, Backward, reparameterized, scores_are_constant, with_path_rule
+from hiwae_jax._proposal import Example, Params, Proposal
+from hiwae_jax._terms import LogDensity, make_evaluation
+from hiwae_jax._weightings import Weighting, uniform_weighting
 
-LogDensity = Callable[[Params, Example, Float[Array, " D"]], Float[Array, ""]]
 Bound = Callable[[Params, Example, Any], Float[Array, ""]]
 
 
@@ -21,7 +21,8 @@ def make_bound(
     proposal: Proposal,
     *,
     weighting: Weighting | None = None,
-    gradient: str = "doubly_reparameterized",
+    gradient: str | None = None,
+    backward_samples: int | None = None,
 ) -> Bound:
     """A lower bound on log p(x) as a pure function of one example: `log sum_j w_j`, to be maximised.
 
@@ -30,15 +31,21 @@ def make_bound(
 
     Args:
       log_joint: `(params, x, z [D]) -> scalar`, `log p(x, z)` of one latent sample.
-      proposal: from `independent` or `hierarchical`.
+      proposal: from `independent`, `hierarchical` and their like.
       weighting: how the members share the target; `uniform_weighting()` if None. No effect where all members are equal.
-      gradient: how the proposal's parameters are reached. The generative and the reverse model always receive the plain
-        gradient.
-        "reparameterized": plain pathwise; unbiased, noisy at large K.
+      gradient: how the proposal's parameters are reached. The generative model, the reverse model and a learned
+        weighting always receive the plain gradient. None is the recommended one: "refilled" under a power heuristic of
+        distinct, independent members, "reparameterized" where samples are correlated, else "doubly_reparameterized".
+        "reparameterized": plain pathwise; unbiased, for every proposal, noisy at large K.
         "doubly_reparameterized": unbiased for every weighting, without the scores that make the plain one noisy.
+        "refilled": likewise, with the samples' own paths only, at K more evaluations of the model (no backward pass).
+        The same as "doubly_reparameterized" under a weighting that does not look at densities.
         "path_squared": own paths with squared weights and nothing else; least noise, biased unless the weighting is
         uniform.
         "authors": the rule of the code released with the paper; biased where there is a z_0. For comparisons.
+      backward_samples: M, to run the backward pass through the generative model for M samples only, drawn by their
+        weights (systematic resampling), after a forward pass of all K: the gradient stays unbiased, at K + M forward
+        and M backward evaluations. The key is folded for the draw. None for all K.
 
     Returns:
       `bound(params, x, key) -> scalar`, in nats, in at least float32. `params` is any pytree, `x` one example, `key`
@@ -46,13 +53,14 @@ def make_bound(
       each example.
 
     Raises:
-      ValueError: for an unknown `gradient`, and when called: for arrays of unexpected shape, and for a reverse model
+      ValueError: for an unknown `gradient` or one that is not valid for the proposal, for a weighting that is not, and
+        when called: for arrays of unexpected shape, and for a reverse model
         that treats members differently under a weighting that is not uniform.
       TypeError: for something that is no proposal or weighting, and when called, for unexpected dtypes or an untyped
         key.
 
     Reference: Burda et al. (2016), equation 8; Huang et al. (2019), section 3.2; Tucker et al. (2019); Bauer and Mnih
-    (2021).
+    (2021); Huang and Courville (2017), for `backward_samples` = 1.
 
     >>> import hiwae_jax as hj
     >>> def log_joint(params, x, z):
@@ -65,7 +73,16 @@ def make_bound(
     >>> value.shape, sorted(gradient)
     ((), ['a', 's', 'w'])
     """
-    estimate = _make_estimate("log_joint", log_joint, _no_prior, proposal, weighting, gradient, free_bits=0.0)
+    estimate = _make_estimate(
+        "log_joint",
+        log_joint,
+        _no_prior,
+        proposal,
+        weighting,
+        gradient,
+        free_bits=0.0,
+        backward_samples=backward_samples,
+    )
     return lambda params, x, key: estimate(params, x, key, 1.0)
 
 
@@ -75,8 +92,9 @@ def make_annealed_objective(
     proposal: Proposal,
     *,
     weighting: Weighting | None = None,
-    gradient: str = "doubly_reparameterized",
+    gradient: str | None = None,
     free_bits: float = 0.0,
+    backward_samples: int | None = None,
 ) -> Callable[[Params, Example, Any, Any], Float[Array, ""]]:
     """The objective of warm-up: the log-density terms besides the likelihood are scaled by beta, then floored.
 
@@ -89,8 +107,10 @@ def make_annealed_objective(
       log_prior: `(params, x, z [D]) -> scalar`, `log p(z)`.
       proposal: as for `make_bound`.
       weighting: as for `make_bound`.
-      gradient: as for `make_bound`; "doubly_reparameterized" is unbiased for every beta and `free_bits`.
-      free_bits: the floor, in nats for each sample; at least 0, where 0 means none.
+      gradient: as for `make_bound`; unbiased means so for every beta and `free_bits`, except that "path_squared" is
+        unbiased at beta = 1 without free bits only.
+      free_bits: the floor, in nats for each sample; at least 0, where 0 means none. "refilled" needs 0.
+      backward_samples: as for `make_bound`.
 
     Returns:
       `objective(params, x, key, beta) -> scalar`; beta may be traced, so that a schedule does not recompile.
@@ -100,7 +120,14 @@ def make_annealed_objective(
     if not free_bits >= 0.0:
         raise ValueError(f"free_bits: expected a number of at least 0 (0 for none), got {free_bits}")
     return _make_estimate(
-        "log_likelihood", log_likelihood, log_prior, proposal, weighting, gradient, free_bits=float(free_bits)
+        "log_likelihood",
+        log_likelihood,
+        log_prior,
+        proposal,
+        weighting,
+        gradient,
+        free_bits=float(free_bits),
+        backward_samples=backward_samples,
     )
 
 
@@ -128,12 +155,12 @@ def make_log_weights(
     >>> log_weights(None, jnp.zeros(2), jax.random.key(0)).shape
     (4,)
     """
-    weighting = _checked({"log_joint": log_joint}, proposal, weighting)
+    chosen = _checked({"log_joint": log_joint}, proposal, weighting)
 
     def log_weights(params: Params, x: Example, key: Any) -> Float[Array, " K"]:
         draw = proposal.draw(params, x, key)
-        evaluate = _make_evaluate("log_joint", log_joint, _no_prior, proposal, weighting, params, x, draw, 1.0, 0.0)
-        return evaluate(draw.z, draw.z0, draw.base, draw.members).log_weights
+        evaluation = make_evaluation("log_joint", log_joint, _no_prior, proposal, chosen, params, x, draw)
+        return evaluation.terms(draw.z, draw.z0, draw.base, draw.members).log_weights
 
     return log_weights
 
@@ -148,13 +175,50 @@ def _checked(densities: dict[str, Any], proposal: Any, weighting: Any) -> Weight
             raise TypeError(f"{name}: expected a function (params, x, z) -> scalar, got {type(density).__name__}")
     if not isinstance(proposal, Proposal):
         got = type(proposal).__name__
-        raise TypeError(f"proposal: expected what hj.independent or hj.hierarchical returns, got {got}")
+        raise TypeError(f"proposal: expected what hj.independent, hj.hierarchical or their like return, got {got}")
     if weighting is None:
         return uniform_weighting()
     if not isinstance(weighting, Weighting):
         got = type(weighting).__name__
         raise TypeError(f"weighting: expected what hj.uniform_weighting or hj.power_heuristic returns, got {got}")
+    if weighting.of_densities and proposal.pair_densities is None:
+        raise ValueError(
+            "weighting: a power heuristic compares the members' densities at one point, which this proposal does not "
+            f"give ({proposal.why_plain}); use hj.uniform_weighting() or hj.learned_weighting(logits_fn)"
+        )
     return weighting
+
+
+def _chosen_gradient(gradient: str | None, proposal: Proposal, weighting: Weighting, free_bits: float) -> str:
+    """The estimator asked for, or the recommended one; raises where it is not valid."""
+    if gradient is not None and gradient not in GRADIENTS:
+        names = ", ".join(repr(name) for name in GRADIENTS)
+        raise ValueError(f"gradient: expected one of {names}, got {gradient!r}")
+    constant = scores_are_constant(proposal, weighting)
+    refills = constant or proposal.refills
+    correlated = proposal.members is not None and proposal.members.joint_log_prob is not None
+    if gradient is None:
+        if proposal.members is None or correlated:
+            return "reparameterized"
+        return "refilled" if refills and not constant and free_bits == 0.0 else "doubly_reparameterized"
+    if gradient == "reparameterized":
+        return gradient
+    if proposal.members is None:
+        raise ValueError(
+            f"gradient: {gradient!r} is not valid for this proposal: {proposal.why_plain}; "
+            "use gradient='reparameterized'"
+        )
+    if correlated and gradient != "doubly_reparameterized":
+        raise ValueError(
+            f"gradient: {gradient!r} needs samples that are independent given z_0, and these are correlated; use "
+            "gradient='reparameterized' or 'doubly_reparameterized'"
+        )
+    if gradient == "refilled" and free_bits > 0.0 and not constant:
+        raise ValueError(
+            "gradient: 'refilled' is not unbiased with free bits under this weighting; use "
+            "gradient='doubly_reparameterized' or free_bits=0"
+        )
+    return gradient
 
 
 def _make_estimate(
@@ -163,64 +227,38 @@ def _make_estimate(
     log_prior: LogDensity,
     proposal: Proposal,
     weighting: Weighting | None,
-    gradient: str,
+    gradient: str | None,
     *,
     free_bits: float,
+    backward_samples: int | None,
 ) -> Callable[[Params, Example, Any, Any], Float[Array, ""]]:
     chosen = _checked({name: log_likelihood, "log_prior": log_prior}, proposal, weighting)
-    if gradient not in GRADIENTS:
-        names = ", ".join(repr(name) for name in GRADIENTS)
-        raise ValueError(f"gradient: expected one of {names}, got {gradient!r}")
+    gradient = _chosen_gradient(gradient, proposal, chosen, free_bits)
+    if backward_samples is not None:
+        backward_samples = _checks.positive_integer("backward_samples", backward_samples)
+    refill = gradient == "refilled" and not scores_are_constant(proposal, chosen)
 
     def estimate(params: Params, x: Example, key: Any, beta: Any) -> Float[Array, ""]:
-        draw = proposal.draw(params, x, key)
+        draw = proposal.draw(params, x, key, refill=refill)
         beta = jnp.asarray(beta, draw.z.dtype)
-        evaluate = _make_evaluate(name, log_likelihood, log_prior, proposal, chosen, params, x, draw, beta, free_bits)
-        if gradient == "reparameterized":
-            return reparameterized(evaluate, draw)
-        frozen = jax.lax.stop_gradient((params, draw.context))
-        return with_path_rule(evaluate, proposal, chosen, draw, beta=beta, gradient=gradient, frozen_params=frozen)
+        evaluation = make_evaluation(
+            name, log_likelihood, log_prior, proposal, chosen, params, x, draw, beta=beta, free_bits=free_bits
+        )
+        if gradient == "reparameterized" and backward_samples is None:
+            return reparameterized(evaluation, draw)
+        backward = None
+        if backward_samples is not None:
+            uniform = jax.random.uniform(jax.random.fold_in(key, 0), dtype=draw.z.dtype)
+            backward = Backward(backward_samples, uniform)
+        return with_path_rule(
+            evaluation,
+            proposal,
+            chosen,
+            draw,
+            beta=beta,
+            gradient=gradient,
+            frozen_params=jax.lax.stop_gradient((params, draw.context)),
+            backward=backward,
+        )
 
     return estimate
-
-
-def _make_evaluate(
-    name: str,
-    log_likelihood: LogDensity,
-    log_prior: LogDensity,
-    proposal: Proposal,
-    weighting: Weighting,
-    params: Params,
-    x: Example,
-    draw: Draw,
-    beta: Any,
-    free_bits: float,
-) -> Callable[[Any, Any, Any, Any], Terms]:
-    """The log-weights of one example as a function of samples and density parameters; each sees the same operations."""
-    K = draw.z.shape[0]
-    own_only = proposal.equal_members or weighting.alpha == 0.0
-    if not own_only:
-        proposal.check_reverse(params, draw.context, draw.z)
-
-    def model(z: Float[Array, " D"]) -> tuple[Float[Array, ""], Float[Array, ""]]:
-        likelihood = _checks.scalar(name, log_likelihood(params, x, z), z=z)
-        return likelihood, _checks.scalar("log_prior", log_prior(params, x, z), z=z)
-
-    def evaluate(z: Any, z0: Any, base: Any, members: Any) -> Terms:
-        likelihood, bracket = jax.vmap(model)(z)
-        if proposal.log_reverse is not None:
-            bracket += proposal.log_reverse(params, draw.context, z0, z)
-            bracket -= jax.vmap(proposal.base_family.log_prob, in_axes=(None, 0))(base, z0)
-        if own_only:
-            densities = proposal.own_densities(members, z)
-            bracket -= densities + jnp.log(jnp.asarray(K, z.dtype))
-        else:
-            densities = proposal.over_pairs(proposal.family.log_prob, members, z)
-            bracket += jnp.diagonal(log_partition(weighting, densities) - densities)
-        if free_bits == 0.0:
-            return Terms(likelihood + beta * bracket, densities, None)
-        held = -beta * bracket < free_bits
-        log_weights = likelihood - jnp.where(held, free_bits, -beta * bracket)
-        return Terms(log_weights, densities, held.astype(z.dtype))
-
-    return evaluate

@@ -1,21 +1,31 @@
 """Weightings: partitions of unity that share the target out among the members of a proposal."""
 
 import math
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+Logits = Callable[[Any, Any, Any, Any], Float[Array, " K"]]  # (params, x, z [D], z0 [D0] or None) -> [K]
+
 
 class Weighting(NamedTuple):
-    """The power heuristic `pi_i(z) = q_i(z)^alpha / sum_m q_m(z)^alpha`; make one with the functions below.
+    """`pi_i(z)`, at least 0, with `sum_i pi_i(z) = 1` at every z; make one with the functions below.
 
     Attributes:
-      alpha: the power; 0 gives each member 1/K wherever z is.
+      alpha: the power of `pi_i(z) = q_i(z)^alpha / sum_m q_m(z)^alpha`; 0 gives each member 1/K wherever z is.
+      logits: in place of the power heuristic, the logits of `pi`; None otherwise.
     """
 
     alpha: float
+    logits: Logits | None = None
+
+    @property
+    def of_densities(self) -> bool:
+        """Whether the members' densities decide, so that all pairs of them are needed."""
+        return self.alpha > 0.0
 
 
 def uniform_weighting() -> Weighting:
@@ -40,13 +50,42 @@ def power_heuristic(alpha: float) -> Weighting:
 
     Reference: Veach and Guibas (1995); Huang et al. (2019), section 3.2.
 
-    >>> power_heuristic(1.0)
-    Weighting(alpha=1.0)
+    >>> power_heuristic(1.0).alpha
+    1.0
     """
     alpha = float(alpha)
     if not (math.isfinite(alpha) and alpha >= 0.0):
         raise ValueError(f"alpha: expected a finite number of at least 0, got {alpha}; 0 is the uniform weighting")
     return Weighting(alpha=alpha)
+
+
+def learned_weighting(logits_fn: Logits) -> Weighting:
+    """The weighting of a network, `log pi(z) = log_softmax(logits_fn(params, x, z, z0))`.
+
+    The log-softmax makes it a partition of unity whatever the network is, so the bound holds. A function that is one
+    already (its exponentials sum to one) passes through unchanged: that is the way to bring a weighting of your own.
+
+    Args:
+      logits_fn: `(params, x, z [D], z0) -> [K]`: the logits of all K members at one z. x is the proposal's context
+        where it has one; z0 [D0] is the auxiliary variable of the sample, or None. It must not know which member drew
+        z.
+
+    Returns:
+      A weighting, valid for every proposal whose reverse model is the same for all members. *Gradients*: the network's
+      parameters receive the plain gradient of the bound under every estimator.
+
+    Raises:
+      TypeError: if `logits_fn` is no function; ValueError when used, if it does not return K logits.
+
+    Reference: Huang et al. (2019), appendix E.
+
+    >>> learned_weighting(lambda params, x, z, z0: params["kernel"] @ z).alpha
+    0.0
+    """
+    if not callable(logits_fn):
+        got = type(logits_fn).__name__
+        raise TypeError(f"logits_fn: expected a function (params, x, z, z0) -> [K] logits, got {got}")
+    return Weighting(alpha=0.0, logits=logits_fn)
 
 
 def log_partition(weighting: Weighting, log_densities: Float[Array, "K K"]) -> Float[Array, "K K"]:

@@ -95,7 +95,7 @@ def test_only_the_uniform_weighting_tells_the_reverse_model_the_member(z0, alpha
     assert params["reverse"]["hidden"]["weight"].shape == (64, 2 + (3 if alpha == 0.0 else 0))
     # Strong types: a weak one would change in the first update, and the training program would compile twice.
     assert not any(leaf.weak_type for leaf in jax.tree.leaves(params))
-    gradient = jax.eval_shape(jax.grad(problem.bound), params, jnp.zeros(()), jax.random.key(0))
+    gradient = jax.eval_shape(jax.grad(problem.make_bound()), params, jnp.zeros(()), jax.random.key(0))
     assert jax.tree.map(jnp.shape, gradient) == jax.tree.map(jnp.shape, params)
 
 

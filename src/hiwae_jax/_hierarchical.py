@@ -1,8 +1,8 @@
-"""Proposals: tuples of pure functions that draw K samples of one example and give the densities of what they drew."""
+"""The hierarchical proposal: members conditioned by an auxiliary variable, weighed with a reverse model of it."""
 
 import functools
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,129 +11,7 @@ from jaxtyping import Array, Float
 
 from hiwae_jax import _checks
 from hiwae_jax._families import Family, Parameters, Sampler, diagonal_gaussian, standard_normal
-
-Params = Any  # any pytree of the user's
-Example = Any  # one observation, an array or a pytree
-Layout = Literal["one", "rows", "own", "table"]  # see `Proposal.layout`
-
-
-class Draw(NamedTuple):
-    """The K samples of one example with the arrays that made them; gradients run from `z` to the parameters.
-
-    Attributes:
-      z: the samples [K, D].
-      noise: the noise [K, D] that made them.
-      members: the members' parameters, laid out as `Proposal.layout` says.
-      z0: the shared variable at each sample [K, D0] (equal rows where it is shared), or None.
-      base: the parameters of q_0, or None.
-      context: what the conditionals and the reverse model receive in place of x.
-    """
-
-    z: Float[Array, "K D"]
-    noise: Float[Array, "K D"]
-    members: Parameters
-    z0: Float[Array, "K D0"] | None
-    base: Parameters | None
-    context: Any
-
-
-class Proposal(NamedTuple):
-    """K conditionally independent members `q_j(z_j | z_0)`; make one with `independent` or `hierarchical`.
-
-    Attributes:
-      draw: `(params, x, key) -> Draw`.
-      members_at: `(params, context, z0 [K, D0]) -> members`: the members' parameters as a function of z_0.
-      log_reverse: `(params, context, z0 [K, D0], z [K, D]) -> [K]`: `log r_j(z_0 | z_j)`, or None without z_0.
-      check_reverse: raises if the reverse model treats the members differently, as no weighting but the uniform allows.
-      family: the family of the members.
-      base_family: the family of q_0 and r.
-      layout: "one": all members are one distribution, `members` has no member axis. "rows": sample j comes from row j
-        and every row is a density for every sample. "own": sample j comes from row j and no other row concerns it.
-        "table": row j holds the K members as conditioned by sample j's own z_0.
-      shared: whether one z_0 conditions all members (true where there is no z_0).
-    """
-
-    draw: Callable[[Params, Example, Any], Draw]
-    members_at: Callable[[Params, Any, Any], Parameters]
-    log_reverse: Callable[[Params, Any, Any, Any], Float[Array, " K"]] | None
-    check_reverse: Callable[[Params, Any, Any], None]
-    family: Family
-    base_family: Family
-    layout: Layout
-    shared: bool
-
-    @property
-    def equal_members(self) -> bool:
-        """Whether the members are one distribution, so that every weighting is uniform."""
-        return self.layout in ("one", "own")
-
-    def own_members(self, members: Parameters) -> tuple[Parameters, int | None]:
-        """The parameters that made each sample, and their axis for `jax.vmap`."""
-        return _own_members(self.layout, members)
-
-    def own_densities(self, members: Parameters, z: Float[Array, "K D"]) -> Float[Array, " K"]:
-        """`log q_j(z_j)`."""
-        own, axis = self.own_members(members)
-        return jax.vmap(self.family.log_prob, in_axes=(axis, 0))(own, z)
-
-    def over_pairs(self, function: Callable[..., Any], members: Parameters, *samples: Any) -> Any:
-        """`function(member i, sample j)` for every pair, at row j, column i."""
-        over_members = jax.vmap(function, in_axes=(0,) + (None,) * len(samples))
-        over_samples = jax.vmap(over_members, in_axes=(0 if self.layout == "table" else None,) + (0,) * len(samples))
-        return over_samples(members, *samples)
-
-
-def _own_members(layout: str, members: Parameters) -> tuple[Parameters, int | None]:
-    if layout == "table":
-        return jax.tree.map(lambda table: jnp.einsum("jj...->j...", table), members), 0
-    return members, None if layout == "one" else 0
-
-
-def independent(
-    conditional: Callable[[Params, Example], Parameters],
-    *,
-    num_samples: int,
-    family: Family = diagonal_gaussian,
-    sampler: Sampler = standard_normal,
-) -> Proposal:
-    """K independent samples of one `q(z | x)`, as the importance weighted autoencoder draws them.
-
-    Args:
-      conditional: `(params, x) -> (loc [D], scale [D])` for one example.
-      num_samples: K.
-      family: the family that `conditional` parameterizes; a diagonal Gaussian unless another is given.
-      sampler: draws the noise; receives the caller's key untouched, once.
-
-    Returns:
-      A proposal for `make_bound` and `make_log_weights`. Every weighting of equal members is 1/K.
-
-    Reference: Burda, Grosse and Salakhutdinov (2016).
-    """
-    num_samples = _checks.positive_integer("num_samples", num_samples)
-    gaussian = family is diagonal_gaussian
-
-    def draw(params: Params, x: Example, key: Any) -> Draw:
-        members = _checks.distribution_parameters(
-            "conditional", conditional(params, x), ndim=1, expected="[D]", equal_shapes=gaussian
-        )
-        loc = jax.tree.leaves(members)[0]
-        noise = sampler(key, (num_samples, loc.shape[-1]), loc.dtype)
-        z = jax.vmap(family.forward, in_axes=(None, 0))(members, noise)
-        return Draw(z=z, noise=noise, members=members, z0=None, base=None, context=None)
-
-    def no_reverse(params: Params, context: Any, z: Any) -> None:
-        pass
-
-    return Proposal(
-        draw=draw,
-        members_at=lambda params, context, z0: None,
-        log_reverse=None,
-        check_reverse=no_reverse,
-        family=family,
-        base_family=family,
-        layout="one",
-        shared=True,
-    )
+from hiwae_jax._proposal import Draw, Example, Layout, Members, Params, Proposal
 
 
 def hierarchical(
@@ -193,7 +71,9 @@ def hierarchical(
 
         return at(z0[0]) if shared else jax.vmap(at)(z0)
 
-    def draw(params: Params, x: Example, key: Any) -> Draw:
+    members = Members(family=family, layout=layout, base_family=base_family, at=None if shared else members_at)
+
+    def draw(params: Params, x: Example, key: Any, *, refill: bool = False) -> Draw:
         h = x if context is None else context(params, x)
         base_parameters = _checks.distribution_parameters(
             "base", base(params, h), ndim=1, expected="[D0]", equal_shapes=base_family is diagonal_gaussian
@@ -202,17 +82,32 @@ def hierarchical(
         abstract = jax.eval_shape(lambda: members_at(params, h, base_loc[None]))
         shape = jax.tree.leaves(abstract)[0].shape
         K, D = num_samples or shape[-2], shape[-1]
-        num_z0, D0 = (1 if shared else K), base_loc.shape[-1]
+        D0 = base_loc.shape[-1]
+        for_z0, for_z = (1 if shared else K) * D0, K * D
+        again = (for_z if shared else for_z0 + for_z) if refill else 0
         # One call for all the noise: the key is used once, and one generator is compiled instead of two.
-        noise = sampler(key, (num_z0 * D0 + K * D,), base_loc.dtype)
-        noise0, noise = noise[: num_z0 * D0].reshape(num_z0, D0), noise[num_z0 * D0 :].reshape(K, D)
-        z0 = jax.vmap(base_family.forward, in_axes=(None, 0))(base_parameters, noise0)
-        members = members_at(params, h, z0)
-        noise = noise.astype(jax.tree.leaves(members)[0].dtype)
-        own, axis = _own_members(layout, members)
-        z = jax.vmap(family.forward, in_axes=(axis, 0))(own, noise)
+        noise = sampler(key, (for_z0 + for_z + again,), base_loc.dtype)
+
+        def draw_z0(noise: Float[Array, " n"]) -> Float[Array, "rows D0"]:
+            z0: jax.Array = jax.vmap(base_family.forward, in_axes=(None, 0))(base_parameters, noise.reshape(-1, D0))
+            return z0
+
+        def draw_z(parameters: Parameters, noise: Float[Array, " n"]) -> Float[Array, "K D"]:
+            noise = noise.astype(jax.tree.leaves(parameters)[0].dtype)
+            return members.forward(parameters, noise.reshape(K, D))
+
+        noise_z0, noise_z, noise = jnp.split(noise, [for_z0, for_z0 + for_z])
+        z0 = draw_z0(noise_z0)
+        parameters = members_at(params, h, z0)
+        z = draw_z(parameters, noise_z)
+        second = None
+        if refill and shared:
+            second = draw_z(parameters, noise), jnp.broadcast_to(z0, (K, D0))
+        elif refill:
+            second_z0 = draw_z0(noise[:for_z0])
+            second = draw_z(members_at(params, h, second_z0), noise[for_z0:]), second_z0
         z0 = jnp.broadcast_to(z0, (K, D0))
-        return Draw(z=z, noise=noise, members=members, z0=z0, base=base_parameters, context=h)
+        return Draw(z=z, members=parameters, z0=z0, base=base_parameters, context=h, refill=second)
 
     def reverse_rows(params: Params, h: Any, z: Float[Array, "K D"]) -> Parameters:
         return _checks.distribution_parameters(
@@ -233,13 +128,13 @@ def hierarchical(
 
     return Proposal(
         draw=draw,
-        members_at=members_at,
+        own_densities=members.own_densities,
+        pair_densities=members.pair_densities,
         log_reverse=log_reverse,
         check_reverse=_make_reverse_check(reverse_rows),
-        family=family,
-        base_family=base_family,
-        layout=layout,
-        shared=shared,
+        equal_members=members.equal,
+        members=members,
+        refills=not members.equal,
     )
 
 

@@ -1,0 +1,131 @@
+"""What a proposal is: pure functions that draw K samples of one example and give the densities of what they drew."""
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from hiwae_jax._families import Family, Parameters
+
+Params = Any  # any pytree of the user's
+Example = Any  # one observation, an array or a pytree
+Layout = Literal["one", "rows", "own", "table"]  # see `Members.layout`
+
+
+class Draw(NamedTuple):
+    """The K samples of one example with the arrays that made them; gradients run from `z` to the parameters.
+
+    Attributes:
+      z: the samples [K, D].
+      members: the members' parameters, in whatever form the proposal's densities take them.
+      z0: the shared variable at each sample [K, D0] (equal rows where it is shared), or None.
+      base: the parameters of q_0, or None.
+      context: what the conditionals and the reverse model receive in place of x.
+      joint: the parameters of the joint density of all samples, where they are not independent; or None.
+      refill: where asked for, `(z [K, D], z0)` drawn anew from the same members (and the same z_0, if it is shared).
+    """
+
+    z: Float[Array, "K D"]
+    members: Parameters
+    z0: Float[Array, "K D0"] | None = None
+    base: Parameters | None = None
+    context: Any = None
+    joint: Parameters | None = None
+    refill: tuple[Any, Any] | None = None
+
+
+class Members(NamedTuple):
+    """How a sample would move with the parameters of any member: what estimators without scores need to know.
+
+    Attributes:
+      family: the family of the members.
+      layout: "one": all members are one distribution, parameters have no member axis. "rows": sample j comes from row j
+        and every row is a density for every sample. "own": sample j comes from row j and no other row concerns it.
+        "table": row j holds the K members as conditioned by sample j's own z_0.
+      at: `(params, context, z0 [K, D0]) -> parameters`, as a function of z_0, where each sample has its own; or None.
+      base_family: the family of q_0, or None.
+      joint_log_prob: `(joint, z [K, D]) -> scalar`, the density of all K samples; None where they are independent
+        given z_0.
+    """
+
+    family: Family
+    layout: Layout
+    at: Callable[[Params, Any, Any], Parameters] | None = None
+    base_family: Family | None = None
+    joint_log_prob: Callable[[Parameters, Any], Float[Array, ""]] | None = None
+
+    @property
+    def own_z0(self) -> bool:
+        """Whether each sample has a z_0 of its own."""
+        return self.at is not None
+
+    @property
+    def equal(self) -> bool:
+        """Whether the members are one distribution, so that a power heuristic is uniform."""
+        return self.layout in ("one", "own")
+
+    def own(self, parameters: Parameters) -> tuple[Parameters, int | None]:
+        """The parameters that made each sample, and their axis for `jax.vmap`."""
+        if self.layout == "table":
+            return jax.tree.map(lambda table: jnp.einsum("jj...->j...", table), parameters), 0
+        return parameters, None if self.layout == "one" else 0
+
+    def forward(self, parameters: Parameters, noise: Float[Array, "K D"]) -> Float[Array, "K D"]:
+        """Sample j from the member that draws it."""
+        own, axis = self.own(parameters)
+        return jax.vmap(self.family.forward, in_axes=(axis, 0))(own, noise)
+
+    def own_densities(self, parameters: Parameters, z: Float[Array, "K D"]) -> Float[Array, " K"]:
+        """`log q_j(z_j)`."""
+        own, axis = self.own(parameters)
+        return jax.vmap(self.family.log_prob, in_axes=(axis, 0))(own, z)
+
+    def pair_densities(self, parameters: Parameters, z: Float[Array, "K D"]) -> Float[Array, "K K"]:
+        """`log q_i(z_j)` at row j, column i."""
+        densities: jax.Array = self.over_pairs(self.family.log_prob, parameters, z)
+        return densities
+
+    def over_pairs(self, function: Callable[..., Any], parameters: Parameters, *samples: Any) -> Any:
+        """`function(member i, sample j)` for every pair, at row j, column i."""
+        over_members = jax.vmap(function, in_axes=(0,) + (None,) * len(samples))
+        over_samples = jax.vmap(over_members, in_axes=(0 if self.layout == "table" else None,) + (0,) * len(samples))
+        return over_samples(parameters, *samples)
+
+
+class DrawSamples(Protocol):
+    """Draws the K samples of one example. With `refill`, a second set from the same members comes with them."""
+
+    def __call__(self, params: Params, x: Example, key: Any, *, refill: bool = False) -> Draw: ...
+
+
+class Proposal(NamedTuple):
+    """A joint distribution of K samples with what weighs them; made by `independent`, `hierarchical` and their like.
+
+    What an estimator may do with it is data: `members` for estimators that turn scores into paths, `pair_densities` for
+    weightings that compare the members.
+
+    Attributes:
+      draw: `(params, x, key, *, refill=False) -> Draw`.
+      own_densities: `(members, z [K, D]) -> [K]`, the density that sample j was drawn with.
+      pair_densities: `(members, z [K, D]) -> [K, K]`, `log q_i(z_j)` at row j, column i; None where the members have no
+        densities in common, and only a weighting that does not look at densities is valid.
+      log_reverse: `(params, context, z0, z [K, D]) -> [K]`, the log-density of all auxiliary variables of sample j
+        given z_j; None without auxiliary variables.
+      check_reverse: raises if the reverse model treats the members differently, as only the uniform weighting allows.
+      equal_members: whether the members are one distribution, so that a power heuristic is uniform.
+      members: None where no estimator but the plain one is known.
+      why_plain: if so, the reason, for the error message.
+      refills: whether `draw` can draw a second set of samples.
+    """
+
+    draw: DrawSamples
+    own_densities: Callable[[Parameters, Any], Float[Array, " K"]]
+    pair_densities: Callable[[Parameters, Any], Float[Array, "K K"]] | None
+    log_reverse: Callable[[Params, Any, Any, Any], Float[Array, " K"]] | None = None
+    check_reverse: Callable[[Params, Any, Any], None] | None = None
+    equal_members: bool = False
+    members: Members | None = None
+    why_plain: str = ""
+    refills: bool = False

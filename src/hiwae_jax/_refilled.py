@@ -1,0 +1,108 @@
+r"""The refilled-slot estimator: all scores as paths of a sample's own, at K more evaluations of the weight.
+
+Where the weighting looks at densities, the score of member i meets the samples of all others. Let `w_j(z)` be the
+weight of a point z in slot j, `h_j(z) = w_j(z) / (w_j(z) + sum_{m != j} w_m)`, and the part to estimate
+
+    sum_j E_{z_j ~ q_j}[h_j(z_j) pi_i(z_j) d log q_i(z_j)] = sum_j E_{z ~ q_i}[kappa_ij(z) h_j(z) d log q_i(z)],
+    kappa_ij = q_j pi_i / q_i = q_j q_i^(alpha - 1) / sum_m q_m^alpha.
+
+After the change of measure from q_j to q_i the density scored is the one that is drawn from, and the
+reparameterization identity under q_i gives `E_{z ~ q_i}[grad(kappa_ij h_j)(z) . J_i(z) d eta_i]`: member i's own sample
+on its own path. When z_i sits in slot j, slot i needs another sample that is independent of it: the refill
+`z'_i ~ q_i(. | z_0)`, of which only the weight is evaluated. Then
+
+    others_ij = sum_{m not in {i, j}} w_m + w_i(z'_i) for j != i,    others_ii = sum_{m != i} w_m,
+    w_j(z_i) = w_i(z_i) (q_j(z_i) / q_i(z_i))^(beta (alpha - 1)),    h_ij = w_j(z_i) / (w_j(z_i) + others_ij),
+
+and the tangent is, along the own path of each z_i with `others` fixed,
+
+    sum_i wbar_i d log w_i + beta d((alpha - 1) h_ii - alpha sum_j kappa_ij h_ij).
+
+With a z_0 of its own for each sample the same holds of the pairs (z_0, z). docs/gradients.md has the derivation.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from hiwae_jax._paths import Operands, Step
+from hiwae_jax._proposal import Members
+from hiwae_jax._terms import Terms
+
+
+def refilled(
+    members: Members,
+    alpha: float,
+    operands: Operands,
+    along: Operands,
+    terms: Terms,
+    weights: Float[Array, " K"],
+    log_weights_at: Callable[[Any, Any], Float[Array, " K"]],
+    densities_along: Callable[[Any, Any], Float[Array, "K K"]],
+) -> Step:
+    """Where the samples go.
+
+    Args:
+      members: as the proposal has them.
+      alpha: of the power heuristic, more than 0.
+      operands: the primals.
+      along: their tangents.
+      terms: log-weights and densities.
+      weights: the normalised weights.
+      log_weights_at: `(z, z0) -> [K]`, to weigh the refills with.
+      densities_along: `(z, z0) -> [K, K]`, the derivative of the densities along a direction of the samples.
+    """
+    beta = operands.beta
+    # Row i is sample i, column j the member, relative to the sample's own member.
+    gap = terms.densities - jnp.diagonal(terms.densities)[:, None]
+    partition = jax.nn.softmax(alpha * gap, axis=-1)
+    log_kappa = gap - jax.nn.logsumexp(alpha * gap, axis=-1, keepdims=True)
+    # Below alpha = 1 the ratio is not bounded. Under q_i it is never as large as this; a degenerate scale may do it.
+    kappa = jnp.exp(jnp.minimum(log_kappa, 0.25 * math.log(float(np.finfo(weights.dtype).max))))
+
+    log_others = _leave_out(terms.log_weights, log_weights_at(*operands.refill))
+    placed = terms.log_weights[:, None] + beta * (alpha - 1.0) * gap
+    # In logarithms: a weight that underflows next to the largest may dominate once that one has left its slot.
+    odds = jnp.where(placed == -jnp.inf, -jnp.inf, placed - log_others)
+    h = jax.nn.sigmoid(odds)
+    slope = h * jax.nn.sigmoid(-odds)
+
+    own_slope = jnp.diagonal(slope)
+    coefficient = weights + beta * ((alpha - 1.0) * own_slope - alpha * jnp.sum(kappa * slope, axis=1))
+
+    density_move = densities_along(along.z, along.z0)
+    gap_move = density_move - jnp.diagonal(density_move)[:, None]
+    log_kappa_move = gap_move - alpha * jnp.sum(partition * gap_move, axis=1, keepdims=True)
+    scores = -beta * alpha * jnp.sum(kappa * (h * log_kappa_move + slope * beta * (alpha - 1.0) * gap_move))
+
+    # The derivative of log w_i enters once, with one factor; what differs for the sample goes into its direction.
+    # A factor that underflows is lifted to where it does not matter, so that the ratio stays finite.
+    least = float(np.finfo(weights.dtype).eps) ** 2
+    factor = jnp.where(terms.log_weights == -jnp.inf, 0.0, jnp.maximum(weights, least))
+    ratio = coefficient / jnp.maximum(factor, least)
+    if members.own_z0:
+        z0 = ratio[:, None] * along.z0
+    else:
+        z0 = None if along.z0 is None else (weights / jnp.maximum(factor, least))[:, None] * along.z0
+    return Step(ratio[:, None] * along.z, z0, factor, scores)
+
+
+def _leave_out(log_weights: Float[Array, " K"], log_refills: Float[Array, " K"]) -> Float[Array, "K K"]:
+    """`log others_ij`; sums of what remains, never a difference, which would cancel where the largest weights leave."""
+    K = log_weights.shape[0]
+    row, column = jnp.arange(K)[:, None], jnp.arange(K)[None, :]
+    nothing = jnp.full((1,), -jnp.inf, log_weights.dtype)
+    before = jnp.concatenate([nothing, jax.lax.cumlogsumexp(log_weights)[:-1]])
+    after = jnp.concatenate([jax.lax.cumlogsumexp(log_weights, reverse=True)[1:], nothing])
+    later = jnp.where(column > row, log_weights[None, :], -jnp.inf)
+    up_to = jax.lax.cumlogsumexp(later, axis=1)
+    between = jnp.concatenate([jnp.full((K, 1), -jnp.inf, log_weights.dtype), up_to[:, :-1]], axis=1)
+    pair = jnp.logaddexp(jnp.logaddexp(before[:, None], between), after[None, :])  # right where row < column
+    pair = jnp.where(column > row, pair, pair.T)
+    pair = jnp.logaddexp(pair, log_refills[:, None])
+    return jnp.where(column == row, jnp.logaddexp(before, after)[:, None], pair)

@@ -1,0 +1,103 @@
+"""What the log-weights of one example are made of."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from hiwae_jax import _checks
+from hiwae_jax._proposal import Draw, Example, Params, Proposal
+from hiwae_jax._weightings import Weighting, log_partition
+
+LogDensity = Callable[[Params, Example, Float[Array, " D"]], Float[Array, ""]]
+ModelValues = tuple[Float[Array, "..."], Float[Array, "..."]]
+
+
+class Terms(NamedTuple):
+    """The log-weights of K samples.
+
+    Attributes:
+      log_weights: [K], mixing weight included.
+      densities: `l[j, i] = log q_i(z_j)` [K, K], or only the diagonal [K] where no weighting asks for more.
+      clipped: [K], 1 where free bits hold the bracket of sample j and beta does not reach it; None without free bits.
+    """
+
+    log_weights: Float[Array, " K"]
+    densities: Float[Array, "..."]
+    clipped: Float[Array, " K"] | None
+
+
+class Evaluation(NamedTuple):
+    """The log-weights of one example in two parts: the generative model, which is dear, and all else.
+
+    Attributes:
+      model: `z [D] -> (log p(x | z), log p(z))`, of one sample.
+      weigh: `(the model's values [K] and [K], z [K, D], z0, base, members) -> Terms`.
+    """
+
+    model: Callable[[Any], ModelValues]
+    weigh: Callable[[ModelValues, Any, Any, Any, Any], Terms]
+
+    def terms(self, z: Any, z0: Any, base: Any, members: Any) -> Terms:
+        """Both parts together."""
+        return self.weigh(jax.vmap(self.model)(z), z, z0, base, members)
+
+
+def make_evaluation(
+    name: str,
+    log_likelihood: LogDensity,
+    log_prior: LogDensity,
+    proposal: Proposal,
+    weighting: Weighting,
+    params: Params,
+    x: Example,
+    draw: Draw,
+    *,
+    beta: Any = 1.0,
+    free_bits: float = 0.0,
+) -> Evaluation:
+    """The log-weights as functions of samples and density parameters; every estimator sees the same operations.
+
+    `log w_j = log p(x | z_j) - max(beta * kl_j, free_bits)` with
+    `kl_j = log q_0 + log q_j - log r - log p(z_j) - log pi_j`; `name` is what the user calls `log_likelihood`.
+    """
+    K = draw.z.shape[0]
+    of_densities = weighting.of_densities and not proposal.equal_members
+    if proposal.check_reverse is not None and (of_densities or weighting.logits is not None):
+        proposal.check_reverse(params, draw.context, draw.z)
+
+    def model(z: Float[Array, " D"]) -> ModelValues:
+        likelihood = _checks.scalar(name, log_likelihood(params, x, z), z=z)
+        return likelihood, _checks.scalar("log_prior", log_prior(params, x, z), z=z)
+
+    def learned(z: Float[Array, "K D"], z0: Any) -> Float[Array, " K"]:
+        def logits_at(z: Float[Array, " D"], z0: Any) -> Float[Array, " K"]:
+            logits = weighting.logits(params, draw.context, z, z0)  # type: ignore[misc]  # not None where called
+            return _checks.logits("logits_fn", logits, num_samples=K)
+
+        own: jax.Array = jnp.diagonal(jax.nn.log_softmax(jax.vmap(logits_at)(z, z0), axis=-1))
+        return own
+
+    def weigh(values: ModelValues, z: Any, z0: Any, base: Any, members: Any) -> Terms:
+        likelihood, bracket = values
+        if proposal.log_reverse is not None:
+            bracket += proposal.log_reverse(params, draw.context, z0, z)
+        if z0 is not None:
+            base_family = proposal.members.base_family  # type: ignore[union-attr]  # a proposal with a z_0 has members
+            bracket -= jax.vmap(base_family.log_prob, in_axes=(None, 0))(base, z0)  # type: ignore[union-attr]
+        if of_densities:
+            densities = proposal.pair_densities(members, z)  # type: ignore[misc]  # refused by make_bound if None
+            bracket += jnp.diagonal(log_partition(weighting, densities) - densities)
+        else:
+            densities = proposal.own_densities(members, z)
+            log_share = -jnp.log(jnp.asarray(K, z.dtype)) if weighting.logits is None else learned(z, z0)
+            bracket -= densities - log_share
+        if free_bits == 0.0:
+            return Terms(likelihood + beta * bracket, densities, None)
+        held = -beta * bracket < free_bits
+        log_weights = likelihood - jnp.where(held, free_bits, -beta * bracket)
+        return Terms(log_weights, densities, held.astype(z.dtype))
+
+    return Evaluation(model, weigh)
