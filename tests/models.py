@@ -1,8 +1,11 @@
 """Small models whose every ingredient is known: shared by the tests of bounds and gradients."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.flatten_util import ravel_pytree
 from numpy.polynomial.hermite_e import hermegauss
 
 import hiwae_jax as hj
@@ -14,10 +17,19 @@ def injected(key, shape, dtype):
     return key.astype(dtype)
 
 
+def leading(key, shape, dtype):
+    """Likewise, of as much of the injected noise as is asked for: estimators that draw more share a grid with others."""
+    return key.ravel()[: math.prod(shape)].reshape(shape).astype(dtype)
+
+
 def quadrature(dimensions, nodes):
     """Gauss-Hermite points [nodes^dimensions, dimensions] and weights for a standard normal."""
     points, weights = hermegauss(nodes)
-    weights = weights / weights.sum()
+    return product_rule(points, weights / weights.sum(), dimensions)
+
+
+def product_rule(points, weights, dimensions):
+    """The grid [nodes^dimensions, dimensions] of a rule of one dimension, and its weights."""
     grid = np.stack(np.meshgrid(*[points] * dimensions, indexing="ij"), axis=-1).reshape(-1, dimensions)
     product = np.prod(np.stack(np.meshgrid(*[weights] * dimensions, indexing="ij"), axis=-1), axis=-1)
     return jnp.asarray(grid), jnp.asarray(product.ravel())
@@ -80,6 +92,58 @@ def scalar_proposal(*, shared=True, conditionals=scalar_conditionals, num_sample
     return hj.hierarchical(
         scalar_base, conditionals, scalar_reverse, shared=shared, num_samples=num_samples, sampler=injected
     )
+
+
+def learned(num_samples):
+    """A learned weighting of smooth logits; its parameters are in `params["logits"]`."""
+
+    def logits_fn(params, x, z, z0):
+        slope, curve, base = params["logits"]
+        place = jnp.linspace(-1.0, 1.0, num_samples, dtype=z.dtype)
+        logits = slope * jnp.sin(z[0]) * place + curve * place**2
+        return logits if z0 is None else logits + base * jnp.sin(z0[0]) * place
+
+    return hj.learned_weighting(logits_fn)
+
+
+def with_logits(params):
+    """The parameters together with those of `learned`."""
+    return {**params, "logits": jnp.array([0.7, -0.5, 0.4])}
+
+
+def mean_gradients(proposal, weighting, gradients, params, *, dimensions, nodes, betas=(1.0,)):
+    """`{(gradient, beta): (expected value, expected gradient [all parameters])}`; the sampler must be `leading`."""
+    objectives = {
+        gradient: hj.make_annealed_objective(
+            scalar_log_likelihood, scalar_log_prior, proposal, weighting=weighting, gradient=gradient
+        )
+        for gradient in gradients
+    }
+    points, weights = quadrature(dimensions, nodes)
+    x = jnp.asarray(SCALAR_X)
+
+    @jax.jit
+    def mean(params, beta, points, weights):
+        # A block of points at a time: a grid in many dimensions does not fit at once.
+        def block(total, rows):
+            def values(objective):
+                each = jax.vmap(jax.value_and_grad(objective), in_axes=(None, None, 0, None))
+                return jax.tree.map(lambda a: jnp.tensordot(rows[1], a, 1), each(params, x, rows[0], beta))
+
+            new = {gradient: values(objective) for gradient, objective in objectives.items()}
+            return jax.tree.map(jnp.add, total, new), None
+
+        zero = dict.fromkeys(objectives, jax.tree.map(jnp.zeros_like, (jnp.zeros(()), params)))
+        return jax.lax.scan(block, zero, (points, weights))[0]
+
+    size = nodes ** min(dimensions, 3)
+    blocks = points.reshape(-1, size, dimensions), weights.reshape(-1, size)
+    means = {beta: mean(params, beta, *blocks) for beta in betas}
+    return {
+        (gradient, beta): (float(means[beta][gradient][0]), np.asarray(ravel_pytree(means[beta][gradient][1])[0]))
+        for gradient in gradients
+        for beta in betas
+    }
 
 
 class LinearGaussian:

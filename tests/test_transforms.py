@@ -58,7 +58,8 @@ def test_the_value_is_the_same_to_the_last_bit_for_every_estimator(name, alpha):
     both = jax.jit(jax.value_and_grad(lambda p: jnp.sum(bound(p, x, keys))))(params())
     np.testing.assert_allclose(both[0], np.sum(values["refilled"]), rtol=1e-6)
     log_weights = hj.make_log_weights(images.log_joint, PROPOSALS[name], weighting=hj.power_heuristic(alpha))
-    np.testing.assert_allclose(jax.nn.logsumexp(log_weights(params(), X, keys[0])), values[0][0], rtol=1e-6)
+    total = jax.nn.logsumexp(log_weights(params(), X, keys[0]))
+    np.testing.assert_allclose(total, values["reparameterized"][0], rtol=1e-6)
 
 
 PAIRS = [(name, "doubly_reparameterized") for name in PROPOSALS]
@@ -241,9 +242,7 @@ def test_params_may_be_any_pytree(kind):
     )
     bound = hj.make_bound(lambda p, x, z: images.log_joint(read(p), x, z), proposal, weighting=hj.power_heuristic(1.0))
     value, gradient = jax.jit(jax.value_and_grad(bound))(own, X, KEY)
-    expected, expected_gradient = jax.jit(jax.value_and_grad(make("shared", "doubly_reparameterized")))(
-        params(), X, KEY
-    )
+    expected, expected_gradient = jax.jit(jax.value_and_grad(make("shared", None)))(params(), X, KEY)
     np.testing.assert_array_equal(value, expected)
     sizes = sorted(float(jnp.sum(jnp.abs(leaf))) for leaf in jax.tree.leaves(gradient))
     np.testing.assert_allclose(

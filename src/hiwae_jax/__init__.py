@@ -7,6 +7,7 @@ imported from here.
 
 from hiwae_jax._bounds import elbo, iwlb
 from hiwae_jax._diagnostics import effective_sample_size
+from hiwae_jax._discrete import DiscreteFamily, bernoulli, categorical, make_discrete_bound
 from hiwae_jax._evaluation import LogEvidence, make_log_evidence
 from hiwae_jax._families import Family, diagonal_gaussian, standard_normal, student_t
 from hiwae_jax._flow_chain import Bijection, affine_map, coupling_map, flow_chain
@@ -16,12 +17,15 @@ from hiwae_jax._joint_gaussian import joint_gaussian
 from hiwae_jax._markov import markov
 from hiwae_jax._objectives import make_annealed_objective, make_bound, make_log_weights
 from hiwae_jax._proposal import Draw, Members, Proposal
+from hiwae_jax._score_function import vimco
+from hiwae_jax._weight_objectives import chi_square, renyi_bound, wake_phase
 from hiwae_jax._weightings import Weighting, learned_weighting, power_heuristic, uniform_weighting
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Bijection",
+    "DiscreteFamily",
     "Draw",
     "Family",
     "LogEvidence",
@@ -30,6 +34,9 @@ __all__ = [
     "Weighting",
     "affine_map",
     "antithetic",
+    "bernoulli",
+    "categorical",
+    "chi_square",
     "coupling_map",
     "defensive",
     "diagonal_gaussian",
@@ -43,11 +50,15 @@ __all__ = [
     "learned_weighting",
     "make_annealed_objective",
     "make_bound",
+    "make_discrete_bound",
     "make_log_evidence",
     "make_log_weights",
     "markov",
     "power_heuristic",
+    "renyi_bound",
     "standard_normal",
     "student_t",
     "uniform_weighting",
+    "vimco",
+    "wake_phase",
 ]

@@ -42,7 +42,7 @@ class DiscreteFamily(NamedTuple):
 def _bernoulli_sample(key: Any, parameters: Float[Array, " D"], num_samples: int) -> Float[Array, "K D"]:
     logits = _checked_logits(parameters, "[D]")
     means = jnp.broadcast_to(jax.nn.sigmoid(logits), (num_samples, *logits.shape))
-    return jax.random.bernoulli(_one_key(key), means).astype(logits.dtype)
+    return jax.random.bernoulli(_checks.one_key(key), means).astype(logits.dtype)
 
 
 def _bernoulli_log_prob(parameters: Float[Array, " D"], z: Float[Array, " D"]) -> Float[Array, ""]:
@@ -57,7 +57,7 @@ bernoulli = DiscreteFamily(_bernoulli_sample, _bernoulli_log_prob)
 
 def _categorical_sample(key: Any, parameters: Float[Array, "D C"], num_samples: int) -> Float[Array, "K D C"]:
     logits = _checked_logits(parameters, "[D, C]")
-    chosen = jax.random.categorical(_one_key(key), logits, shape=(num_samples, logits.shape[0]))
+    chosen = jax.random.categorical(_checks.one_key(key), logits, shape=(num_samples, logits.shape[0]))
     return jax.nn.one_hot(chosen, logits.shape[1], dtype=logits.dtype)
 
 
@@ -160,15 +160,3 @@ def _checked_logits(logits: Any, expected: str, z: Any = None) -> jax.Array:
     if z is not None and jnp.shape(z) != logits.shape:
         raise ValueError(f"z: expected shape {logits.shape} as the logits have, got {jnp.shape(z)}")
     return _checks.at_least_float32(jnp.asarray(logits))
-
-
-def _one_key(key: Any) -> Any:
-    if not (isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)):
-        kind = f"{key.dtype} of shape {key.shape}" if hasattr(key, "dtype") else type(key).__name__
-        raise TypeError(f"key: expected a typed key from jax.random.key(seed), got {kind}")
-    if key.shape != ():
-        raise ValueError(
-            f"key: expected one key (shape ()) for one example, got keys of shape {key.shape}; "
-            "use jax.vmap(bound, in_axes=(None, 0, 0)) with jax.random.split(key, batch_size)"
-        )
-    return key

@@ -93,16 +93,21 @@ def refilled(
 
 
 def _leave_out(log_weights: Float[Array, " K"], log_refills: Float[Array, " K"]) -> Float[Array, "K K"]:
-    """`log others_ij`; sums of what remains, never a difference, which would cancel where the largest weights leave."""
+    """`log others_ij`, accurate however small the remainder is next to the weights that leave.
+
+    The sum is taken relative to the largest weight that stays, which is one of the three largest of all. Weights above
+    it have left; of those below, at most two are subtracted from a sum that holds them and the largest itself, so that
+    nothing cancels.
+    """
     K = log_weights.shape[0]
+    largest, places = jax.lax.top_k(log_weights, min(3, K))
     row, column = jnp.arange(K)[:, None], jnp.arange(K)[None, :]
-    nothing = jnp.full((1,), -jnp.inf, log_weights.dtype)
-    before = jnp.concatenate([nothing, jax.lax.cumlogsumexp(log_weights)[:-1]])
-    after = jnp.concatenate([jax.lax.cumlogsumexp(log_weights, reverse=True)[1:], nothing])
-    later = jnp.where(column > row, log_weights[None, :], -jnp.inf)
-    up_to = jax.lax.cumlogsumexp(later, axis=1)
-    between = jnp.concatenate([jnp.full((K, 1), -jnp.inf, log_weights.dtype), up_to[:, :-1]], axis=1)
-    pair = jnp.logaddexp(jnp.logaddexp(before[:, None], between), after[None, :])  # right where row < column
-    pair = jnp.where(column > row, pair, pair.T)
-    pair = jnp.logaddexp(pair, log_refills[:, None])
-    return jnp.where(column == row, jnp.logaddexp(before, after)[:, None], pair)
+    remains = jnp.full((K, K), -jnp.inf, log_weights.dtype)
+    for rank in reversed(range(min(3, K))):
+        shift = largest[rank]
+        left = jnp.any(jnp.arange(K)[:, None] == places[None, :rank], axis=1)
+        terms = jnp.where(left | (log_weights == -jnp.inf), 0.0, jnp.exp(log_weights - shift))
+        gone = terms[:, None] + jnp.where(row == column, 0.0, terms[None, :])
+        stays = (row != places[rank]) & (column != places[rank])
+        remains = jnp.where(stays, shift + jnp.log(jnp.sum(terms) - gone), remains)
+    return jnp.where(row == column, remains, jnp.logaddexp(remains, log_refills[:, None]))
