@@ -18,7 +18,7 @@ def injected(key, shape, dtype):
 
 
 def leading(key, shape, dtype):
-    """Likewise, of as much of the injected noise as is asked for: estimators that draw more share a grid with others."""
+    """Likewise, as much of the injected noise as is asked for: estimators that draw more share a grid with others."""
     return key.ravel()[: math.prod(shape)].reshape(shape).astype(dtype)
 
 
@@ -100,7 +100,7 @@ def learned(num_samples):
     def logits_fn(params, x, z, z0):
         slope, curve, base = params["logits"]
         place = jnp.linspace(-1.0, 1.0, num_samples, dtype=z.dtype)
-        logits = slope * jnp.sin(z[0]) * place + curve * place**2
+        logits = slope * jnp.sin(z[0]) * place + curve * (place + place**2)
         return logits if z0 is None else logits + base * jnp.sin(z0[0]) * place
 
     return hj.learned_weighting(logits_fn)

@@ -49,13 +49,26 @@ def reverse(params, x, z):
     return z @ params["reverse"][0].T, jnp.exp(0.3 * jnp.tanh(z @ params["reverse"][1].T))
 
 
-def paired(gradient, *, alpha, shared=True, beta=1.0, free_bits=0.0, equal=False, draws=30_000):
-    """The largest z-score of (estimator - plain) over parameters, and the ratio of their total variances."""
-    rows = (lambda p, x, z0: jax.tree.map(lambda a: a[:1], conditionals(p, x, z0))) if equal else conditionals
-    proposal = hj.hierarchical(base, rows, reverse, shared=shared, num_samples=K if equal else None)
+def paired(
+    gradient,
+    *,
+    alpha,
+    shared=True,
+    beta=1.0,
+    free_bits=0.0,
+    equal=False,
+    draws=30_000,
+    proposal=None,
+    against="reparameterized",
+    backward_samples=None,
+):
+    """The largest z-score of (estimator - `against`) over parameters, and the ratio of their total variances."""
+    if proposal is None:
+        rows = (lambda p, x, z0: jax.tree.map(lambda a: a[:1], conditionals(p, x, z0))) if equal else conditionals
+        proposal = hj.hierarchical(base, rows, reverse, shared=shared, num_samples=K if equal else None)
     x = np.array([0.8, -0.5])
 
-    def objective(gradient):
+    def objective(gradient, backward_samples=None):
         return hj.make_annealed_objective(
             log_likelihood,
             log_prior,
@@ -63,17 +76,18 @@ def paired(gradient, *, alpha, shared=True, beta=1.0, free_bits=0.0, equal=False
             weighting=hj.power_heuristic(alpha),
             gradient=gradient,
             free_bits=free_bits,
+            backward_samples=backward_samples,
         )
 
-    def flat(gradient, params, key):
-        return ravel_pytree(jax.grad(objective(gradient))(params, x, key, beta))[0]
+    def flat(objective, params, key):
+        return ravel_pytree(jax.grad(objective)(params, x, key, beta))[0]
 
     @jax.jit
     def moments(params, key):
         def block(sums, key):
             keys = jax.random.split(key, 2_000)
-            ours = jax.vmap(lambda k: flat(gradient, params, k))(keys)
-            plain = jax.vmap(lambda k: flat("reparameterized", params, k))(keys)
+            ours = jax.vmap(lambda k: flat(objective(gradient, backward_samples), params, k))(keys)
+            plain = jax.vmap(lambda k: flat(objective(against), params, k))(keys)
             difference = ours - plain
             new = [jnp.sum(a, axis=0) for a in (difference, difference**2, ours, ours**2, plain, plain**2)]
             return jax.tree.map(jnp.add, sums, new), None

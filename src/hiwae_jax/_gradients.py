@@ -8,7 +8,7 @@ Notation, after the paper: sample `z_j` comes from member `q_j`; `l[j, i] = log 
 
 The generative model, the reverse model and a learned weighting always receive the plain gradient
 `sum_j wbar_j d log w_j`. What differs is how the proposal's parameters are reached: through the samples (*paths*) or
-through the densities (*scores*). `_paths.py` and `_refilled.py` say where each rule sends the samples.
+through the densities (*scores*). `_paths.py`, `_cross_paths.py` and `_refilled.py` say where a rule sends the samples.
 
 That direction depends on the weights, hence on the value. A rule therefore linearizes the log-weights once and pushes
 its own direction through: one forward and one backward pass of the generative model.
@@ -23,7 +23,8 @@ from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float
 
 from hiwae_jax._bounds import log_sum_exp, normalized_weights, weighted_tangent
-from hiwae_jax._paths import Operands, Step, authors, doubly_reparameterized, path_squared, plain
+from hiwae_jax._cross_paths import cross_paths
+from hiwae_jax._paths import Operands, Step, authors, own_paths, path_squared, plain
 from hiwae_jax._proposal import Draw, Proposal
 from hiwae_jax._refilled import refilled
 from hiwae_jax._systematic import systematic_indices
@@ -154,7 +155,8 @@ def with_path_rule(
         if backward is None:
             pushed_values = push_model(step.z, *moved)
         else:
-            shares = step.weights / jnp.maximum(jnp.sum(step.weights), least)
+            shares = step.weights if step.shares is None else step.shares
+            shares /= jnp.maximum(jnp.sum(shares), least)
             chosen = systematic_indices(operands.uniform, shares, num_samples=backward.num_samples)
             _, push_model = jax.linearize(model_of, operands.z[chosen], *moving)
             scale = 1.0 / (backward.num_samples * jnp.maximum(shares[chosen], least))
@@ -200,15 +202,15 @@ def _step(
         return plain(along, weights)
     members = proposal.members
     assert members is not None  # make_bound refuses the others by name
-    constant = scores_are_constant(proposal, weighting)
     if gradient == "path_squared":
         return path_squared(members, along, weights)
     if gradient == "authors":
         return authors(members, operands, along, terms, weights)
-    if gradient == "refilled" and not constant:
+    if scores_are_constant(proposal, weighting):
+        return own_paths(members, operands, along, terms, weights)
+    if gradient == "refilled":
         return refilled(members, weighting.alpha, operands, along, terms, weights, log_weights_at, densities_along)
-    alpha = 0.0 if proposal.equal_members else weighting.alpha
-    return doubly_reparameterized(members, alpha, operands, along, terms, weights, constant=constant)
+    return cross_paths(members, weighting.alpha, operands, along, terms, weights)
 
 
 def _instantiate(tangent: Any, primal: Any) -> Any:

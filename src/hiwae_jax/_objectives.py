@@ -34,14 +34,14 @@ def make_bound(
       proposal: from `independent`, `hierarchical` and their like.
       weighting: how the members share the target; `uniform_weighting()` if None. No effect where all members are equal.
       gradient: how the proposal's parameters are reached. The generative model, the reverse model and a learned
-        weighting always receive the plain gradient. None is the recommended one: "refilled" under a power heuristic of
-        distinct, independent members, "reparameterized" where samples are correlated, else "doubly_reparameterized".
+        weighting always receive the plain gradient. None is "doubly_reparameterized", and "reparameterized" where
+        samples are correlated.
         "reparameterized": plain pathwise; unbiased, for every proposal, noisy at large K.
         "doubly_reparameterized": unbiased for every weighting, without the scores that make the plain one noisy.
-        "refilled": likewise, with the samples' own paths only, at K more evaluations of the model (no backward pass).
-        The same as "doubly_reparameterized" under a weighting that does not look at densities.
+        "refilled": likewise, with the samples' own paths only, at K more evaluations of the model (no backward pass);
+        a little less noise. The same as "doubly_reparameterized" under a weighting that does not look at densities.
         "path_squared": own paths with squared weights and nothing else; least noise, biased unless the weighting is
-        uniform.
+        uniform or learned.
         "authors": the rule of the code released with the paper; biased where there is a z_0. For comparisons.
       backward_samples: M, to run the backward pass through the generative model for M samples only, drawn by their
         weights (systematic resampling), after a forward pass of all K: the gradient stays unbiased, at K + M forward
@@ -195,12 +195,11 @@ def _chosen_gradient(gradient: str | None, proposal: Proposal, weighting: Weight
         names = ", ".join(repr(name) for name in GRADIENTS)
         raise ValueError(f"gradient: expected one of {names}, got {gradient!r}")
     constant = scores_are_constant(proposal, weighting)
-    refills = constant or proposal.refills
     correlated = proposal.members is not None and proposal.members.joint_log_prob is not None
     if gradient is None:
         if proposal.members is None or correlated:
             return "reparameterized"
-        return "refilled" if refills and not constant and free_bits == 0.0 else "doubly_reparameterized"
+        return "doubly_reparameterized"
     if gradient == "reparameterized":
         return gradient
     if proposal.members is None:

@@ -7,20 +7,19 @@ turns them into paths without changing the mean,
     E_Q[h d log q_i(z_j)] = E_Q[(grad_j h + h * (grad_j log Q - grad log q_i)(z_j)) . J_i(z_j) d eta_i],
 
 where Q is the joint density of the samples (`grad_j log Q = grad log q_j` where they are independent) and `J_i(z)`
-says how z would move with the parameters of member i if member i had drawn it. Since
-`grad_j wbar_j = wbar_j (1 - wbar_j) grad log w_j`, the expensive gradient of log w_j appears once, along the sample's
-own path plus `beta (1 - wbar_j) sum_i G[j, i] J_i(z_j) d eta_i`; all else is arithmetic on densities.
+says how z would move with the parameters of member i if member i had drawn it. Here are the rules in which every sample
+keeps to its own path; `_cross_paths.py` and `_refilled.py` have those for weightings that compare the members.
 """
 
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from hiwae_jax._proposal import Members
 from hiwae_jax._terms import Terms
-from hiwae_jax._weightings import density_score_weights
 
 
 class Operands(NamedTuple):
@@ -45,6 +44,7 @@ class Step(NamedTuple):
       weights: the factor [K] of each log-weight's derivative.
       scores: scalar, all of the tangent that does not pass through the generative model.
       follow_density: [K, K] or [K] weights of the densities' dependence on each sample's own z_0, or None.
+      shares: [K], what samples are drawn by for a backward pass of some only; `weights` if None.
     """
 
     z: Any
@@ -52,6 +52,7 @@ class Step(NamedTuple):
     weights: Float[Array, " K"]
     scores: Any = 0.0
     follow_density: Any = None
+    shares: Any = None
 
 
 def plain(along: Operands, weights: Float[Array, " K"]) -> Step:
@@ -75,106 +76,55 @@ def authors(members: Members, operands: Operands, along: Operands, terms: Terms,
     return Step(z, weights[:, None] * along.z0, weights, scores)
 
 
-def doubly_reparameterized(
+def own_paths(members: Members, operands: Operands, along: Operands, terms: Terms, weights: Float[Array, " K"]) -> Step:
+    """Own densities alone are scored, with weight -1: `wbar_j (1 - beta (1 - wbar_j))` on each sample's own path.
+
+    At beta = 1 that is `wbar_j^2` (Tucker et al., 2019).
+    """
+    factor = 1.0 - operands.beta * (1.0 - weights)[:, None]
+    z0 = factor * along.z0 if members.own_z0 else along.z0
+    step = Step(factor * along.z, z0, weights, jnp.zeros((), weights.dtype))
+    return without_floored_scores(members, operands, along, terms, weights, step, -jnp.ones_like(weights))
+
+
+def without_floored_scores(
     members: Members,
-    alpha: float,
     operands: Operands,
     along: Operands,
     terms: Terms,
     weights: Float[Array, " K"],
-    *,
-    constant: bool,
+    step: Step,
+    score_weights: Float[Array, "..."],
 ) -> Step:
-    """All scores as paths: unbiased for every weighting. `constant`: only own densities are scored, with weight -1."""
-    beta = operands.beta
-    own_factor = 1.0 - beta * (1.0 - weights)
-    z0 = own_factor[:, None] * along.z0 if members.own_z0 else along.z0
-    if constant:
-        score_weights = -jnp.ones_like(weights)
-        z, scores, follow = own_factor[:, None] * along.z, jnp.zeros((), weights.dtype), None
-    else:
-        densities = terms.densities
-        if densities.ndim == 1:  # the uniform weighting of correlated samples
-            densities = members.pair_densities(operands.members, operands.z)
-        partition = jax.nn.softmax(alpha * densities, axis=-1)
-        score_weights = density_score_weights(alpha, partition)
-        z, scores, follow = _cross_paths(members, alpha, operands, along, densities, partition, score_weights, weights)
-    if terms.clipped is None:
-        return Step(z, z0, weights, scores, follow)
+    """Free bits: the weight of a score jumps where the floor takes hold, and no path can replace a jump.
 
-    # Free bits: the weight of a score jumps where the floor takes hold, and no path can replace a jump. The paths above
-    # stand for the scores without a floor; what the floor takes away is taken away as scores.
-    lost = -beta * weights * terms.clipped
-    lost_scores = (lost if constant else lost[:, None]) * score_weights
-    scores += _member_scores(members, operands, along, lost_scores)
+    The paths of `step` stand for the scores without a floor; what the floor takes away is taken away as scores.
+    """
+    if terms.clipped is None:
+        return step
+    lost = -operands.beta * weights * terms.clipped
+    lost_scores = (lost if score_weights.ndim == 1 else lost[:, None]) * score_weights
+    scores = step.scores + _member_scores(members, operands, along, lost_scores)
     if along.z0 is not None:
         scores += base_scores(members, operands, along, -lost)
+    follow = step.follow_density
     if members.own_z0:
         follow = -lost_scores if follow is None else follow - lost_scores
-    return Step(z, z0, weights, scores, follow)
+    return step._replace(scores=scores, follow_density=follow)
 
 
-def _cross_paths(
-    members: Members,
-    alpha: float,
-    operands: Operands,
-    along: Operands,
-    densities: Float[Array, "K K"],
-    partition: Float[Array, "K K"],
-    score_weights: Float[Array, "K K"],
-    weights: Float[Array, " K"],
-) -> tuple[Float[Array, "K D"], Float[Array, ""], Float[Array, "K K"] | None]:
-    """Direction of the samples, density corrections and their dependence on z_0, where scores reach all pairs.
+def outer_factor(
+    log_weights: Float[Array, " K"], weights: Float[Array, " K"]
+) -> tuple[Float[Array, " K"], Float[Array, "K 1"]]:
+    """The factor of each log-weight's derivative, and its inverse, for directions that have weights of their own.
 
-    A control variate of mean zero is included: `sum_j E_{q_j}[rho_i(z_j) d log q_i(z_j)] = 0` for `rho` the balance
-    heuristic, and `E_{q_i}[d log q_i(z_i)] = 0`. It makes every term vanish where the weights are equal and the
-    integrand is flat.
+    The derivative of log w_j is pushed through once, with one factor for all that moves; what a sample's direction is
+    to have instead is divided by it. A factor that underflows is lifted to where it does not matter, so that the
+    quotient is finite. A sample of weight zero takes no part.
     """
-    K, beta = weights.shape[0], operands.beta
-    identity = jnp.eye(K, dtype=weights.dtype)
-    balance = jax.nn.softmax(densities, axis=-1)
-    own_weights = (beta * weights)[:, None]
-    per_sample = beta / K
-
-    direction = beta * (1.0 - weights)[:, None] * score_weights
-    score = own_weights * score_weights + per_sample * (alpha * balance - (alpha - 1.0) * identity)
-    # B[j, i] = score (grad_j log Q - s_i) - alpha beta wbar_j grad pi_i + alpha beta / K grad rho_i, in terms of the
-    # gradients s_m = grad_z l[j, m] and their means under pi and rho.
-    from_own = score
-    from_other = -score - alpha**2 * own_weights * partition + alpha * per_sample * balance
-    from_partition = alpha**2 * own_weights * partition
-    from_balance = -alpha * per_sample * balance
-
-    def moved(member: Any, tangent: Any, z: Float[Array, " D"]) -> Float[Array, " D"]:
-        noise = members.family.inverse(member, z)
-        move: jax.Array = jax.jvp(lambda eta: members.family.forward(eta, noise), (member,), (tangent,))[1]
-        return move
-
-    slope = jax.grad(members.family.log_prob, argnums=1)
-    moves = members.over_pairs(
-        lambda both, z: moved(both[0], both[1], z), (operands.members, along.members), operands.z
-    )
-    slopes = members.over_pairs(slope, operands.members, operands.z)
-    if members.joint_log_prob is None:
-        own, _ = members.own(operands.members)
-        own_slope = jax.vmap(slope)(own, operands.z)
-    else:
-        own_slope = jax.grad(members.joint_log_prob, argnums=1)(operands.joint, operands.z)
-    partition_slope = jnp.sum(partition[..., None] * slopes, axis=1)
-    balance_slope = jnp.sum(balance[..., None] * slopes, axis=1)
-
-    z = along.z + jnp.sum(direction[..., None] * moves, axis=1)
-    correction = from_other[..., None] * slopes
-    correction += from_own[..., None] * own_slope[:, None]
-    correction += from_partition[..., None] * partition_slope[:, None]
-    correction += from_balance[..., None] * balance_slope[:, None]
-    scores = jnp.sum(correction * moves)
-    if not members.own_z0:
-        return z, scores, None
-    follow = from_other + identity * jnp.sum(from_own, axis=1, keepdims=True)
-    follow += partition * jnp.sum(from_partition, axis=1, keepdims=True)
-    follow += balance * jnp.sum(from_balance, axis=1, keepdims=True)
-    return z, scores, follow
+    least = float(np.finfo(weights.dtype).eps) ** 2
+    factor = jnp.where(log_weights == -jnp.inf, 0.0, jnp.maximum(weights, least))
+    return factor, (1.0 / jnp.maximum(factor, least))[:, None]
 
 
 def _member_scores(

@@ -30,7 +30,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from hiwae_jax._paths import Operands, Step
+from hiwae_jax._leave_out import leave_two_out
+from hiwae_jax._paths import Operands, Step, outer_factor
 from hiwae_jax._proposal import Members
 from hiwae_jax._terms import Terms
 
@@ -65,7 +66,9 @@ def refilled(
     # Below alpha = 1 the ratio is not bounded. Under q_i it is never as large as this; a degenerate scale may do it.
     kappa = jnp.exp(jnp.minimum(log_kappa, 0.25 * math.log(float(np.finfo(weights.dtype).max))))
 
-    log_others = _leave_out(terms.log_weights, log_weights_at(*operands.refill))
+    log_others = leave_two_out(terms.log_weights)
+    with_refill = jnp.logaddexp(log_others, log_weights_at(*operands.refill)[:, None])
+    log_others = jnp.where(jnp.eye(len(weights), dtype=bool), log_others, with_refill)
     placed = terms.log_weights[:, None] + beta * (alpha - 1.0) * gap
     # In logarithms: a weight that underflows next to the largest may dominate once that one has left its slot.
     odds = jnp.where(placed == -jnp.inf, -jnp.inf, placed - log_others)
@@ -80,34 +83,9 @@ def refilled(
     log_kappa_move = gap_move - alpha * jnp.sum(partition * gap_move, axis=1, keepdims=True)
     scores = -beta * alpha * jnp.sum(kappa * (h * log_kappa_move + slope * beta * (alpha - 1.0) * gap_move))
 
-    # The derivative of log w_i enters once, with one factor; what differs for the sample goes into its direction.
-    # A factor that underflows is lifted to where it does not matter, so that the ratio stays finite.
-    least = float(np.finfo(weights.dtype).eps) ** 2
-    factor = jnp.where(terms.log_weights == -jnp.inf, 0.0, jnp.maximum(weights, least))
-    ratio = coefficient / jnp.maximum(factor, least)
-    if members.own_z0:
-        z0 = ratio[:, None] * along.z0
-    else:
-        z0 = None if along.z0 is None else (weights / jnp.maximum(factor, least))[:, None] * along.z0
-    return Step(ratio[:, None] * along.z, z0, factor, scores)
-
-
-def _leave_out(log_weights: Float[Array, " K"], log_refills: Float[Array, " K"]) -> Float[Array, "K K"]:
-    """`log others_ij`, accurate however small the remainder is next to the weights that leave.
-
-    The sum is taken relative to the largest weight that stays, which is one of the three largest of all. Weights above
-    it have left; of those below, at most two are subtracted from a sum that holds them and the largest itself, so that
-    nothing cancels.
-    """
-    K = log_weights.shape[0]
-    largest, places = jax.lax.top_k(log_weights, min(3, K))
-    row, column = jnp.arange(K)[:, None], jnp.arange(K)[None, :]
-    remains = jnp.full((K, K), -jnp.inf, log_weights.dtype)
-    for rank in reversed(range(min(3, K))):
-        shift = largest[rank]
-        left = jnp.any(jnp.arange(K)[:, None] == places[None, :rank], axis=1)
-        terms = jnp.where(left | (log_weights == -jnp.inf), 0.0, jnp.exp(log_weights - shift))
-        gone = terms[:, None] + jnp.where(row == column, 0.0, terms[None, :])
-        stays = (row != places[rank]) & (column != places[rank])
-        remains = jnp.where(stays, shift + jnp.log(jnp.sum(terms) - gone), remains)
-    return jnp.where(row == column, remains, jnp.logaddexp(remains, log_refills[:, None]))
+    factor, scale = outer_factor(terms.log_weights, weights)
+    z0 = along.z0
+    if z0 is not None:
+        z0 = scale * (coefficient if members.own_z0 else weights)[:, None] * z0
+    # A sample of small weight may have a large coefficient: in a slot that a dominating sample has left.
+    return Step(scale * coefficient[:, None] * along.z, z0, factor, scores, shares=factor + jnp.abs(coefficient))
