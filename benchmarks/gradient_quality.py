@@ -37,7 +37,6 @@ import jax.numpy as jnp
 import matplotlib
 import numpy as np
 import optax
-from jax.flatten_util import ravel_pytree
 from tqdm import tqdm
 
 from benchmarks.gradient_problems import PROBLEMS, Problem
@@ -48,6 +47,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt  # after the backend is chosen
 
 ESTIMATORS = ("reparameterized", "doubly_reparameterized", "refilled", "path_squared", "authors", "one backward sample")
+RECOMMENDED = "doubly_reparameterized"  # on whose trajectory gradients are compared
 STAGES = ("initial", "mid-training", "trained")
 STORED_POINTS = 20  # of each training curve
 GROUPS = 20  # of independent draws
@@ -59,11 +59,6 @@ def estimators(alpha: float) -> list[str]:
     return [name for name in ESTIMATORS if alpha > 0.0 or name not in ("refilled", "path_squared")]
 
 
-def recommended(alpha: float) -> str:
-    """The unbiased estimator on whose trajectory gradients are compared."""
-    return "refilled" if alpha > 0.0 else "doubly_reparameterized"
-
-
 def reference(estimator: str) -> str:
     """The unbiased estimator whose mean a mean is compared with: the quietest one that was derived differently."""
     return "doubly_reparameterized" if estimator not in ESTIMATORS[:2] else "reparameterized"
@@ -72,7 +67,7 @@ def reference(estimator: str) -> str:
 def mean_bound(problem: Problem, estimator: str):
     """`(params, x [B, ...], key) -> scalar`: the mean bound of a batch."""
     if estimator == "one backward sample":
-        bound = problem.make_bound(gradient=recommended(problem.alpha), backward_samples=1)
+        bound = problem.make_bound(gradient=RECOMMENDED, backward_samples=1)
     else:
         bound = problem.make_bound(gradient=estimator)
 
@@ -114,31 +109,38 @@ def train(problem: Problem, estimator: str, *, steps: int, seeds: int) -> tuple[
     return np.stack(bounds, axis=1), stored
 
 
-def compare(problem: Problem, params: Any, *, draws: int) -> dict[str, dict[str, float]]:
-    """Bias and noise of every estimator's gradient for the proposal's parameters, at one point."""
+def make_moments(problem: Problem, *, draws: int):
+    """`(params, key) -> four arrays [estimators, parameters]`, of the proposal's parameters alone.
+
+    Means over `draws` of the gradients, of their squares, of their differences from the reference, and of the squares
+    of these.
+    """
     names = estimators(problem.alpha)
     x = problem.batch(jax.random.key(3))[: problem.compared_examples]
-    chosen = np.concatenate(
-        [
-            np.full(np.size(leaf), flag)
-            for leaf, flag in zip(*map(jax.tree.leaves, (params, problem.of_proposal)), strict=True)
-        ]
-    )
-    chosen = np.flatnonzero(chosen)
     gradients = [jax.grad(mean_bound(problem, name)) for name in names]
     references = np.asarray([names.index(reference(name)) for name in names])
+
+    def of_proposal(gradient):
+        pairs = zip(jax.tree.leaves(gradient), jax.tree.leaves(problem.of_proposal), strict=True)
+        return jnp.concatenate([leaf.ravel() for leaf, chosen in pairs if chosen])
 
     @jax.jit
     def moments(params, key):
         def draw(total, key):
-            rows = jnp.stack([ravel_pytree(gradient(params, x, key))[0][chosen] for gradient in gradients])
+            rows = jnp.stack([of_proposal(gradient(params, x, key)) for gradient in gradients])
             difference = rows - rows[references]
             return jax.tree.map(jnp.add, total, (rows, rows**2, difference, difference**2)), None
 
-        empty = (jnp.zeros((len(names), len(chosen))),) * 4
-        keys = jax.random.split(key, draws // GROUPS)
-        return jax.tree.map(lambda total: total / len(keys), jax.lax.scan(draw, empty, keys)[0])
+        empty = (jnp.zeros((len(names), of_proposal(params).size)),) * 4
+        keys = jax.random.split(key, draws)
+        return jax.tree.map(lambda total: total / draws, jax.lax.scan(draw, empty, keys)[0])
 
+    return moments
+
+
+def compare(problem: Problem, moments: Any, params: Any, *, draws: int) -> dict[str, dict[str, float]]:
+    """Bias and noise of every estimator's gradient at one point, from GROUPS calls of `moments`."""
+    names = estimators(problem.alpha)
     groups = [moments(params, jax.random.fold_in(jax.random.key(4), group)) for group in range(GROUPS)]
     rows, squares, differences, difference_squares = (
         np.stack(parts).astype(np.float64) for parts in zip(*groups, strict=True)
@@ -149,7 +151,7 @@ def compare(problem: Problem, params: Any, *, draws: int) -> dict[str, dict[str,
         return np.maximum(squares.mean(0) - means.mean(0) ** 2, 0.0) * count / (count - 1)
 
     noise, difference_noise = variance(rows, squares), variance(differences, difference_squares)
-    gradient_norm = math.sqrt(max(_squared_norm(rows[:, names.index(recommended(problem.alpha))])[0], 0.0))
+    gradient_norm = math.sqrt(max(_squared_norm(rows[:, names.index(RECOMMENDED)])[0], 0.0))
     result = {}
     for i, name in enumerate(names):
         squared, error = _squared_norm(differences[:, i])
@@ -211,10 +213,14 @@ def run_cell(problem: Problem, *, steps: int, seeds: int, draws: int) -> dict[st
     curves, stored = {}, None
     for name in tqdm(estimators(problem.alpha), desc=problem.title, leave=False):
         curves[name], points = train(problem, name, steps=steps, seeds=seeds)
-        if name == recommended(problem.alpha):
+        if name == RECOMMENDED:
             stored = points
     points = (0, STORED_POINTS // 10, STORED_POINTS)
-    quality = {stage: compare(problem, stored[point], draws=draws) for stage, point in zip(STAGES, points, strict=True)}
+    moments = make_moments(problem, draws=draws // GROUPS)
+    quality = {
+        stage: compare(problem, moments, stored[point], draws=draws)
+        for stage, point in zip(STAGES, points, strict=True)
+    }
     cost = costs(problem, stored[-1])
     final = {}
     for name, bounds in curves.items():

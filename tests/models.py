@@ -1,5 +1,6 @@
 """Small models whose every ingredient is known: shared by the tests of bounds and gradients."""
 
+import functools
 import math
 
 import jax
@@ -9,6 +10,9 @@ from jax.flatten_util import ravel_pytree
 from numpy.polynomial.hermite_e import hermegauss
 
 import hiwae_jax as hj
+
+# For a program that runs once, compiling is most of the time.
+quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def injected(key, shape, dtype):
@@ -122,7 +126,7 @@ def mean_gradients(proposal, weighting, gradients, params, *, dimensions, nodes,
     points, weights = quadrature(dimensions, nodes)
     x = jnp.asarray(SCALAR_X)
 
-    @jax.jit
+    @quick_jit
     def mean(params, beta, points, weights):
         # A block of points at a time: a grid in many dimensions does not fit at once.
         def block(total, rows):

@@ -12,9 +12,17 @@ from tests import images
 BATCH = 20
 
 
-def batch_gradient(proposal, *, alpha=0.0, gradient="reparameterized", log_joint=images.log_joint):
+def batch_gradient(
+    proposal, *, alpha=0.0, gradient="reparameterized", log_joint=images.log_joint, backward_samples=None
+):
     """The jitted value and gradient of the mean bound over a batch."""
-    bound = hj.make_bound(log_joint, proposal, weighting=hj.power_heuristic(alpha), gradient=gradient)
+    bound = hj.make_bound(
+        log_joint,
+        proposal,
+        weighting=hj.power_heuristic(alpha),
+        gradient=gradient,
+        backward_samples=backward_samples,
+    )
     return jax.jit(jax.value_and_grad(lambda p, x, k: jnp.mean(jax.vmap(bound, in_axes=(None, 0, 0))(p, x, k))))
 
 
@@ -26,10 +34,11 @@ def arguments(num_samples):
 
 
 @functools.cache
-def cost(kind, num_samples, alpha, gradient):
+def cost(kind, num_samples, alpha, gradient, backward_samples=None):
     """FLOPs and temporary bytes."""
     proposal = images.iwae(num_samples) if kind == "iwae" else images.hiwae()
-    compiled = batch_gradient(proposal, alpha=alpha, gradient=gradient).lower(*arguments(num_samples)).compile()
+    function = batch_gradient(proposal, alpha=alpha, gradient=gradient, backward_samples=backward_samples)
+    compiled = function.lower(*arguments(num_samples)).compile()
     return compiled.cost_analysis()["flops"], compiled.memory_analysis().temp_size_in_bytes
 
 
@@ -43,6 +52,51 @@ def test_every_estimator_costs_what_the_plain_one_costs(kind, num_samples, alpha
     plain_flops, plain_temporaries = cost(kind, num_samples, alpha, "reparameterized")
     assert flops <= (1.03 if alpha == 0.0 else 1.05) * plain_flops
     assert temporaries <= 1.05 * plain_temporaries
+
+
+def test_refills_cost_a_forward_pass_each_and_no_memory():
+    flops, temporaries = cost("hiwae", 5, 1.0, "refilled")
+    plain_flops, plain_temporaries = cost("hiwae", 5, 1.0, "reparameterized")
+    assert 1.2 * plain_flops <= flops <= 1.35 * plain_flops
+    assert temporaries <= 1.05 * plain_temporaries
+
+
+def test_a_backward_pass_for_one_of_many_samples_saves_most_of_it():
+    """K forward passes and one backward pass, in place of the threefold cost of K of each."""
+    flops, temporaries = cost("iwae", 50, 0.0, "doubly_reparameterized", 1)
+    full_flops, full_temporaries = cost("iwae", 50, 0.0, "doubly_reparameterized")
+    assert flops <= 0.4 * full_flops
+    assert temporaries <= 0.8 * full_temporaries
+
+
+def test_no_array_of_pairs_and_dimensions_is_kept_for_the_value():
+    """`log q_i(z_j)` is [K, K]; its terms would be [K, K, D]. Gradients keep them, a few times over."""
+    K, D = 100, 64
+    pairs = 4 * K * K * D
+    proposal = hj.defensive(
+        lambda params, x: (params["narrow"] + x, jnp.exp(params["log_scale"])),
+        lambda params, x: (params["broad"], jnp.exp(params["log_scale"] + 1.0)),
+        num_samples=K,
+        num_broad=20,
+    )
+    row = jax.ShapeDtypeStruct((D,), jnp.float32)
+    params = dict.fromkeys(("narrow", "broad", "log_scale"), row)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+
+    def temporaries(gradient, transform):
+        bound = hj.make_bound(
+            lambda params, x, z: -0.5 * jnp.sum(z**2),
+            proposal,
+            weighting=hj.power_heuristic(1.0),
+            gradient=gradient,
+        )
+        return jax.jit(transform(bound)).lower(params, row, key).compile().memory_analysis().temp_size_in_bytes
+
+    assert temporaries("reparameterized", lambda bound: bound) < pairs / 10
+    plain = temporaries("reparameterized", jax.value_and_grad)
+    assert plain < 3.5 * pairs
+    for gradient in ("doubly_reparameterized", "refilled"):
+        assert temporaries(gradient, jax.value_and_grad) <= 1.05 * plain
 
 
 def dot_flops(function, *args):

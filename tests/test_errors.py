@@ -175,3 +175,150 @@ def test_free_bits_and_draws():
     log_weights = hj.make_log_weights(log_joint, hj.independent(conditional, num_samples=2))
     with pytest.raises(ValueError, match="num_draws: at least 2"):
         hj.make_log_evidence(log_weights, num_draws=1)
+
+
+def test_numbers_of_antithetic_and_defensive_samples():
+    with pytest.raises(ValueError, match=r"num_samples: antithetic samples come in pairs; .* even number, got 3"):
+        hj.antithetic(conditional, num_samples=3)
+    for num_broad in (3, 4):
+        with pytest.raises(ValueError, match=rf"num_broad: expected fewer than num_samples = 3, got {num_broad}"):
+            hj.defensive(conditional, conditional, num_samples=3, num_broad=num_broad)
+    with pytest.raises(ValueError, match="num_broad: expected an integer of at least 1, got 0"):
+        hj.defensive(conditional, conditional, num_samples=3, num_broad=0)
+    narrower = hj.defensive(conditional, lambda p, x: (jnp.zeros(1), jnp.ones(1)), num_samples=3)
+    with pytest.raises(ValueError, match=r"broad: expected arrays of the shapes of conditional, .*\(2,\).*\(1,\)"):
+        hj.make_bound(log_joint, narrower)(None, X, KEY)
+
+
+def identity(params, x, z):
+    return z, jnp.zeros(())
+
+
+def test_maps_of_a_flow_chain():
+    with pytest.raises(TypeError, match=r"maps: expected hj.Bijection\(forward, inverse\) at place 1, got function"):
+        hj.flow_chain(base, [hj.Bijection(identity, identity), identity])
+    for kept in ([True, True], [False, False], [], [[True, False]]):
+        with pytest.raises(ValueError, match=r"kept: expected booleans for D dimensions, some true and some false"):
+            hj.coupling_map(lambda params, x, z: (z, z), kept=kept)
+    wrong = {
+        "no log|det|": lambda params, x, z: z,
+        "longer": lambda params, x, z: (jnp.concatenate([z, z]), jnp.zeros(())),
+        "log|det| for each dimension": lambda params, x, z: (z, jnp.zeros(2)),
+    }
+    for function in wrong.values():
+        forward = hj.flow_chain(base, [hj.Bijection(function, identity)])
+        with pytest.raises(ValueError, match=r"maps\[0\].forward: expected \(point \(2,\), scalar log\|det\|\), got"):
+            hj.make_bound(log_joint, forward)(None, X, KEY)
+        inverse = hj.flow_chain(base, [hj.Bijection(identity, function)])
+        with pytest.raises(ValueError, match=r"maps\[0\].inverse: expected \(point \(2,\), scalar log\|det\|\), got"):
+            hj.make_bound(log_joint, inverse, weighting=hj.power_heuristic(1.0))(None, X, KEY)
+
+
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        ((jnp.zeros((3, 2)), jnp.ones((3, 2))), r"loc \[K, D\] and scale_tril \[D, K, K\] .* got \(3, 2\), \(3, 2\)"),
+        ((jnp.zeros((3, 2)), jnp.ones((3, 3))), r"got \(3, 2\), \(3, 3\)"),
+        ((jnp.zeros((3, 2)), jnp.ones((3, 2, 2))), r"got \(3, 2\), \(3, 2, 2\)"),
+        ((jnp.zeros(2), jnp.ones((2, 1, 1))), r"got \(2,\), \(2, 1, 1\)"),
+        ((jnp.zeros((3, 2)),), r"got \(3, 2\); nothing is broadcast"),
+        ((jnp.zeros((3, 2), jnp.int32), jnp.ones((2, 3, 3))), r"floating-point .* got dtype int32"),
+    ],
+)
+def test_shapes_of_a_joint_gaussian(returned, message):
+    with pytest.raises((ValueError, TypeError), match=rf"conditional: expected .*{message}"):
+        hj.make_bound(log_joint, hj.joint_gaussian(lambda params, x: returned))(None, X, KEY)
+
+
+@pytest.mark.parametrize(
+    ("logits", "message"),
+    [
+        (jnp.zeros(2), r"logits_fn: expected 3 logits \(shape \(3,\)\), one for each member, .* got shape \(2,\)"),
+        (jnp.zeros((3, 3)), r"logits_fn: expected 3 logits .* got shape \(3, 3\)"),
+        (0.0, r"logits_fn: expected 3 logits .* got shape \(\)"),
+        (jnp.zeros(3, jnp.int32), r"logits_fn: expected floating-point logits, got dtype int32"),
+    ],
+)
+def test_logits_of_a_learned_weighting(logits, message):
+    weighting = hj.learned_weighting(lambda params, x, z, z0: logits)
+    with pytest.raises((ValueError, TypeError), match=message):
+        independent_bound(weighting=weighting)(None, X, KEY)
+
+
+def test_weightings():
+    with pytest.raises(
+        TypeError, match=r"logits_fn: expected a function \(params, x, z, z0\) -> \[K\] logits, got Array"
+    ):
+        hj.learned_weighting(jnp.zeros(3))
+    proposal = hj.hierarchical(base, conditionals, reverse_by_member)
+    bound = hj.make_bound(log_joint, proposal, weighting=hj.learned_weighting(lambda params, x, z, z0: jnp.zeros(3)))
+    with pytest.raises(ValueError, match="reverse: gives different rows for the same z"):
+        bound(EMBEDDING, X, KEY)
+
+
+@pytest.mark.parametrize("df", [0.0, -1.0, float("nan"), float("inf")])
+def test_degrees_of_freedom(df):
+    with pytest.raises(ValueError, match="df: expected a finite number above 0"):
+        hj.student_t(df)
+
+
+def markov_step(params, x, z, step):
+    return z, jnp.ones_like(z)
+
+
+MARKOV = hj.markov(base, markov_step, markov_step, num_samples=3)
+JOINT = hj.joint_gaussian(lambda params, x: (jnp.zeros((3, 2)), jnp.stack([jnp.eye(3)] * 2)))
+WITHOUT_DENSITY = {
+    "antithetic": (hj.antithetic(conditional, num_samples=4), "functions of one another"),
+    "flow chain": (hj.flow_chain(base, [hj.Bijection(identity, identity)]), "functions of one another"),
+    "markov": (MARKOV, "conditioned by one another"),
+}
+
+
+@pytest.mark.parametrize("name", WITHOUT_DENSITY)
+@pytest.mark.parametrize("gradient", ["doubly_reparameterized", "refilled", "path_squared", "authors"])
+def test_estimators_that_need_a_density_of_the_samples_are_refused_without_one(name, gradient):
+    proposal, reason = WITHOUT_DENSITY[name]
+    with pytest.raises(ValueError, match=rf"gradient: '{gradient}' is not valid .* {reason}.*'reparameterized'"):
+        hj.make_bound(log_joint, proposal, gradient=gradient)
+
+
+def test_the_recommended_gradient_is_valid_for_every_proposal():
+    for proposal in (*(proposal for proposal, _ in WITHOUT_DENSITY.values()), JOINT):
+        gradient = jax.grad(hj.make_bound(log_joint, proposal), argnums=1)
+        assert jax.eval_shape(gradient, None, X, KEY).shape == X.shape
+
+
+def test_estimators_of_independent_samples_are_refused_for_correlated_ones():
+    for gradient in ("refilled", "path_squared", "authors"):
+        with pytest.raises(ValueError, match=rf"gradient: '{gradient}' needs samples that .* 'doubly_reparameterized'"):
+            hj.make_bound(log_joint, JOINT, gradient=gradient)
+
+
+def test_a_power_heuristic_is_refused_where_members_have_no_densities_in_common():
+    for make in (hj.make_bound, hj.make_log_weights):
+        with pytest.raises(ValueError, match=r"weighting: .*conditioned by one another.*hj.uniform_weighting\(\)"):
+            make(log_joint, MARKOV, weighting=hj.power_heuristic(1.0))
+
+
+def test_the_refilled_estimator_is_refused_with_free_bits_where_it_would_be_biased():
+    def objective(alpha, **options):
+        return hj.make_annealed_objective(
+            log_joint,
+            log_joint,
+            hj.hierarchical(base, conditionals, reverse),
+            weighting=hj.power_heuristic(alpha),
+            free_bits=0.5,
+            **options,
+        )
+
+    with pytest.raises(ValueError, match=r"gradient: 'refilled' is not unbiased with free bits.*doubly_reparam"):
+        objective(1.0, gradient="refilled")
+    objective(0.0, gradient="refilled")  # no refills under the uniform weighting
+    objective(1.0)  # the recommended one is valid
+
+
+@pytest.mark.parametrize("backward_samples", [0, -1, 1.5, True])
+def test_number_of_backward_samples(backward_samples):
+    with pytest.raises(ValueError, match="backward_samples: expected an integer of at least 1"):
+        independent_bound(backward_samples=backward_samples)

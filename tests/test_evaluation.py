@@ -1,11 +1,14 @@
 """The streaming estimate of log p(x): against one pass over all weights, closed form, and with constant memory."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import hiwae_jax as hj
+from hiwae_jax._pareto import pareto_khat, tail_shape
 from tests import models
 
 
@@ -18,23 +21,93 @@ def setup(num_samples=3):
     return model, hj.make_log_weights(model.log_joint, proposal), jnp.asarray(model.x, jnp.float32)
 
 
-def test_streamed_equals_all_at_once():
-    _, log_weights, x = setup()
-    key, draws = jax.random.key(0), 500
-    result = jax.jit(hj.make_log_evidence(log_weights, num_draws=draws))(None, x, key)
-    keys = jax.vmap(lambda draw: jax.random.fold_in(key, draw))(jnp.arange(draws))
-    totals = np.asarray(jax.nn.logsumexp(jax.vmap(lambda key: log_weights(None, x, key))(keys), axis=-1), np.float64)
-    values = np.exp(totals - totals.max())
-    assert float(result.estimate) == pytest.approx(np.log(values.mean()) + totals.max(), abs=1e-5)
+def improbable(params, x, key):
+    """Two log-weights near -1000, where float32 has steps of 6e-5."""
+    return jax.random.normal(key, (2,)) - 1000.0
+
+
+@functools.cache
+def streamed(draws, chunk_size):
+    """The compiled estimate."""
+    log_evidence = hj.make_log_evidence(improbable, num_draws=draws, chunk_size=chunk_size)
+    return jax.jit(log_evidence).lower(None, None, jax.random.key(0)).compile()
+
+
+def all_log_estimates(key, draws):
+    """The logarithms of the independent estimates, all in memory."""
+
+    def log_estimate(draw):
+        return jax.nn.logsumexp(improbable(None, None, jax.random.fold_in(key, draw)))
+
+    return jax.jit(jax.vmap(log_estimate))(jnp.arange(draws))
+
+
+@pytest.mark.parametrize(
+    ("draws", "chunk_size"),
+    [
+        (60, 1),
+        (20, 31),  # a chunk longer than all draws, and too few for a tail
+        (30_000, 999),  # a short last chunk, and more draws than the tail has room for: the 512 largest are kept
+    ],
+)
+def test_streamed_equals_all_at_once(draws, chunk_size):
+    """Summed as logarithms near -1000, each of the later draws would fall below the rounding of the sum."""
+    key = jax.random.key(0)
+    result = streamed(draws, chunk_size)(None, None, key)
+    log_estimates = all_log_estimates(key, draws)
+    totals = np.asarray(log_estimates, np.float64)
+    values = np.exp(totals + 1000.0)
+    assert float(result.estimate) == pytest.approx(np.log(values.mean()) - 1000.0, abs=1e-4)
     assert float(result.standard_error) == pytest.approx(
-        np.std(values, ddof=1) / values.mean() / np.sqrt(draws), rel=1e-3
+        np.std(values, ddof=1) / values.mean() / np.sqrt(draws), rel=1e-4
     )
-    assert float(result.effective_draws) == pytest.approx(values.sum() ** 2 / (values**2).sum(), rel=1e-4)
+    assert float(result.effective_draws) == pytest.approx(values.sum() ** 2 / (values**2).sum(), rel=1e-5)
+    if draws == 60:
+        expected = float(pareto_khat(log_estimates))
+    elif draws == 20:
+        expected = np.inf
+    else:
+        expected = float(tail_shape(jnp.sort(log_estimates)[-513:]))  # and the next as the cutoff
+    assert float(result.pareto_khat) == pytest.approx(expected, abs=1e-5)
+
+
+def test_gradients_of_the_estimate_are_those_of_all_at_once():
+    def log_weights(params, x, key):
+        return params * jax.random.normal(key, (3,)) - params**2
+
+    def all_at_once(params):
+        keys = jax.vmap(lambda draw: jax.random.fold_in(key, draw))(jnp.arange(30))
+        return jax.nn.logsumexp(jax.vmap(lambda key: log_weights(params, None, key))(keys))
+
+    def estimate(params):
+        result = log_evidence(params, None, key)
+        return result.estimate + result.pareto_khat  # which has none
+
+    key = jax.random.key(3)
+    log_evidence = jax.jit(hj.make_log_evidence(log_weights, num_draws=30, chunk_size=7))
+    np.testing.assert_allclose(jax.jit(jax.grad(estimate))(0.7), jax.jit(jax.grad(all_at_once))(0.7), rtol=1e-5)
+
+
+def test_equal_and_impossible_draws():
+    def values(params, constant):
+        equal = hj.make_log_evidence(lambda params, x, key: constant[None] + params, num_draws=20)
+        result = jax.jit(equal)(params, None, jax.random.key(0))
+        return jnp.stack(result), result
+
+    function = jax.jit(jax.jacrev(values, has_aux=True))
+    gradients, result = function(0.7, jnp.zeros(()))
+    np.testing.assert_allclose(result, [0.7, 0.0, 20.0, np.inf], rtol=1e-5, atol=1e-3)
+    np.testing.assert_allclose(gradients, [1.0, 0.0, 0.0, 0.0], atol=1e-5)
+    gradients, result = function(0.7, -jnp.asarray(jnp.inf))
+    np.testing.assert_array_equal(result, [-np.inf, np.inf, 0.0, np.inf])
+    np.testing.assert_array_equal(gradients, 0.0)
 
 
 def test_the_evidence_is_met_within_its_standard_error():
     model, log_weights, x = setup()
-    estimate = jax.jit(jax.vmap(hj.make_log_evidence(log_weights, num_draws=2_000), in_axes=(None, None, 0)))
+    estimate = jax.jit(
+        jax.vmap(hj.make_log_evidence(log_weights, num_draws=500, chunk_size=50), in_axes=(None, None, 0))
+    )
     results = estimate(None, x, jax.random.split(jax.random.key(1), 50))
     z = (results.estimate - model.log_evidence) / results.standard_error
     assert abs(float(jnp.mean(z))) < 4.0 / np.sqrt(50)
@@ -42,17 +115,13 @@ def test_the_evidence_is_met_within_its_standard_error():
 
 
 def test_memory_does_not_grow_with_the_number_of_draws():
-    _, log_weights, x = setup()
-
-    def temporaries(draws):
-        function = jax.jit(hj.make_log_evidence(log_weights, num_draws=draws))
-        return function.lower(None, x, jax.random.key(0)).compile().memory_analysis().temp_size_in_bytes
-
-    assert temporaries(100_000) == temporaries(100)
+    few, many = (streamed(draws, 999).memory_analysis().temp_size_in_bytes for draws in (30_000, 50_000_000))
+    assert few == many < 2**16
 
 
-def test_an_impossible_observation_has_log_evidence_minus_infinity():
-    _, log_weights, x = setup()
-    result = hj.make_log_evidence(lambda *a: log_weights(*a) - jnp.inf, num_draws=4)(None, x, jax.random.key(0))
-    assert float(result.estimate) == -np.inf
-    assert float(result.effective_draws) == 0.0
+@pytest.mark.parametrize("counts", [{"num_draws": 1}, {"num_draws": 2.0}, {"num_draws": 2, "chunk_size": 0}])
+def test_errors_name_the_argument(counts):
+    with pytest.raises(ValueError, match=list(counts)[-1]):
+        hj.make_log_evidence(lambda params, x, key: jnp.zeros(1), **counts)
+    with pytest.raises(ValueError, match="log_weights has shape"):
+        hj.make_log_evidence(lambda params, x, key: jnp.zeros(()), num_draws=2)(None, None, jax.random.key(0))

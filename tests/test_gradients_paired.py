@@ -9,6 +9,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 import hiwae_jax as hj
+from tests import models
 
 K, D, D0 = 4, 3, 2
 LARGEST_Z = 4.5  # of about 80 parameters; an unbiased estimator exceeds it once in some 2,000 seeds
@@ -82,7 +83,7 @@ def paired(
     def flat(objective, params, key):
         return ravel_pytree(jax.grad(objective)(params, x, key, beta))[0]
 
-    @jax.jit
+    @models.quick_jit
     def moments(params, key):
         def block(sums, key):
             keys = jax.random.split(key, 2_000)

@@ -63,7 +63,7 @@ def test_each_sample_takes_the_share_of_its_own_member(name):
         for weighting in (models.learned(2), None)
     ]
 
-    @jax.jit
+    @models.quick_jit
     def evaluate(noise):
         return [f(params(), x, noise) for f in functions], proposal.draw(params(), x, noise)
 
@@ -88,7 +88,9 @@ def test_a_partition_of_unity_passes_unchanged_and_the_balance_heuristic_is_one(
         hj.make_log_weights(models.scalar_log_joint, PROPOSALS["shared"], weighting=weighting)
         for weighting in (hj.learned_weighting(log_densities), hj.power_heuristic(1.0))
     ]
-    ours, theirs = jax.jit(lambda noise: [f(params(), jnp.asarray(X), noise) for f in functions])(jnp.asarray(NOISE))
+    ours, theirs = models.quick_jit(lambda noise: [f(params(), jnp.asarray(X), noise) for f in functions])(
+        jnp.asarray(NOISE)
+    )
     np.testing.assert_allclose(ours, theirs, atol=1e-12)
 
 
@@ -103,7 +105,7 @@ def test_the_networks_parameters_receive_the_same_gradient_under_every_estimator
         )
         for gradient in (*GRADIENTS, "recommended")
     }
-    gradients = jax.jit(
+    gradients = models.quick_jit(
         lambda p: {name: jax.grad(f)(p, jnp.asarray(X), jnp.asarray(NOISE)) for name, f in bounds.items()}
     )(params())
     plain = gradients["reparameterized"]
@@ -142,7 +144,7 @@ def test_the_mean_gradient_is_the_gradient_of_the_mean():
     points, weights = models.quadrature(2, 60)
     flat, unravel = ravel_pytree(params())
 
-    @jax.jit
+    @models.quick_jit
     def mean(flat):
         return weights @ jax.vmap(lambda noise: bound(unravel(flat), jnp.asarray(X), noise))(points)
 

@@ -10,6 +10,7 @@ import scipy.stats
 
 import hiwae_jax as hj
 from tests import models
+from tests.test_gradients_paired import LARGEST_Z, paired
 from tests.test_validity import evidence
 
 KEY = jax.random.key(3)
@@ -30,7 +31,7 @@ def mean_total_weights(proposal, weightings, grid):
     """`E[sum_j w_j] / p(x)` of each weighting, by quadrature over the noise; p(x) of a one-dimensional latent."""
     points, weights = grid
 
-    @jax.jit  # one program for all weightings
+    @models.quick_jit  # one program for all weightings
     def totals(params, points):
         def one(key):
             functions = [
@@ -81,7 +82,7 @@ def test_joint_gaussian_densities_are_those_of_scipy():
     proposal = hj.joint_gaussian(
         lambda params, x: (jnp.asarray(loc), jnp.asarray(scale_tril + above)), sampler=models.leading
     )
-    noise = jax.random.normal(KEY, (K * D,))
+    noise = jnp.asarray(np.random.default_rng(1).normal(size=K * D))
     draw = proposal.draw(None, None, noise)
     covariance = scale_tril @ np.swapaxes(scale_tril, 1, 2)
     deviation = np.sqrt(np.diagonal(covariance, axis1=1, axis2=2)).T  # [K, D]
@@ -120,6 +121,19 @@ def test_doubly_reparameterized_is_unbiased_for_correlated_samples(alpha):
         assert np.max(np.abs(wrong[gradients[1], 1.0][1] - means[gradients[0], 1.0][1])) > 1e-2
 
 
+def correlated_four(params, x):
+    """K = 4 samples in D = 3 from the parameters of the paired tests, correlated by rows of `scale`."""
+    tril = 0.4 * jnp.einsum("jde,ide->dji", params["scale"], params["loc"])
+    return params["shift"] + (params["loc"] @ (params["base"][0] @ x)), jnp.tril(tril, -1) + 0.8 * jnp.eye(4)[None]
+
+
+@pytest.mark.parametrize("alpha", [0.0, 1.0])
+def test_doubly_reparameterized_is_unbiased_for_four_correlated_samples(alpha):
+    proposal = hj.joint_gaussian(correlated_four)
+    z, _ = paired("doubly_reparameterized", alpha=alpha, proposal=proposal)
+    assert z < LARGEST_Z
+
+
 def test_a_diagonal_joint_gaussian_is_a_proposal_of_independent_samples():
     def narrow(params, x):
         return params["loc"][:1] + x, jnp.exp(params["log_scale"][:1])
@@ -140,7 +154,9 @@ def test_a_diagonal_joint_gaussian_is_a_proposal_of_independent_samples():
         [hj.make_log_weights(models.scalar_log_joint, proposal, weighting=weighting) for proposal in proposals]
         for weighting in (*powers(0.0, 1.0), models.learned(2))
     ]
-    weights = jax.jit(lambda noise: [[f(params(), jnp.asarray(X), noise) for f in row] for row in functions])(noise)
+    weights = models.quick_jit(lambda noise: [[f(params(), jnp.asarray(X), noise) for f in row] for row in functions])(
+        noise
+    )
     for ours, theirs in weights:
         np.testing.assert_allclose(ours, theirs, atol=1e-12)
 
@@ -207,7 +223,7 @@ def test_every_density_of_a_flow_chain_integrates_to_one_and_its_own_samples_hav
     axis = np.linspace(-14.0, 14.0, 141 if dimensions > 1 else 2_801)
     spacing = (axis[1] - axis[0]) ** dimensions
     grid, _ = models.product_rule(axis, np.ones_like(axis), dimensions)
-    densities = np.exp(jax.jit(lambda grid: proposal.pair_densities(draw.members, grid))(grid))
+    densities = np.exp(models.quick_jit(lambda grid: proposal.pair_densities(draw.members, grid))(grid))
     assert densities.shape == (len(grid), len(maps) + 1)
     np.testing.assert_allclose(densities.sum(0) * spacing, 1.0, atol=1e-6)
 
@@ -305,8 +321,8 @@ def test_the_exact_reverse_chain_gives_the_weights_of_the_marginals():
         num_samples=3,
     )
     x = jnp.asarray(X)
-    log_weights = jax.jit(hj.make_log_weights(models.scalar_log_joint, proposal))(params(), x, KEY)
-    z = jax.jit(lambda key: proposal.draw(params(), x, key).z)(KEY)
+    log_weights = models.quick_jit(hj.make_log_weights(models.scalar_log_joint, proposal))(params(), x, KEY)
+    z = models.quick_jit(lambda key: proposal.draw(params(), x, key).z)(KEY)
     log_p = jax.vmap(models.scalar_log_joint, in_axes=(None, None, 0))(params(), x, z)
     expected = log_p - normal(z[:, 0], mean, np.sqrt(variance)) - math.log(3.0)
     np.testing.assert_allclose(log_weights, expected, atol=1e-12)
@@ -321,7 +337,7 @@ def test_a_chain_that_keeps_the_posterior_gives_the_evidence_at_every_draw():
 
     for num_samples in (1, 4):
         chain = hj.markov(lambda params, x: (mean, deviation), step, step, num_samples=num_samples)
-        value = jax.jit(hj.make_bound(model.log_joint, chain))(None, jnp.asarray(model.x), KEY)
+        value = models.quick_jit(hj.make_bound(model.log_joint, chain))(None, jnp.asarray(model.x), KEY)
         assert float(value) == pytest.approx(model.log_evidence, abs=1e-12)
 
 
@@ -329,7 +345,7 @@ def test_a_chain_of_one_sample_is_an_independent_one():
     one = hj.independent(wide_conditional, num_samples=1, sampler=models.leading)
     noise, x = jnp.array([0.4]), jnp.asarray(X)
     bounds = [hj.make_bound(models.scalar_log_joint, proposal) for proposal in (one, markov_chain(1))]
-    values = jax.jit(lambda noise: [bound(params(), x, noise) for bound in bounds])(noise)
+    values = models.quick_jit(lambda noise: [bound(params(), x, noise) for bound in bounds])(noise)
     assert float(values[0]) == pytest.approx(float(values[1]), abs=1e-13)
 
 
@@ -356,7 +372,7 @@ def test_the_balance_heuristic_bounds_the_total_weight_of_a_defensive_mixture():
 
     proposal = hj.defensive(narrow, prior, num_samples=8, num_broad=2)
 
-    @jax.jit
+    @models.quick_jit
     def largest(keys):
         def totals(key):
             weigh = [hj.make_log_weights(log_joint, proposal, weighting=weighting) for weighting in powers(0.0, 1.0)]
@@ -429,8 +445,8 @@ def test_weights_of_student_members_integrate_to_the_evidence():
     np.testing.assert_allclose(ratios, 1.0, rtol=1e-8)
 
 
-@pytest.mark.parametrize("df", [0.7, 4.0, 100.0])
-def test_student_t_is_that_of_scipy(df):
+def test_student_t_is_that_of_scipy():
+    df = 1.7
     family, sampler = hj.student_t(df)
     loc, scale = np.array([0.3, -1.0]), np.array([0.5, 2.0])
     z = np.array([4.0, -30.0])
@@ -438,5 +454,5 @@ def test_student_t_is_that_of_scipy(df):
     parameters = jnp.asarray(loc), jnp.asarray(scale)
     assert float(family.log_prob(parameters, jnp.asarray(z))) == pytest.approx(expected, abs=1e-11)
     np.testing.assert_allclose(family.forward(parameters, family.inverse(parameters, jnp.asarray(z))), z, rtol=1e-13)
-    noise = np.asarray(sampler(KEY, (4_000,), jnp.float64))
+    noise = np.asarray(sampler(KEY, (4_000,), jnp.float32))
     assert scipy.stats.kstest(noise, scipy.stats.t(df).cdf).pvalue > 1e-3

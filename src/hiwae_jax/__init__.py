@@ -6,17 +6,26 @@ imported from here.
 """
 
 from hiwae_jax._bounds import elbo, iwlb
-from hiwae_jax._diagnostics import effective_sample_size
+from hiwae_jax._diagnostics import (
+    coefficient_of_variation,
+    effective_sample_size,
+    gradient_signal_to_noise,
+    log_weight_variance,
+    weight_correlation,
+)
 from hiwae_jax._discrete import DiscreteFamily, bernoulli, categorical, make_discrete_bound
 from hiwae_jax._evaluation import LogEvidence, make_log_evidence
 from hiwae_jax._families import Family, diagonal_gaussian, standard_normal, student_t
 from hiwae_jax._flow_chain import Bijection, affine_map, coupling_map, flow_chain
 from hiwae_jax._hierarchical import hierarchical
 from hiwae_jax._independent import antithetic, defensive, independent
+from hiwae_jax._jackknife import jackknife
 from hiwae_jax._joint_gaussian import joint_gaussian
 from hiwae_jax._markov import markov
 from hiwae_jax._objectives import make_annealed_objective, make_bound, make_log_weights
+from hiwae_jax._pareto import pareto_khat
 from hiwae_jax._proposal import Draw, Members, Proposal
+from hiwae_jax._resampling import posterior_resample, systematic_resample
 from hiwae_jax._score_function import vimco
 from hiwae_jax._weight_objectives import chi_square, renyi_bound, wake_phase
 from hiwae_jax._weightings import Weighting, learned_weighting, power_heuristic, uniform_weighting
@@ -37,28 +46,36 @@ __all__ = [
     "bernoulli",
     "categorical",
     "chi_square",
+    "coefficient_of_variation",
     "coupling_map",
     "defensive",
     "diagonal_gaussian",
     "effective_sample_size",
     "elbo",
     "flow_chain",
+    "gradient_signal_to_noise",
     "hierarchical",
     "independent",
     "iwlb",
+    "jackknife",
     "joint_gaussian",
     "learned_weighting",
+    "log_weight_variance",
     "make_annealed_objective",
     "make_bound",
     "make_discrete_bound",
     "make_log_evidence",
     "make_log_weights",
     "markov",
+    "pareto_khat",
+    "posterior_resample",
     "power_heuristic",
     "renyi_bound",
     "standard_normal",
     "student_t",
+    "systematic_resample",
     "uniform_weighting",
     "vimco",
     "wake_phase",
+    "weight_correlation",
 ]

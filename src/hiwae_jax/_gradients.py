@@ -27,7 +27,7 @@ from hiwae_jax._cross_paths import cross_paths
 from hiwae_jax._paths import Operands, Step, authors, own_paths, path_squared, plain
 from hiwae_jax._proposal import Draw, Proposal
 from hiwae_jax._refilled import refilled
-from hiwae_jax._systematic import systematic_indices
+from hiwae_jax._resampling import systematic_indices
 from hiwae_jax._terms import Evaluation, Terms
 from hiwae_jax._weightings import Weighting
 
