@@ -83,24 +83,36 @@ def test_joint_gaussian_densities_are_those_of_scipy():
         lambda params, x: (jnp.asarray(loc), jnp.asarray(scale_tril + above)), sampler=models.leading
     )
     noise = jnp.asarray(np.random.default_rng(1).normal(size=K * D))
-    draw = proposal.draw(None, None, noise)
+
+    @models.quick_jit
+    def evaluate(noise):
+        draw = proposal.draw(None, None, noise)
+        return (
+            jax.jacfwd(lambda noise: proposal.draw(None, None, noise).z)(noise),
+            draw.z,
+            proposal.draw(None, None, jnp.zeros_like(noise)).z,
+            proposal.members.joint_log_prob(draw.joint, draw.z),
+            proposal.pair_densities(draw.members, draw.z),
+            proposal.own_densities(draw.members, draw.z),
+        )
+
+    matrix, z, centre, log_joint, pairs, own = (np.asarray(array) for array in evaluate(noise))
     covariance = scale_tril @ np.swapaxes(scale_tril, 1, 2)
     deviation = np.sqrt(np.diagonal(covariance, axis1=1, axis2=2)).T  # [K, D]
-    z = np.asarray(draw.z)
 
     # By construction: the sampler is affine in its noise, and its matrix times its transpose is the covariance.
-    matrix = np.asarray(jax.jacobian(lambda noise: proposal.draw(None, None, noise).z)(noise)).reshape(K * D, K * D)
+    matrix = matrix.reshape(K * D, K * D)
     expected = np.zeros((K, D, K, D))
     for d in range(D):
         expected[:, d, :, d] = covariance[d]
     np.testing.assert_allclose((matrix @ matrix.T).reshape(K, D, K, D), expected, atol=1e-12)
-    np.testing.assert_allclose(proposal.draw(None, None, 0.0 * noise).z, loc, atol=1e-12)
+    np.testing.assert_allclose(centre, loc, atol=1e-12)
 
     joint = sum(scipy.stats.multivariate_normal(loc[:, d], covariance[d]).logpdf(z[:, d]) for d in range(D))
-    assert float(proposal.members.joint_log_prob(draw.joint, draw.z)) == pytest.approx(joint, abs=1e-11)
+    assert float(log_joint) == pytest.approx(joint, abs=1e-11)
     marginals = normal(z[:, None], loc[None], deviation[None]).sum(-1)  # [sample, member]
-    np.testing.assert_allclose(proposal.pair_densities(draw.members, draw.z), marginals, atol=1e-11)
-    np.testing.assert_allclose(proposal.own_densities(draw.members, draw.z), np.diagonal(marginals), atol=1e-11)
+    np.testing.assert_allclose(pairs, marginals, atol=1e-11)
+    np.testing.assert_allclose(own, np.diagonal(marginals), atol=1e-11)
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0, 3.0])
@@ -216,16 +228,19 @@ def test_flow_chain_weights_integrate_to_the_evidence(name):
 def test_every_density_of_a_flow_chain_integrates_to_one_and_its_own_samples_have_it(name):
     dimensions, maps, _ = FLOWS[name]
     proposal = flow(name)
-    draw = proposal.draw(params(), jnp.asarray(X), jnp.array([0.7, -1.2][:dimensions]))
-    pairs = proposal.pair_densities(draw.members, draw.z)
-    np.testing.assert_allclose(proposal.own_densities(draw.members, draw.z), jnp.diagonal(pairs), atol=1e-12)
-
     axis = np.linspace(-14.0, 14.0, 141 if dimensions > 1 else 2_801)
-    spacing = (axis[1] - axis[0]) ** dimensions
     grid, _ = models.product_rule(axis, np.ones_like(axis), dimensions)
-    densities = np.exp(models.quick_jit(lambda grid: proposal.pair_densities(draw.members, grid))(grid))
-    assert densities.shape == (len(grid), len(maps) + 1)
-    np.testing.assert_allclose(densities.sum(0) * spacing, 1.0, atol=1e-6)
+
+    @models.quick_jit
+    def densities(noise, grid):
+        draw = proposal.draw(params(), jnp.asarray(X), noise)
+        own, pairs = (f(draw.members, draw.z) for f in (proposal.own_densities, proposal.pair_densities))
+        return own, pairs, jnp.exp(proposal.pair_densities(draw.members, grid))
+
+    own, pairs, on_grid = densities(jnp.asarray([0.7, -1.2][:dimensions]), grid)
+    np.testing.assert_allclose(own, np.diagonal(pairs), atol=1e-12)
+    assert on_grid.shape == (len(grid), len(maps) + 1)
+    np.testing.assert_allclose(np.sum(on_grid, axis=0) * (axis[1] - axis[0]) ** dimensions, 1.0, atol=1e-6)
 
 
 # Antithetic

@@ -77,10 +77,9 @@ def cross_paths(
         kappa = off * jnp.exp(jnp.minimum(log_kappa, 0.25 * math.log(float(np.finfo(weights.dtype).max))))
         if independent and terms.clipped is None:
             level = beta * (alpha - 1.0)
-            rest = leave_two_out(terms.log_weights)
-            here = jnp.broadcast_to(terms.log_weights[:, None], (K, K))
-            there = here + level * gap
-            placed, elsewhere = _phantom(there, here, rest), _phantom(here, there, rest)
+            here = terms.log_weights[:, None]
+            there = jnp.broadcast_to(here, gap.shape) if alpha == 1.0 else here + level * gap
+            placed, elsewhere = _phantoms(here, there, *leave_two_out(terms.log_weights))
         else:
             # A floor or a joint density would have to be known in the other slot; a constant needs to know nothing.
             level, nothing = 0.0, jnp.zeros_like(gap)
@@ -115,17 +114,32 @@ def cross_paths(
     return without_floored_scores(members, operands, along, terms, weights, step, score_weights)
 
 
-def _phantom(
-    log_weight: Float[Array, "K K"], log_lent: Float[Array, "K K"], log_rest: Float[Array, "K K"]
-) -> tuple[Float[Array, "K K"], Float[Array, "K K"], Float[Array, "K K"]]:
-    """`h0`, and the parts of its gradient: `d h0 = slope d log weight - lent d log lent`."""
-    others = log_rest.shape[0] - 1
-    log_others = jnp.logaddexp(log_rest, jnp.logaddexp(log_lent, log_rest) - math.log(others))
-    odds = jnp.where(log_weight == -jnp.inf, -jnp.inf, log_weight - log_others)
-    share = jax.nn.sigmoid(odds)
-    log_total = jnp.logaddexp(log_weight, log_others)
-    lent = share * jnp.where(log_lent == -jnp.inf, 0.0, jnp.exp(log_lent - log_total)) / others
-    return share, share * jax.nn.sigmoid(-odds), lent
+Phantom = tuple[Float[Array, "K K"], Float[Array, "K K"], Float[Array, "K K"]]
+
+
+def _phantoms(
+    log_here: Float[Array, "K 1"],
+    log_there: Float[Array, "K K"],
+    log_shift: Float[Array, "K K"],
+    total: Float[Array, "K K"],
+) -> tuple[Phantom, Phantom]:
+    """`h0` of a sample in another slot with its weight here in its own, and of a sample here with its weight there.
+
+    Each with the parts of its gradient: `d h0 = slope d log (its weight) - lent d log (the other weight)`.
+    """
+    slots = len(log_here) - 1
+    top = jnp.maximum(jnp.maximum(log_here, log_there), log_shift)
+    top = jnp.where(top == -jnp.inf, 0.0, top)
+    here, there, rest = jnp.exp(log_here - top), jnp.exp(log_there - top), jnp.exp(log_shift - top) * total
+
+    def phantom(weight: Float[Array, "K K"], lent: Float[Array, "K K"]) -> Phantom:
+        others = rest + (lent + rest) / slots
+        whole = weight + others
+        inverse = 1.0 / jnp.where(whole == 0.0, 1.0, whole)
+        share = weight * inverse
+        return share, share * others * inverse, share * lent * inverse / slots
+
+    return phantom(there, here), phantom(here, there)
 
 
 def _along_pairs(

@@ -66,7 +66,8 @@ def refilled(
     # Below alpha = 1 the ratio is not bounded. Under q_i it is never as large as this; a degenerate scale may do it.
     kappa = jnp.exp(jnp.minimum(log_kappa, 0.25 * math.log(float(np.finfo(weights.dtype).max))))
 
-    log_others = leave_two_out(terms.log_weights)
+    shift, total = leave_two_out(terms.log_weights)
+    log_others = shift + jnp.log(total)
     with_refill = jnp.logaddexp(log_others, log_weights_at(*operands.refill)[:, None])
     log_others = jnp.where(jnp.eye(len(weights), dtype=bool), log_others, with_refill)
     placed = terms.log_weights[:, None] + beta * (alpha - 1.0) * gap
