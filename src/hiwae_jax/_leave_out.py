@@ -16,12 +16,12 @@ def leave_two_out(log_weights: Float[Array, " K"]) -> tuple[Float[Array, "K K"],
       `(shift, total)`; where nothing remains, `-inf` and 0.
 
     >>> shift, total = leave_two_out(jnp.log(jnp.array([1.0, 2.0, 4.0])))
-    >>> (jnp.exp(shift) * total).round(3).tolist()
+    >>> (jnp.exp(shift) * total).round().tolist()
     [[6.0, 4.0, 2.0], [4.0, 5.0, 1.0], [2.0, 1.0, 3.0]]
     """
     K = log_weights.shape[0]
     largest, places = jax.lax.top_k(log_weights, min(3, K))
-    index = jnp.arange(K)
+    index = jnp.arange(K, dtype=places.dtype)
     row, column = index[:, None], index[None, :]
     shift, total = jnp.full((K, K), -jnp.inf, log_weights.dtype), jnp.zeros((K, K), log_weights.dtype)
     for rank in reversed(range(min(3, K))):
