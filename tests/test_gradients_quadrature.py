@@ -135,3 +135,27 @@ def test_stopping_the_weights_instead_of_the_arrays_is_biased():
 def test_a_model_that_stops_its_encoder_keeps_the_rest_unbiased():
     changes = {"conditionals": frozen_conditionals}
     assert distance("shared, alpha 1", "doubly_reparameterized", **changes) < TOLERANCE
+
+
+@pytest.mark.parametrize(("alpha", "accuracy", "bias"), [(0.5, 1e-6, 3e-2), (1.0, 1e-6, 1e-3), (3.0, 1e-4, 0.1)])
+def test_doubly_reparameterized_is_unbiased_with_three_members(alpha, accuracy, bias):
+    """From three members on the phantom in an empty slot is made of several weights."""
+
+    def one(name):
+        return lambda params, x: (params[name][:1], jnp.exp(params[name][1:]))
+
+    gradients = ("reparameterized", "doubly_reparameterized", "path_squared")
+    with jax.enable_x64(True):
+        params = {
+            **models.scalar_params(0.5),
+            "narrow": jnp.array([0.15, -0.8]),
+            "broad": jnp.array([-0.1, -0.7]),
+        }
+        proposal = hj.defensive(one("narrow"), one("broad"), num_samples=3, sampler=models.leading)
+        means = models.mean_gradients(
+            proposal, hj.power_heuristic(alpha), gradients, params, dimensions=3, nodes=40, betas=(1.0, 0.3)
+        )
+    for beta in (1.0, 0.3):
+        plain, ours, biased = (means[gradient, beta][1] for gradient in gradients)
+        np.testing.assert_allclose(ours, plain, atol=accuracy)
+        assert np.max(np.abs(biased - plain)) > bias

@@ -10,6 +10,8 @@ import pytest
 
 from experiments import toy
 
+pytestmark = pytest.mark.optimized
+
 LOG_Z = 3.30983
 # The estimator that compiles fastest; every other one is traced below, and tested with the library.
 OPTIONS = ["--alpha", "1", "--gradient", "reparameterized", "--steps", "6"]
