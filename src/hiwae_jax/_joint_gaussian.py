@@ -29,7 +29,7 @@ def joint_gaussian(
 
     Returns:
       A proposal for `make_bound` and `make_log_weights`. Every weighting is valid. "doubly_reparameterized" is
-      unbiased (the score of the joint density takes part in it) but often noisier than "reparameterized", the default
+      unbiased (the score of the joint density takes part in it), but may be noisier than "reparameterized", the default
       here.
 
     Reference: Klys, Bettencourt and Duvenaud (2018), "Joint importance sampling for variational inference"; Huang et
