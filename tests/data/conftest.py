@@ -1,8 +1,13 @@
-"""A tiny set in the format of binarized MNIST, which takes its place in the library."""
+"""A tiny set in the format of binarized MNIST, which takes its place in the library; and a server of files."""
 
+import contextlib
+import functools
 import gzip
 import hashlib
+import http.server
 import pathlib
+import threading
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -65,6 +70,38 @@ def amat(images: np.ndarray) -> bytes:
 def describe(text: bytes, name: str, *, server: str = NOWHERE) -> RawFile:
     """The line of checksums.tsv for a text."""
     return RawFile(f"{server}/{name}", len(text), hashlib.sha256(text).hexdigest(), name)
+
+
+def permuted(num_images: int) -> list[int]:
+    """The order of OMNIGLOT, by the legacy shuffle of NumPy: in place, and seeded globally."""
+    state = np.random.get_state()  # noqa: NPY002
+    np.random.seed(123)  # noqa: NPY002
+    order = list(range(num_images))
+    np.random.shuffle(order)  # noqa: NPY002
+    np.random.set_state(state)  # noqa: NPY002
+    return order
+
+
+class SilentFiles(http.server.SimpleHTTPRequestHandler):
+    """Sends the files of a folder, and logs nothing."""
+
+    def log_message(self, *args):
+        """Overrides what would write to stderr."""
+
+
+@contextlib.contextmanager
+def serve(folder: pathlib.Path) -> Iterator[tuple[pathlib.Path, str]]:
+    """Makes a folder and serves it on this machine: the folder and its address."""
+    folder.mkdir()
+    handler = functools.partial(SilentFiles, directory=folder)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as serving:
+        thread = threading.Thread(target=serving.serve_forever)
+        thread.start()
+        try:
+            yield folder, f"http://127.0.0.1:{serving.server_port}"
+        finally:
+            serving.shutdown()
+            thread.join()
 
 
 @pytest.fixture

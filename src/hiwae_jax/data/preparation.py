@@ -1,4 +1,4 @@
-"""From a specification to a `Dataset`: the packed cache if it is there, TensorFlow Datasets if not."""
+"""From a specification to a set in memory: the packed cache if it is there, TensorFlow Datasets if not."""
 
 import os
 import pathlib
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from hiwae_jax.data import packed_cache
-from hiwae_jax.data.dataset import Dataset, checksum, pack_bits
+from hiwae_jax.data.dataset import checksum, pack_bits
 from hiwae_jax.data.specification import Specification
 
 SPLITS = ("train", "validation", "test")
@@ -21,8 +21,8 @@ def load(
     *,
     data_dir: str | pathlib.Path | None,
     manual_dir: str | pathlib.Path | None,
-) -> Dataset:
-    """Loads a set of binary images, and prepares it if this was not done before.
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, tuple[int, int], str, str]:
+    """Loads a set of images, and prepares it if this was not done before.
 
     Args:
         specification: the set.
@@ -32,22 +32,25 @@ def load(
         manual_dir: directory of raw files.
 
     Returns:
-        The set, verified against the specification's checksum.
+        The fields of `Dataset`, or of `GreyDataset` if specification.grey, in their order. The images are
+        verified against the specification's checksum, if it has one.
 
     Raises:
         ValueError: the prepared set is damaged.
     """
     root = _data_dir(data_dir)
-    path = packed_cache.cache_path(specification, root)
-    packed = packed_cache.read(path, specification)
-    if packed is None:
-        packed = _prepare(specification, import_builder(), root, manual_dir)
+    cached = packed_cache.read(specification, root)
+    if cached is None:
+        images, found = _prepare(specification, import_builder(), root, manual_dir)
+        path = packed_cache.cache_path(specification._replace(checksum=found), root)
         try:
-            packed_cache.write(path, packed)
+            packed_cache.write(path, images)
         except OSError as error:
             warnings.warn(f"{path} cannot be written, so every load will take seconds: {error}", stacklevel=3)
-    train, validation, test = np.split(packed, np.cumsum(specification.split_sizes)[:-1])
-    return Dataset(train, validation, test, specification.shape, specification.name, specification.checksum)
+    else:
+        images, found = cached
+    train, validation, test = np.split(images, np.cumsum(specification.split_sizes)[:-1])
+    return train, validation, test, specification.shape, specification.name, found
 
 
 def _data_dir(data_dir: str | pathlib.Path | None) -> pathlib.Path:
@@ -61,13 +64,14 @@ def _prepare(
     builder_class: Any,
     root: pathlib.Path,
     manual_dir: str | pathlib.Path | None,
-) -> np.ndarray:
+) -> tuple[np.ndarray, str]:
     import tensorflow_datasets as tfds
 
     builder = builder_class(data_dir=root)
     config = tfds.download.DownloadConfig(
         manual_dir=None if manual_dir is None else pathlib.Path(manual_dir).expanduser(),
-        force_checksums_validation=True,
+        # A file that is known by its md5 is verified when it is read.
+        force_checksums_validation=all(raw.sha256 for raw in specification.files.values()),
         try_download_gcs=False,
     )
     try:
@@ -79,20 +83,23 @@ def _prepare(
         builder = builder_class(data_dir=root)
     remedy = "Delete that directory and load again"
     try:
-        packed = np.concatenate([_read_packed(builder, split) for split in SPLITS])
+        splits = [_read_images(builder, split) for split in SPLITS]
     except RuntimeError as error:  # what the reader of array records raises for a missing or broken file
         raise ValueError(f"the prepared set in {builder.data_dir} is damaged: {error}. {remedy}") from error
-    found = checksum(packed)
-    if found != specification.checksum:
-        raise ValueError(
-            f"the prepared set in {builder.data_dir} is damaged: sha256 {found} where "
-            f"{specification.checksum} was expected. {remedy}"
-        )
-    return packed
+    images = np.concatenate(splits if specification.grey else [pack_bits(split) for split in splits])
+    found = checksum(images)
+    sizes = tuple(len(split) for split in splits)
+    if sizes != specification.split_sizes:
+        found_and_expected = f"{sizes} images where {specification.split_sizes} were expected"
+    elif specification.checksum not in (None, found):
+        found_and_expected = f"sha256 {found} where {specification.checksum} was expected"
+    else:
+        return images, found
+    raise ValueError(f"the prepared set in {builder.data_dir} is damaged: {found_and_expected}. {remedy}")
 
 
-def _read_packed(builder: Any, split: str) -> np.ndarray:
+def _read_images(builder: Any, split: str) -> np.ndarray:
     source = builder.as_data_source(split)
     # All records in one call: one by one they take ten times longer.
     records = source.__getitems__(range(len(source)))
-    return pack_bits(np.stack([record["image"].reshape(-1) for record in records]))
+    return np.stack([record["image"].reshape(-1) for record in records])

@@ -4,6 +4,7 @@ TensorFlow itself stays out: features are plain tensors and the records are arra
 """
 
 import abc
+import functools
 import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
@@ -13,6 +14,7 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download import resource
 
 from hiwae_jax.data import raw_files
+from hiwae_jax.data.preparation import SPLITS
 from hiwae_jax.data.specification import Specification
 
 
@@ -24,7 +26,8 @@ class RawFileBuilder(
     """Prepares a set of images from published files: local copies first, downloads for the rest.
 
     A subclass names its `SPECIFICATION` and says how contents become images (`parse`). Its module lies beside
-    a `checksums.tsv`, from which both this class and TensorFlow Datasets take urls, sizes and checksums.
+    a `checksums.tsv`, from which both the specification and TensorFlow Datasets take urls, sizes and checksums;
+    a set whose files are not known by these has none, and its files are verified when they are read.
     """
 
     SPECIFICATION: ClassVar[Specification]
@@ -32,10 +35,19 @@ class RawFileBuilder(
     _manual_dir: pathlib.Path | None = None
 
     @abc.abstractmethod
-    def parse(self, content: bytes, path: pathlib.Path) -> np.ndarray:
-        """Turns the verified content of one raw file into images, uint8 [N, height, width].
+    def parse(self, part: str, content: bytes, path: pathlib.Path) -> Mapping[str, np.ndarray]:
+        """Turns the content of one raw file into the images it holds by split, uint8 [N, height, width].
 
-        The path says where the content comes from, for messages.
+        Content that was verified is parsed for its images, and other content to find out what is wrong with it.
+
+        Args:
+            part: the file's name in `SPECIFICATION.files`.
+            content: its content, uncompressed.
+            path: where the content comes from, for messages.
+
+        Raises:
+            ValueError: format, shape or values are not those of the published file; the message starts with
+                the path.
         """
 
     def _info(self) -> Any:
@@ -66,11 +78,19 @@ class RawFileBuilder(
     def _split_generators(self, dl_manager: Any) -> Mapping[str, Iterator[tuple[int, dict[str, np.ndarray]]]]:
         paths = self._locate(dl_manager)
         # Every file is verified before the first record is written: writing takes much longer than reading.
-        images = {
-            split: self.parse(raw_files.read(raw, paths[raw.filename]), paths[raw.filename])
-            for split, raw in self.SPECIFICATION.files.items()
-        }
-        return {split: self._generate_examples(array) for split, array in images.items()}
+        images: dict[str, np.ndarray] = {}
+        for part, raw in self.SPECIFICATION.files.items():
+            path = paths[raw.filename]
+            content = raw_files.read(raw, path, diagnose=functools.partial(self._diagnose, part, path=path))
+            images.update(self.parse(part, content, path))
+        return {split: self._generate_examples(images[split]) for split in SPLITS}
+
+    def _diagnose(self, part: str, content: bytes, path: pathlib.Path) -> str:
+        try:
+            self.parse(part, content, path)
+        except ValueError as error:
+            return f"What is wrong with it: {str(error).removeprefix(f'{path}: ')}"
+        return "It has the right format, shape and values: other images, another order, or the same saved anew"
 
     def _generate_examples(self, images: np.ndarray) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
         for index, image in enumerate(images):
@@ -88,15 +108,19 @@ class RawFileBuilder(
                 missing.append(raw)
         for raw in missing:
             # Off line, the download below would try again and again for minutes.
-            reason = None if self._is_downloaded(raw, dl_manager) else raw_files.why_unreachable(raw.url)
+            reason = self._why_unreachable(raw, dl_manager)
             if reason:
-                message = raw_files.missing_files_message(self.name, missing, directory, f"{raw.url}: {reason}")
-                raise FileNotFoundError(message)
+                raise FileNotFoundError(raw_files.missing_files_message(self.name, missing, directory, reason))
         if missing:
             downloads = dl_manager.download({raw.filename: raw.url for raw in missing})
             found.update({name: pathlib.Path(path) for name, path in downloads.items()})
         return found
 
-    def _is_downloaded(self, raw: raw_files.RawFile, dl_manager: Any) -> bool:
-        path = dl_manager.download_dir / self.name / resource.get_dl_fname(raw.url, raw.sha256)
-        return bool(resource.is_locally_cached(path))
+    def _why_unreachable(self, raw: raw_files.RawFile, dl_manager: Any) -> str | None:
+        if raw.url is None:
+            return f"{raw.filename} has no address"
+        name = resource.get_dl_fname(raw.url, raw.download_sha256 or raw.sha256)
+        if resource.is_locally_cached(dl_manager.download_dir / self.name / name):
+            return None
+        reason = raw_files.why_unreachable(raw.url)
+        return reason and f"{raw.url}: {reason}"

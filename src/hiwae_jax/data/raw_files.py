@@ -7,24 +7,40 @@ import threading
 import urllib.error
 import urllib.request
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from http.client import HTTPException
 from typing import NamedTuple
 
 
 class RawFile(NamedTuple):
-    """A published file, as its line in `checksums.tsv` describes it."""
+    """A published file; the first four fields are a line of `checksums.tsv`.
 
-    url: str
-    size: int
-    sha256: str
+    Attributes:
+        url: where it is published, or None.
+        size: of its content in bytes, or None if unknown.
+        sha256: of its content, or None if unknown.
+        filename: its name; a local copy may be compressed with gzip, and then has `.gz` behind it.
+        md5: of its content; looked at only where there is no sha256.
+        download_sha256: of the file at the url if that is compressed, so that it differs from its content.
+    """
+
+    url: str | None
+    size: int | None
+    sha256: str | None
     filename: str
+    md5: str | None = None
+    download_sha256: str | None = None
 
 
 def read_checksums(path: pathlib.Path) -> dict[str, RawFile]:
     """Reads a `checksums.tsv` (url, size, sha256, file name; tab separated) into a dict by file name."""
     lines = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines() if line]
     return {name: RawFile(url, int(size), sha256, name) for url, size, sha256, name in lines}
+
+
+def gunzipped(raw: RawFile, *, size: int, sha256: str) -> RawFile:
+    """The content, of this size and sha256, of a file that is published with gzip and so described."""
+    return raw._replace(size=size, sha256=sha256, filename=raw.filename.removesuffix(".gz"), download_sha256=raw.sha256)
 
 
 def require_directory(directory: str | pathlib.Path) -> pathlib.Path:
@@ -43,29 +59,44 @@ def find(raw: RawFile, directory: pathlib.Path) -> pathlib.Path | None:
     return next((path for path in candidates if path.is_file()), None)
 
 
-def read(raw: RawFile, path: pathlib.Path) -> bytes:
-    """Reads a file and verifies it against the original's size and sha256.
+def read(raw: RawFile, path: pathlib.Path, *, diagnose: Callable[[bytes], str] | None = None) -> bytes:
+    """Reads a file and verifies it against the original's size and checksum.
 
     Args:
         raw: what the content must be.
-        path: the file, or the file gzip-compressed if its name is `raw.filename` and `.gz`; size and sha256
-            are those of the uncompressed content.
+        path: the file, compressed with gzip if its name ends in `.gz`; size and checksum are those of the
+            uncompressed content.
+        diagnose: says in words what is wrong with a content; called only with one that is not the original's.
 
     Returns:
         The (uncompressed) content.
 
     Raises:
-        ValueError: broken gzip, truncated, or other content than the original's. The message names the file.
+        ValueError: broken gzip, truncated, or other content than the original's. The message names the file,
+            and ends with the diagnosis.
     """
-    content = _gunzip(path, limit=raw.size + 1) if path.name == f"{raw.filename}.gz" else path.read_bytes()
-    if len(content) < raw.size:
-        raise ValueError(f"{path} is truncated: {len(content):,} bytes where the original has {raw.size:,}")
-    if len(content) > raw.size:
-        raise ValueError(f"{path} is not the original: it has more than the original's {raw.size:,} bytes")
-    found = hashlib.sha256(content).hexdigest()
-    if found != raw.sha256:
-        raise ValueError(f"{path} has the wrong checksum: sha256 {found} where the original has {raw.sha256}")
-    return content
+    # Twice the size is enough to see that a file is too long, and what it holds if it is not absurd.
+    limit = -1 if raw.size is None else 2 * raw.size + 1
+    content = _gunzip(path, limit=limit) if path.suffix == ".gz" else path.read_bytes()
+    difference = _difference(raw, content)
+    if difference is None:
+        return content
+    raise ValueError(f"{path} {difference}" + (f". {diagnose(content)}" if diagnose else ""))
+
+
+def _difference(raw: RawFile, content: bytes) -> str | None:
+    if raw.size is not None and len(content) < raw.size:
+        return f"is truncated, or another file: {len(content):,} bytes where the original has {raw.size:,}"
+    if raw.size is not None and len(content) > raw.size:
+        return f"is not the original: it has more than the original's {raw.size:,} bytes"
+    expected = raw.sha256 or raw.md5
+    if raw.sha256:
+        algorithm, digest = "sha256", hashlib.sha256(content)
+    else:
+        algorithm, digest = "md5", hashlib.md5(content, usedforsecurity=False)
+    if digest.hexdigest() == expected:
+        return None
+    return f"has the wrong checksum: {algorithm} {digest.hexdigest()} where the original has {expected}"
 
 
 def _gunzip(path: pathlib.Path, *, limit: int) -> bytes:
@@ -110,10 +141,13 @@ def why_unreachable(url: str, *, timeout: float = 3.0) -> str | None:
 
 def missing_files_message(name: str, missing: Iterable[RawFile], directory: pathlib.Path, reason: str) -> str:
     """What to tell a user whose raw files are neither at hand nor to be downloaded."""
-    files = "\n".join(
-        f"  {raw.filename} or {raw.filename}.gz  ({raw.size:,} bytes uncompressed, from {raw.url})" for raw in missing
-    )
+    files = "\n".join(f"  {raw.filename} or {raw.filename}.gz  ({_describe(raw)})" for raw in missing)
     return (
         f"{name}: the raw files below are not in {directory}, and cannot be downloaded now ({reason}).\n"
         f"Put each, plain or gzip-compressed, into one directory and name it with manual_dir=...:\n{files}"
     )
+
+
+def _describe(raw: RawFile) -> str:
+    size = f"md5 {raw.md5}" if raw.size is None else f"{raw.size:,} bytes"
+    return f"{size} uncompressed, {f'from {raw.url}' if raw.url else 'to be had from no address'}"

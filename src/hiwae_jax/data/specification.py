@@ -13,10 +13,12 @@ class Specification(NamedTuple):
         name: for files and tables.
         version: the version of the prepared form.
         shape: height and width of an image.
-        files: the raw file of each split.
+        files: the raw files, each under the name by which the builder's `parse` knows it.
         split_sizes: the numbers of images of train, validation and test.
-        checksum: sha256 of the packed splits, as in `Dataset.checksum`. Whatever way the data took, from
-            text, records or cache, it is this or it is refused.
+        checksum: sha256 of the splits, as in `Dataset.checksum`. Whatever way the data took, from raw files,
+            records or cache, it is this or it is refused. None if it is unknown, because the raw files are
+            known by another checksum only.
+        grey: whether a pixel is a level of 0 to 255, kept in one byte, and not a bit.
     """
 
     name: str
@@ -24,4 +26,5 @@ class Specification(NamedTuple):
     shape: tuple[int, int]
     files: Mapping[str, RawFile]
     split_sizes: tuple[int, int, int]
-    checksum: str
+    checksum: str | None
+    grey: bool = False

@@ -55,7 +55,7 @@ def load_binarized_mnist(
     binarization is that of Salakhutdinov and Murray, "On the quantitative analysis of deep belief networks",
     ICML 2008.
     """
-    return preparation.load(SPECIFICATION, _import_builder, data_dir=data_dir, manual_dir=manual_dir)
+    return Dataset(*preparation.load(SPECIFICATION, _import_builder, data_dir=data_dir, manual_dir=manual_dir))
 
 
 def _import_builder() -> Any:

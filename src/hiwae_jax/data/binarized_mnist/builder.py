@@ -1,6 +1,7 @@
 """The builder of binarized MNIST. Importing it registers `hiwae_binarized_mnist` with TensorFlow Datasets."""
 
 import pathlib
+from collections.abc import Mapping
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -16,8 +17,8 @@ class HiwaeBinarizedMnist(RawFileBuilder):
     SPECIFICATION = SPECIFICATION
     VERSION = tfds.core.Version(SPECIFICATION.version)
 
-    def parse(self, content: bytes, path: pathlib.Path) -> np.ndarray:
-        """Turns the text of one file into images, uint8 [N, 28, 28]."""
+    def parse(self, part: str, content: bytes, path: pathlib.Path) -> Mapping[str, np.ndarray]:
+        """Turns the text of one file, named after its split, into images."""
         height, width = self.SPECIFICATION.shape
         rows = parse_amat(content, num_pixels=height * width, path=path)
-        return rows.reshape(-1, height, width)
+        return {part: rows.reshape(-1, height, width)}

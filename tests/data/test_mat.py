@@ -1,0 +1,100 @@
+"""The reader of .mat files, against SciPy's and on damaged files."""
+
+import contextlib
+import gzip
+import io
+import pathlib
+import struct
+
+import numpy as np
+import pytest
+import scipy.io
+
+from hiwae_jax.data.mat import parse_mat, upright
+
+PATH = pathlib.Path("folder/a.mat")
+RNG = np.random.default_rng(0)
+TYPES = ["u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f4", "f8"]
+MATRICES = {f"of_{kind}": RNG.integers(0, 100, (3, 5)).astype(kind) for kind in TYPES}
+OTHERS = {"text": "abc", "truth": np.eye(2) > 0, "cell": np.array([1, "b"], object), "z": np.eye(2) * 1j}
+
+
+def mat(variables, **options):
+    """A .mat file as SciPy writes it."""
+    file = io.BytesIO()
+    scipy.io.savemat(file, variables, **options)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("compressed", [False, True], ids=["plain", "compressed"])
+def test_against_scipy(compressed):
+    # One value of one byte lies in its element's head.
+    variables = {**MATRICES, "small": np.array([[7]], np.uint8), **OTHERS}
+    content = mat(variables, do_compression=compressed)
+    wanted = {name: variables[name].shape for name in ("of_f8", "small", *MATRICES, "truth")}
+    parsed = parse_mat(content, shapes=wanted, path=PATH)
+    assert list(parsed) == list(wanted)
+    expected = scipy.io.loadmat(io.BytesIO(content))
+    for name, matrix in parsed.items():
+        assert matrix.dtype == expected[name].dtype
+        np.testing.assert_array_equal(matrix, expected[name])
+
+
+def high_byte_first(values, shape):
+    """A file as some machines wrote it: a matrix `a` of doubles, stored as int16 because its values allow it."""
+
+    def element(kind, value):
+        return struct.pack(">II", kind, len(value)) + value + bytes(-len(value) % 8)
+
+    parts = [(6, struct.pack(">II", 6, 0)), (5, struct.pack(">ii", *shape)), (1, b"a"), (3, values.tobytes("F"))]
+    return b"MATLAB 5.0 MAT-file".ljust(124) + b"\x01\x00MI" + element(14, b"".join(element(*part) for part in parts))
+
+
+def test_high_byte_first():
+    values = np.array([[1, 2, 3], [-4, 500, 6]], ">i2")
+    content = high_byte_first(values, (2, 3))
+    np.testing.assert_array_equal(scipy.io.loadmat(io.BytesIO(content))["a"], values)
+    np.testing.assert_array_equal(parse_mat(content, shapes={"a": (2, 3)}, path=PATH)["a"], values)
+    with pytest.raises(ValueError, match=r"damaged .mat file: a matrix of shape \(-1, 3\) has 6 values"):
+        parse_mat(high_byte_first(values, (-1, 3)), shapes={"a": (2, 3)}, path=PATH)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "the file is empty"),
+        (b"<html>" * 100, "no .mat file of versions 5 to 7: it starts with b'<html><html>"),
+        (gzip.compress(mat(MATRICES)), "compressed with gzip: give its name the ending .gz"),
+        (mat({"of_u1": np.eye(3)}, format="4"), "no .mat file of versions 5 to 7"),
+        (b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM", "of version 7.3: save it from MATLAB with -v7"),
+        (mat(MATRICES)[:-3], "it is a damaged .mat file: an element has .* bytes where"),
+        (mat(MATRICES) + b"0", "it is a damaged .mat file: it ends within the head of an element"),
+        (mat({"of_u2": np.eye(3)}), r"it holds no 'of_u1', only \['of_u2'\]"),
+        (mat({"of_u1": "text"}), "of_u1 is no full real matrix of numbers"),
+        (mat({"of_u1": np.eye(3) * 1j}), "of_u1 is no full real matrix of numbers"),
+        (mat({"of_u1": np.zeros((5, 3))}), r"of_u1 has shape \(5, 3\) where \(3, 5\) was .*: it looks transposed"),
+        (mat({"of_u1": np.zeros((3, 4))}), r"of_u1 has shape \(3, 4\) where \(3, 5\) was expected$"),
+    ],
+)
+def test_faults(content, message):
+    with pytest.raises(ValueError, match=f"^folder/a.mat: .*{message}"):
+        parse_mat(content, shapes={"of_u1": (3, 5)}, path=PATH)
+
+
+def test_damage_is_a_value_error_and_nothing_else():
+    # Some of these bytes make SciPy's reader kill the process.
+    rng = np.random.default_rng(1)
+    for compressed in (False, True):
+        content = mat(MATRICES, do_compression=compressed)
+        for _ in range(500):
+            damaged = bytearray(content)
+            damaged[rng.integers(128, 400)] = rng.integers(256)
+            damaged = damaged[: rng.integers(1, 2 * len(content))]
+            with contextlib.suppress(ValueError):
+                assert parse_mat(bytes(damaged), shapes={"of_u1": (3, 5)}, path=PATH)["of_u1"].shape == (3, 5)
+
+
+def test_upright_against_fortran_order():
+    images = RNG.integers(0, 256, (4, 3, 5))
+    rows = np.stack([image.ravel(order="F") for image in images])
+    np.testing.assert_array_equal(upright(rows, (3, 5)), images)
