@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 import hiwae_jax as hj
 from experiments import models, toy
+from experiments.settings import Settings
 from hiwae_jax.data import load_digits, unpack_bits
 
 TOY_EVALUATIONS = 10_000
@@ -75,18 +76,11 @@ def make_digits(*, alpha: float, num_samples: int) -> Problem:
     digits = load_digits()
     images = {name: unpack_bits(jnp.asarray(getattr(digits, name)), num_pixels=64) for name in ("train", "test")}
 
-    def make(seed):
-        return models.make_model(
-            f"hiwae-{alpha:g}",
-            num_samples=num_samples,
-            pixel_mean=jnp.mean(images["train"], axis=0),
-            latent=20,
-            hidden=(200, 200),
-            proposal_hidden=100,
-            seed=seed,
-        )
+    settings = Settings(model=f"hiwae-{alpha:g}", num_samples=num_samples)
+    model = models.make_model(settings, pixel_mean=jnp.mean(images["train"], axis=0))
 
-    model = make(0)
+    def init(seed):
+        return model.init(jax.random.key(seed))
 
     def make_bound(**options):
         return hj.make_bound(model.log_joint, model.proposal, weighting=model.weighting, **options)
@@ -101,13 +95,13 @@ def make_digits(*, alpha: float, num_samples: int) -> Problem:
         title="digits",
         alpha=alpha,
         num_samples=num_samples,
-        init=lambda seed: make(seed).params,
-        of_proposal=_marked(model.params),
+        init=init,
+        of_proposal=_marked(jax.eval_shape(lambda: init(0))),
         make_bound=make_bound,
         batch=lambda key: jax.random.choice(key, images["train"], (BATCH_SIZE,), replace=False),
         compared_examples=4,
         evaluate=evaluate,
-        learning_rate=1e-3,
+        learning_rate=settings.learning_rate,
     )
 
 
@@ -118,6 +112,6 @@ def _marked(params: Any) -> Any:
     """True at the parameters of the proposal, by the names on their path."""
 
     def of_proposal(path, leaf):
-        return not any(name in jax.tree_util.keystr(path) for name in ("decoder", "reverse"))
+        return not any(name in jax.tree_util.keystr(path) for name in ("generative", "reverse"))
 
     return jax.tree_util.tree_map_with_path(of_proposal, params)

@@ -1,5 +1,6 @@
 """Bounds and negative log-likelihood of a trained model over whole splits, in bounded memory."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -8,68 +9,89 @@ import numpy as np
 from tqdm import tqdm
 
 import hiwae_jax as hj
-from experiments.models import Model
+from experiments import images
+from experiments.models import Model, of_one
 from experiments.settings import Settings
-from hiwae_jax.data import Dataset, unpack_bits
 
-ROWS_AT_ONCE = 1_000  # decoder rows in one call: enough to fill the matrix unit, few enough for the cache
+# Decoder rows in one call. On a CPU enough to fill the matrix unit and few enough for the cache.
+ROWS_AT_ONCE = {"cpu": 1_000, "gpu": 50_000, "tpu": 50_000}
+FIGURES = ("train_bound", "validation_bound", "test_bound", "validation_nll", "test_nll")
 
 
 class Figure(NamedTuple):
-    """A mean over a split, in nats.
+    """A mean over a split, in nats, of each seed.
 
     Attributes:
-      mean: the mean over the examples.
-      standard_error: of that mean, from the spread between examples.
-      monte_carlo_error: of that mean, from the samples of z alone, the examples being given.
+      mean: the mean over the examples, [seeds].
+      standard_error: of that mean, from the spread between examples, [seeds].
+      monte_carlo_error: of that mean, from the samples of z alone, the examples being given, [seeds].
     """
 
-    mean: float
-    standard_error: float
-    monte_carlo_error: float
+    mean: list[float]
+    standard_error: list[float]
+    monte_carlo_error: list[float]
 
 
-def evaluate(model: Model, settings: Settings, params: Any, data: Dataset) -> dict[str, Any]:
-    """Train and test bound, and test NLL from `settings.nll_samples` samples of z."""
+def evaluate(model: Model, settings: Settings, params: Any, data: images.AnyDataset) -> dict[str, Any]:
+    """The `FIGURES` of parameters with a leading axis of seeds.
+
+    Bounds are with the model's own K over whole splits; negative log-likelihoods from `settings.nll_samples` samples of
+    z for each of `settings.nll_images` images. Grey levels are binarized once, alike for all models and seeds. The
+    random numbers are the same for all seeds, so that differences between seeds are those of the parameters.
+    """
     num_samples = 1 if settings.model == "vae" else settings.num_samples
     num_draws = max(2, -(-settings.nll_samples // num_samples))
-    num_pixels = data.shape[0] * data.shape[1]
-    log_weights = hj.make_log_weights(model.log_joint, model.proposal, weighting=model.weighting)
+    log_weights = model.log_weights()
     log_evidence = hj.make_log_evidence(log_weights, num_draws=num_draws)
 
-    def bound(params, packed, key):
-        log_w = log_weights(params, unpack_bits(packed, num_pixels=num_pixels), key)
-        return jax.nn.logsumexp(log_w), jnp.zeros(())
+    def bound(params, x, key):
+        return jax.nn.logsumexp(log_weights(params, x, key)), jnp.zeros(())
 
-    def likelihood(params, packed, key):
-        result = log_evidence(params, unpack_bits(packed, num_pixels=num_pixels), key)
-        return result.estimate, result.standard_error
+    def nll(params, x, key):
+        result = log_evidence(params, x, key)
+        return -result.estimate, result.standard_error
 
-    block = max(1, ROWS_AT_ONCE // num_samples)
-    key = jax.random.key(settings.seed + 2)
+    splits = data.train, data.validation, data.test
+    block = max(1, min(ROWS_AT_ONCE.get(jax.default_backend(), 1_000) // num_samples, len(data.train)))
+    bound_over, nll_over = (_make_over_split(function, images.make_pixels(data), block) for function in (bound, nll))
+    with jax.default_matmul_precision("float32"):  # not the short floats that accelerators multiply by default
+        figures = [bound_over(params, split, title) for split, title in zip(splits, FIGURES[:3], strict=True)]
+        figures += [
+            nll_over(params, images.spread(split, settings.nll_images), title)
+            for split, title in zip(splits[1:], FIGURES[3:], strict=True)
+        ]
     return {
-        "train_bound": _over_split(bound, params, data.train, key, block, "train bound"),
-        "test_bound": _over_split(bound, params, data.test, key, block, "test bound"),
-        "test_nll": _negated(_over_split(likelihood, params, data.test, key, block, "test NLL")),
+        **{name: figure._asdict() for name, figure in zip(FIGURES, figures, strict=True)},
         "nll_samples": num_draws * num_samples,
+        "nll_images": [len(images.spread(split, settings.nll_images)) for split in splits[1:]],
     }
 
 
-def _over_split(function: Any, params: Any, split: np.ndarray, key: Any, block: int, title: str) -> Figure:
-    """Apply a per-example function, blockwise, and average; the last block is padded and the padding dropped."""
-    compiled = jax.jit(jax.vmap(function, in_axes=(None, 0, 0)))
-    values, errors = [], []
-    for start in tqdm(range(0, len(split), block), desc=title, leave=False):
-        part = split[start : start + block]
-        padded = np.concatenate([part, np.repeat(part[:1], block - len(part), axis=0)])
-        keys = jax.random.split(jax.random.fold_in(key, start), block)
-        value, error = compiled(params, padded, keys)
-        values.append(np.asarray(value, np.float64)[: len(part)])
-        errors.append(np.asarray(error, np.float64)[: len(part)])
-    value, error = np.concatenate(values), np.concatenate(errors)
-    spread = float(np.std(value, ddof=1) / np.sqrt(len(value)))
-    return Figure(float(np.mean(value)), spread, float(np.sqrt(np.sum(error**2)) / len(error)))
+def _make_over_split(function: Any, pixels: Callable[..., Any], block: int) -> Callable[..., Figure]:
+    """Apply `(params, x, key) -> (value, error)` blockwise and average; the last block is padded."""
 
+    @jax.jit
+    def compiled(params, rows, key):
+        pixel_key, noise_key = jax.random.split(key)
+        keys = jax.random.split(noise_key, len(rows))
+        return jax.vmap(function, in_axes=(None, 0, 0))(params, pixels(rows, pixel_key), keys)
 
-def _negated(figure: Figure) -> Figure:
-    return figure._replace(mean=-figure.mean)
+    def of_seed(params: Any, split: np.ndarray, progress: tqdm) -> list[float]:
+        values, errors = [], []
+        for start in range(0, len(split), block):
+            part = split[start : start + block]
+            padded = np.concatenate([part, np.repeat(part[:1], block - len(part), axis=0)])
+            value, error = compiled(params, padded, jax.random.fold_in(jax.random.key(2), start))
+            values.append(np.asarray(value, np.float64)[: len(part)])
+            errors.append(np.asarray(error, np.float64)[: len(part)])
+            progress.update(len(part))
+        value, error = np.concatenate(values), np.concatenate(errors)
+        return [np.mean(value), np.std(value, ddof=1) / np.sqrt(len(value)), np.sqrt(np.sum(error**2)) / len(error)]
+
+    def over_split(params: Any, split: np.ndarray, title: str) -> Figure:
+        seeds = len(jax.tree.leaves(params)[0])
+        with tqdm(total=seeds * len(split), desc=title, unit="image", leave=False) as progress:
+            rows = [of_seed(of_one(params, seed), split, progress) for seed in range(seeds)]
+        return Figure(*np.array(rows, np.float64).T.tolist())
+
+    return over_split

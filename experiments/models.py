@@ -1,5 +1,6 @@
-"""The six models: networks from hiwae_jax.nn, a proposal for each, and the log-densities of the generative model."""
+"""The models: networks from hiwae_jax.nn, a proposal for each, and the log-densities of the generative model."""
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -8,24 +9,52 @@ import jax.numpy as jnp
 from flax import nnx
 
 import hiwae_jax as hj
+from experiments.settings import Settings
 from hiwae_jax import nn
 
-MODELS = ("vae", "iwae", "iwae-h", "hiwae-0", "hiwae-1", "hiwae-3")
-TITLES = {
-    "vae": "VAE",
-    "iwae": "IWAE",
-    "iwae-h": "IWAE(h)",
-    "hiwae-0": "H-IWAE alpha 0",
-    "hiwae-1": "H-IWAE alpha 1",
-    "hiwae-3": "H-IWAE alpha 3",
-}
+MODELS = ("vae", "iwae", "iwae-h", "hiwae-0", "hiwae-1", "hiwae-3")  # those of the paper
+_DARK = -3.0  # logit of a pixel that is on with probability 0.05, where the paper's decoder starts
+
+
+def alpha_of(name: str) -> float | None:
+    """The exponent in "hiwae-A", and None for the other models; a ValueError for what is no model."""
+    if name in ("vae", "iwae", "iwae-h"):
+        return None
+    try:
+        alpha = float(name.removeprefix("hiwae-")) if name.startswith("hiwae-") else math.nan
+    except ValueError:
+        alpha = math.nan
+    if not 0.0 <= alpha < math.inf:
+        raise ValueError(
+            f"model: expected vae, iwae, iwae-h, or hiwae-A with A a number of at least 0 as in hiwae-1, got {name!r}"
+        )
+    return alpha
+
+
+def title(name: str) -> str:
+    """The model's name in tables."""
+    alpha = alpha_of(name)
+    titles = {"vae": "VAE", "iwae": "IWAE", "iwae-h": "IWAE(h)"}
+    return titles[name] if alpha is None else f"H-IWAE alpha {alpha:g}"
+
+
+class Params(NamedTuple):
+    """Parameters in two NNX states: of what infers, and of what generates."""
+
+    inference: Any
+    generative: Any
+
+
+def of_one(params: Any, seed: int) -> Any:
+    """The parameters of one seed, from those with a leading axis of seeds."""
+    return jax.tree.map(lambda leaf: leaf[seed], params)
 
 
 class Model(NamedTuple):
     """A model as pure functions of its parameters.
 
     Attributes:
-      params: the initial parameters, an NNX state.
+      init: `(key) -> Params`.
       proposal: how z is drawn and weighed.
       weighting: how the members share the target.
       log_likelihood: `(params, x, z) -> log p(x | z)`.
@@ -33,7 +62,7 @@ class Model(NamedTuple):
       decode: `(params, z) -> logits`.
     """
 
-    params: Any
+    init: Callable[[Any], Params]
     proposal: hj.Proposal
     weighting: hj.Weighting
     log_likelihood: Callable[..., Any]
@@ -44,72 +73,75 @@ class Model(NamedTuple):
         """`log p(x, z)`."""
         return self.log_likelihood(params, x, z) + self.log_prior(params, x, z)
 
+    def log_weights(self):
+        """`(params, x, key) -> [K]` of the model's own proposal and weighting."""
+        return hj.make_log_weights(self.log_joint, self.proposal, weighting=self.weighting)
+
 
 class _Networks(nnx.Module):
     """Encoder to a context, the proposal's heads on it, and the decoder."""
 
-    def __init__(self, name, *, num_pixels, num_samples, latent, hidden, proposal_hidden, pixel_mean, rngs):
-        context = hidden[-1]
-        self.encoder = nn.MLPEncoder(num_pixels, hidden, rngs=rngs)
-        self.base = nn.LinearGaussianHead(context, latent, rngs=rngs)
-        if name.startswith(("hiwae", "iwae-h")):
-            members = 1 if name == "iwae-h" else num_samples
-            per_member = name == "hiwae-0"
+    def __init__(self, settings: Settings, *, pixel_mean, rngs):
+        context, latent = settings.hidden[-1], settings.latent
+        alpha = alpha_of(settings.model)
+        if settings.architecture == "conv":
+            self.encoder = nn.ConvEncoder(context, rngs=rngs)
+            self.base = nn.GaussianHead(context, latent, rngs=rngs)
+        else:
+            self.encoder = nn.MLPEncoder(len(pixel_mean), settings.hidden, rngs=rngs)
+            self.base = nn.LinearGaussianHead(context, latent, rngs=rngs)
+        if settings.model not in ("vae", "iwae"):
+            per_member = alpha == 0.0
             self.conditionals = nn.HierarchicalConditionals(
-                num_samples=members,
+                num_samples=1 if settings.model == "iwae-h" else settings.num_samples,
                 context_features=context,
                 base_features=latent,
                 latent_features=latent,
-                hidden_features=proposal_hidden,
+                hidden_features=settings.proposal_hidden,
                 rngs=rngs,
             )
             self.reverse = nn.ReverseModel(
                 context_features=context,
                 latent_features=latent,
                 base_features=latent,
-                hidden_features=proposal_hidden,
+                hidden_features=settings.proposal_hidden,
                 per_member=per_member,
-                num_samples=num_samples if per_member else None,
+                num_samples=settings.num_samples if per_member else None,
                 rngs=rngs,
             )
-        self.decoder = nn.MLPDecoder(
-            latent, num_pixels, hidden[::-1], output_bias=nn.logits_from_mean(pixel_mean), rngs=rngs
-        )
+        if settings.architecture == "conv":
+            self.decoder = nn.ConvDecoder(latent, context, output_bias=_DARK, rngs=rngs)
+        else:
+            output_bias = nn.logits_from_mean(jnp.asarray(pixel_mean, jnp.float32))
+            self.decoder = nn.MLPDecoder(
+                latent, len(pixel_mean), settings.hidden[::-1], output_bias=output_bias, rngs=rngs
+            )
 
 
-def make_model(
-    name: str,
-    *,
-    num_samples: int,
-    pixel_mean: Any,
-    latent: int,
-    hidden: tuple[int, ...],
-    proposal_hidden: int,
-    seed: int,
-) -> Model:
-    """Build the model `name` of `MODELS` on MLPs; `pixel_mean` [P] starts the decoder at the training mean."""
-    if name not in MODELS:
-        raise ValueError(f"name: expected one of {', '.join(MODELS)}, got {name!r}")
+def make_model(settings: Settings, *, pixel_mean: Any) -> Model:
+    """Build `settings.model`; `pixel_mean` [P], of the training set, is where the MLP decoder starts."""
+    name, K = settings.model, settings.num_samples
+    alpha = alpha_of(name)
 
-    def networks(rngs):
-        return _Networks(
-            name,
-            num_pixels=len(pixel_mean),
-            num_samples=num_samples,
-            latent=latent,
-            hidden=hidden,
-            proposal_hidden=proposal_hidden,
-            pixel_mean=jnp.asarray(pixel_mean, jnp.float32),
-            rngs=rngs,
-        )
+    def networks(key):
+        return _Networks(settings, pixel_mean=pixel_mean, rngs=nnx.Rngs(key))
 
-    graphdef, _ = nnx.split(nnx.eval_shape(lambda: networks(nnx.Rngs(0))), nnx.Param)
+    def split(key):
+        return nnx.split(networks(key), nnx.PathContains("decoder"), nnx.Param)
+
+    graphdef = nnx.split(nnx.eval_shape(lambda: networks(jax.random.key(0))))[0]
+
     # All parameters from one compiled program, with the generator that takes the least time to compile.
-    draw = jax.jit(lambda key: nnx.split(networks(nnx.Rngs(key)), nnx.Param)[1])
-    params = draw(jax.random.key(seed, impl="rbg"))
+    @jax.jit
+    def draw(seed):
+        _, generative, inference = split(jax.random.wrap_key_data(seed, impl="rbg"))
+        return Params(inference, generative)
+
+    def init(key):
+        return draw(jax.random.bits(key, (4,), jnp.uint32))
 
     def net(params):
-        return nnx.merge(graphdef, params)
+        return nnx.merge(graphdef, params.generative, params.inference)
 
     def encode(params, x):
         return net(params).encoder(x)
@@ -118,18 +150,18 @@ def make_model(
         return net(params).base(context)
 
     if name in ("vae", "iwae"):
-        count = 1 if name == "vae" else num_samples
-        proposal = hj.independent(lambda params, x: base(params, encode(params, x)), num_samples=count)
+        proposal = hj.independent(
+            lambda params, x: base(params, encode(params, x)), num_samples=1 if name == "vae" else K
+        )
     else:
         proposal = hj.hierarchical(
             base,
             lambda params, context, z0: net(params).conditionals(context, z0),
             lambda params, context, z: net(params).reverse(context, z),
             shared=name != "iwae-h",
-            num_samples=num_samples if name == "iwae-h" else None,
+            num_samples=K if name == "iwae-h" else None,
             context=encode,
         )
-    alpha = float(name.removeprefix("hiwae-")) if name.startswith("hiwae-") else 0.0
 
     def decode(params, z):
         return net(params).decoder(z)
@@ -140,4 +172,4 @@ def make_model(
     def log_prior(params, x, z):
         return hj.diagonal_gaussian.log_prob((jnp.zeros_like(z), jnp.ones_like(z)), z)
 
-    return Model(params, proposal, hj.power_heuristic(alpha), log_likelihood, log_prior, decode)
+    return Model(init, proposal, hj.power_heuristic(alpha or 0.0), log_likelihood, log_prior, decode)

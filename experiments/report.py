@@ -1,8 +1,13 @@
 """Tables, JSON and figures of finished runs."""
 
+import contextlib
+import datetime
+import importlib.metadata
 import json
+import os
 import pathlib
 import platform
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -11,16 +16,17 @@ import matplotlib
 import numpy as np
 
 import hiwae_jax as hj
-from experiments.models import TITLES, Model
-from experiments.settings import Settings
-from experiments.training import CURVES, State
-from hiwae_jax.data import Dataset, unpack_bits
+from experiments import images
+from experiments.models import Model, title
+from experiments.settings import Settings, from_json
+from experiments.training import CURVES, Trained
 
 matplotlib.use("Agg")  # no display is needed
 
 from matplotlib import pyplot as plt  # after the backend is chosen
 
 GRID = 8
+STORED_POINTS = 40
 
 
 def write_json(path: pathlib.Path, content: dict[str, Any]) -> None:
@@ -39,26 +45,45 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
 def provenance() -> dict[str, str]:
     """What computed the numbers."""
     device = jax.devices()[0]
+    packages = ("hiwae_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
     return {
-        "hiwae_jax": hj.__version__,
-        "jax": jax.__version__,
+        **{name: importlib.metadata.version(name) for name in packages},
         "python": platform.python_version(),
         "device": f"{device.platform} {device.device_kind}",
+        "processor": _processor(),
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
     }
+
+
+def _processor() -> str:
+    cpuinfo = pathlib.Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return f"{models[0] if models else platform.machine()}, {os.cpu_count()} cores"
+
+
+def over_seeds(means: list[float]) -> str:
+    """Mean, and standard deviation over seeds if there are several."""
+    spread = f" +- {np.std(means, ddof=1):.2f}" if len(means) > 1 else ""
+    return f"{np.mean(means):.2f}{spread}"
 
 
 def table(results: list[dict[str, Any]]) -> str:
     """The results as a Markdown table; larger bounds and smaller NLL are better."""
     lines = [
-        "| model | K | steps | train bound | test bound | test NLL | Monte Carlo error | s.e. over images | seconds |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| model | K | steps | seeds | train bound | test bound | test NLL | MC error | s.e. over images | seconds |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for result in results:
-        settings, nll = result["settings"], result["test_nll"]
+        settings, nll = from_json(result["settings"]), result["test_nll"]
+        name = title(settings.model) + (", encoder twice" if settings.encoder_updates == 2 else "")
+        if settings.gradient != Settings().gradient:
+            name += f", {settings.gradient}"
         lines.append(
-            f"| {TITLES[settings['model']]} | {1 if settings['model'] == 'vae' else settings['num_samples']} "
-            f"| {result['steps']:,} | {result['train_bound']['mean']:.2f} | {result['test_bound']['mean']:.2f} "
-            f"| {nll['mean']:.2f} | {nll['monte_carlo_error']:.3f} | {nll['standard_error']:.2f} "
+            f"| {name} | {1 if settings.model == 'vae' else settings.num_samples} "
+            f"| {result['steps']:,} | {settings.seeds} | {over_seeds(result['train_bound']['mean'])} "
+            f"| {over_seeds(result['test_bound']['mean'])} | {over_seeds(nll['mean'])} "
+            f"| {np.mean(nll['monte_carlo_error']):.3f} | {np.mean(nll['standard_error']):.2f} "
             f"| {result['train_seconds']:.0f} |"
         )
     return "\n".join(lines)
@@ -75,43 +100,63 @@ def _mosaic(path: pathlib.Path, images: np.ndarray, title: str) -> None:
     plt.close(figure)
 
 
-def write_pictures(model: Model, settings: Settings, params: Any, data: Dataset, folder: pathlib.Path) -> None:
+def write_pictures(
+    model: Model, settings: Settings, params: Any, data: images.AnyDataset, folder: pathlib.Path
+) -> None:
     """Samples from the prior, and test images above their reconstructions from a resampled posterior sample."""
-    title = f"{TITLES[settings.model]}, {data.name}"
-    key = jax.random.key(settings.seed + 3)
+    caption = f"{title(settings.model)}, {data.name}"
+    key = jax.random.key(3)
     decode = jax.jit(jax.vmap(lambda z: jax.nn.sigmoid(model.decode(params, z)).reshape(data.shape)))
     z = jax.random.normal(key, (GRID * GRID, settings.latent))
     samples = np.asarray(decode(z)).reshape(GRID, GRID, *data.shape)
-    _mosaic(folder / "samples.png", samples, f"{title}: pixel means of samples from the prior")
-
-    log_weights = hj.make_log_weights(model.log_joint, model.proposal, weighting=model.weighting)
+    _mosaic(folder / "samples.png", samples, f"{caption}: pixel means of samples from the prior")
 
     @jax.vmap
     def posterior_sample(x, key):
-        # The same key gives the same samples to both: one of them is kept with probability proportional to its weight.
-        log_w = log_weights(params, x, key)
-        return model.proposal.draw(params, x, key).z[jax.random.categorical(jax.random.fold_in(key, 1), log_w)]
+        # The same key gives the same samples to both.
+        log_w, z = model.log_weights()(params, x, key), model.proposal.draw(params, x, key).z
+        return hj.posterior_resample(jax.random.fold_in(key, 1), log_w, z, num_samples=1)[0]
 
-    # Evenly from the whole split: MNIST's begins with zeros only.
-    shown = data.test[:: len(data.test) // (4 * GRID)][: 4 * GRID]
-    x = unpack_bits(shown, num_pixels=data.shape[0] * data.shape[1])
+    shown = images.spread(data.test, 4 * GRID)
+    x = images.make_pixels(data)(shown, key)
     means = decode(jax.jit(posterior_sample)(x, jax.random.split(key, len(x))))
     pairs = jnp.stack([x.reshape(4, GRID, *data.shape), means.reshape(4, GRID, *data.shape)], axis=1)
     pairs = np.asarray(pairs).reshape(2 * 4, GRID, *data.shape)
-    _mosaic(folder / "reconstructions.png", pairs, f"{title}: test images, and below each its reconstruction")
+    _mosaic(folder / "reconstructions.png", pairs, f"{caption}: test images, and below each its reconstruction")
 
 
-def write_curves(path: pathlib.Path, curves: dict[str, np.ndarray]) -> None:
-    """Validation and training bound, and effective sample size, of several models against steps."""
+@contextlib.contextmanager
+def tensorboard_log(folder: pathlib.Path) -> Iterator[Callable[[dict[str, np.ndarray]], None]]:
+    """A function that writes the curves of a compiled call, by seed, into event files in `folder`."""
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError as error:
+        raise ImportError("--tensorboard needs the package tensorboardX: pip install tensorboardX") from error
+    writer = SummaryWriter(str(folder / "tensorboard"))
+
+    def log(row: dict[str, np.ndarray]) -> None:
+        for name in CURVES[1:]:
+            for seed, value in enumerate(row[name]):
+                writer.add_scalar(f"{name}/seed_{seed}", float(value), int(row["step"][seed]))
+        writer.flush()
+
+    with writer:
+        yield log
+
+
+def write_curves(path: pathlib.Path, curves: dict[str, dict[str, list[Any]]]) -> None:
+    """Validation and training bound, and effective sample size, against steps: the mean over seeds by run."""
     figure, axes = plt.subplots(1, 2, figsize=(11, 4))
-    for number, (name, rows) in enumerate(curves.items()):
-        columns = dict(zip(CURVES, rows.T, strict=True))
-        color = f"C{number}"
-        axes[0].plot(columns["step"], columns["validation_bound"], color=color, label=TITLES[name])
-        axes[0].plot(columns["step"], columns["train_bound"], color=color, linestyle=":", linewidth=1)
-        axes[1].plot(columns["step"], columns["effective_sample_size"], color=color, label=TITLES[name])
-    # The first steps are far below all others and would flatten the curves.
-    shown = np.concatenate([rows[len(rows) // 10 :, 2:4].ravel() for rows in curves.values()])
+    shown = []
+    for number, (name, columns) in enumerate(curves.items()):
+        color, steps = f"C{number}", columns["step"]
+        validation, training, ess = (np.mean(columns[column], axis=0) for column in (CURVES[3], CURVES[2], CURVES[4]))
+        axes[0].plot(steps, validation, color=color, label=name)
+        axes[0].plot(steps, training, color=color, linestyle=":", linewidth=1)
+        axes[1].plot(steps, ess, color=color, label=name)
+        # The first steps are far below all others and would flatten the curves.
+        shown += [validation[len(steps) // 10 :], training[len(steps) // 10 :]]
+    shown = np.concatenate(shown)
     axes[0].set_ylim(np.min(shown) - 1.0, np.max(shown) + 1.0)
     axes[0].set_title("bound in nats: validation (full), training (dotted)", fontsize=9)
     axes[1].set_title("effective sample size, training and validation examples", fontsize=9)
@@ -122,6 +167,10 @@ def write_curves(path: pathlib.Path, curves: dict[str, np.ndarray]) -> None:
     plt.close(figure)
 
 
-def finished_curves(state: State) -> np.ndarray:
-    """The learning curves as an array [calls, len(CURVES)]."""
-    return np.asarray(state.curves)[: int(state.calls)]
+def finished_curves(trained: Trained) -> dict[str, list[Any]]:
+    """At most `STORED_POINTS` of the learning curves: "step" [points], the others [seeds][points]."""
+    calls = int(trained.state.calls[0])
+    kept = np.unique(np.linspace(0, calls - 1, min(calls, STORED_POINTS)).round().astype(int))
+    columns = np.moveaxis(np.asarray(trained.state.curves, np.float64)[:, kept], -1, 0)
+    stored = {name: np.round(column, 4).tolist() for name, column in zip(CURVES, columns, strict=True)}
+    return {**stored, "step": stored["step"][0]}

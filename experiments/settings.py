@@ -2,71 +2,103 @@
 
 import hashlib
 import json
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 BOUNDS_AT_LEAST = {
     "num_samples": 1,
     "steps": 1,
     "batch_size": 1,
+    "encoder_updates": 1,
     "latent": 1,
     "proposal_hidden": 1,
     "nll_samples": 2,
     "warmup": 0,
+    "patience": 0,
     "free_bits": 0,
+    "nll_images": 0,
+    "seeds": 1,
+}
+CHOICES = {
+    "dataset": ("digits", "binarized_mnist", "mnist", "omniglot", "omniglot_rebuilt", "caltech101_silhouettes"),
+    "architecture": ("mlp", "conv"),
+    "schedule": ("constant", "cosine"),
 }
 
 
 class Settings(NamedTuple):
-    """One training run.
+    """One cell of a table: one training configuration, run with several seeds.
 
     Attributes:
-      dataset: "digits" or "binarized_mnist".
-      model: a name of `models.MODELS`.
+      dataset: a name of `CHOICES`.
+      architecture: "mlp", or "conv" for the paper's residual networks (28x28 images, meant for accelerators).
+      model: "vae", "iwae", "iwae-h", or "hiwae-A" with A the exponent alpha of the power heuristic.
       gradient: the gradient estimator of `make_bound`.
       num_samples: K; the VAE uses one.
-      steps: optimizer steps, rounded up to whole epochs.
+      steps: minibatches, rounded up to whole epochs.
       batch_size: examples in a minibatch.
-      learning_rate: of Adam; constant for the first half of the steps, then down to a hundredth along a cosine.
+      learning_rate: of Adam.
+      schedule: "constant", or "cosine": constant for the first half of the steps, then down to a hundredth.
+      encoder_updates: updates of everything but the generative model in each minibatch; the last one is joint.
       warmup: steps over which beta rises linearly from 1e-4 to 1.
       free_bits: floor of the bracket beside the likelihood, nats a sample.
       polyak: decay of the average of the parameters that is evaluated.
       clip: largest norm of the gradient.
+      patience: epochs without a better validation bound after which a seed is stopped; 0 for never.
       latent: dimensions of z and z_0.
-      hidden: units of the encoder's layers; the decoder has them reversed.
+      hidden: units of the MLP encoder's layers, the decoder has them reversed; the last is the size of the context, and
+        all that counts for "conv".
       proposal_hidden: hidden units of the conditionals and of the reverse model.
       nll_samples: samples of z for the estimate of log p(x), all K-sample draws together.
-      seed: of parameters, minibatches and noise.
+      nll_images: images of a split whose log p(x) is estimated, evenly spread over it; 0 for all.
+      seeds: independent runs, of seed 0, 1, ..., in one compiled program.
     """
 
     dataset: str = "digits"
+    architecture: str = "mlp"
     model: str = "iwae"
     gradient: str = "doubly_reparameterized"
     num_samples: int = 5
     steps: int = 2_000
     batch_size: int = 64
     learning_rate: float = 1e-3
+    schedule: str = "cosine"
+    encoder_updates: int = 1
     warmup: int = 500
     free_bits: float = 0.0
     polyak: float = 0.998
     clip: float = 5.0
+    patience: int = 0
     latent: int = 20
     hidden: tuple[int, ...] = (200, 200)
     proposal_hidden: int = 100
     nll_samples: int = 2_000
-    seed: int = 0
+    nll_images: int = 0
+    seeds: int = 1
 
     def check(self) -> "Settings":
         """Return the settings, or say which one cannot be."""
         for name, least in BOUNDS_AT_LEAST.items():
             if getattr(self, name) < least:
                 raise ValueError(f"{name}: expected at least {least}, got {getattr(self, name)}")
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name}: expected one of {', '.join(choices)}, got {getattr(self, name)!r}")
         if not 0.0 <= self.polyak < 1.0:
             raise ValueError(f"polyak: expected a decay in [0, 1), got {self.polyak}")
         if not (self.learning_rate > 0.0 and self.clip > 0.0):
             raise ValueError(f"learning_rate and clip: expected above 0, got {self.learning_rate} and {self.clip}")
+        if not self.hidden or min(self.hidden) < 1:
+            raise ValueError(f"hidden: expected at least one layer of at least one unit, got {self.hidden}")
+        if self.architecture == "conv" and self.dataset == "digits":
+            raise ValueError('architecture: "conv" takes images of 28x28, and the digits have 8x8; choose "mlp"')
         return self
 
     def name(self) -> str:
         """A folder name that no other settings share."""
         digest = hashlib.sha256(json.dumps(self._asdict(), sort_keys=True).encode()).hexdigest()[:8]
-        return f"{self.dataset}-{self.model}-K{self.num_samples}-seed{self.seed}-{digest}"
+        return f"{self.dataset}-{self.architecture}-{self.model}-K{self.num_samples}-{digest}"
+
+
+def from_json(content: dict[str, Any]) -> Settings:
+    """The settings that `Settings._asdict` was written from."""
+    return Settings(**{**content, "hidden": tuple(content["hidden"])})

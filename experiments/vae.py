@@ -1,111 +1,164 @@
 """Train and evaluate VAE, IWAE, IWAE(h) and H-IWAE on real images.
 
     python -m experiments.vae                                            # six models on the digits, a few minutes
-    python -m experiments.vae --dataset binarized_mnist --data-dir DIR   # MNIST, from the raw files in DIR
+    python -m experiments.vae --sweep mnist-mlp --data-dir DIR           # a named grid, from the raw files in DIR
+    python -m experiments.vae --sweep mnist --model iwae hiwae-1 --num-samples 5 --seeds 5 --data-dir DIR
+    python -m experiments.vae --sweep mnist --data-dir DIR --time-limit 600
 
-Finished runs are kept in --output and not repeated; a run that was stopped goes on from its last checkpoint.
+Every setting takes one value or several, and all combinations are run. Without --sweep what is left out has the
+default of `settings.Settings`. With it the values given replace those of the named grid (`sweeps.py`), except that data
+set, model, K, gradient and encoder updates choose among its cells.
+
+Finished cells are kept in --output and not repeated; one that was stopped, by whatever, goes on from its last
+checkpoint to the numbers that it would have had. With --time-limit the command stops by itself; its exit status is
+then 75, and 0 once everything is finished. `experiments.tables` makes tables of the results.
 """
 
 import argparse
+import contextlib
 import json
 import pathlib
+import sys
 import time
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
 
-from experiments import evaluation, report, training
-from experiments.models import MODELS, make_model
+from experiments import evaluation, images, report, sweeps, training
+from experiments.models import MODELS, alpha_of, make_model, of_one, title
 from experiments.settings import Settings
-from hiwae_jax import data as datasets
 
-MNIST_DEFAULTS = {"steps": 100_000, "latent": 50, "warmup": 10_000}
+STOPPED = 75  # exit status: try again
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    """The command line; what is left out takes the data set's default."""
+    """The command line; a setting that is left out is None."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dataset", choices=("digits", "binarized_mnist"), default="digits")
-    parser.add_argument("--data-dir", type=pathlib.Path, help="folder of the raw binarized MNIST files, plain or .gz")
-    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS), metavar="MODEL")
-    parser.add_argument("--gradient", help="gradient estimator of make_bound")
-    parser.add_argument("--num-samples", type=int, help="K; the VAE uses one")
-    parser.add_argument("--hidden", type=int, nargs="+", help="units of the encoder's layers")
-    for name in ("steps", "batch-size", "warmup", "latent", "proposal-hidden", "nll-samples", "seed"):
-        parser.add_argument(f"--{name}", type=int)
-    for name in ("learning-rate", "polyak", "clip", "free-bits"):
-        parser.add_argument(f"--{name}", type=float)
+    parser.add_argument("--sweep", choices=tuple(sweeps.SWEEPS), help="a named grid")
+    parser.add_argument("--data-dir", type=pathlib.Path, help="folder of the raw files, plain or .gz")
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("runs"), help="default: %(default)s")
+    parser.add_argument("--time-limit", type=float, help="seconds after which to stop, at the end of an epoch")
+    parser.add_argument("--in-turn", action="store_true", help="run the seeds one after another, not vectorised")
+    parser.add_argument("--tensorboard", action="store_true", help="also write learning curves for TensorBoard")
+    settings = parser.add_argument_group("settings", "one value or several; see experiments/settings.py")
+    for name, default in Settings()._asdict().items():
+        kind = _layers if name == "hidden" else type(default)
+        settings.add_argument(f"--{name.replace('_', '-')}", nargs="+", type=kind, help=f"default: {default}")
     return parser.parse_args(arguments)
 
 
-def load(dataset: str, data_dir: pathlib.Path | None) -> datasets.Dataset:
-    """The data set by name."""
-    if dataset == "digits":
-        return datasets.load_digits()
-    return datasets.load_binarized_mnist(manual_dir=data_dir)
+def _layers(text: str) -> tuple[int, ...]:
+    """One value of --hidden, its layers separated by commas: 200,200."""
+    return tuple(int(units) for units in text.split(","))
 
 
-def run(settings: Settings, data: datasets.Dataset, output: pathlib.Path) -> dict:
-    """One model: trained, evaluated and written to its folder; read back if that was done before."""
+def cells(options: argparse.Namespace) -> list[Settings]:
+    """What the command line asks for, checked."""
+    given = {name: getattr(options, name) for name in Settings._fields if getattr(options, name) is not None}
+    grids = sweeps.SWEEPS[options.sweep] if options.sweep else [{"model": given.get("model", MODELS)}]
+    expanded = sweeps.expand(grids, given)
+    for settings in expanded:
+        settings.check()
+        alpha_of(settings.model)
+    return expanded
+
+
+def _check_all(grid: list[Settings], data: dict[str, images.AnyDataset]) -> None:
+    # A mistake in the last cell is an error before the first one trains.
+    for settings in grid:
+        training.make_plan(settings, len(data[settings.dataset].train))
+    different = {(s.architecture, s.model, s.gradient, s.free_bits > 0.0): s for s in grid}
+    for settings in different.values():
+        model = make_model(settings, pixel_mean=images.pixel_mean(data[settings.dataset]))
+        training.make_objective(model, settings)
+
+
+def run(
+    settings: Settings,
+    data: images.AnyDataset,
+    output: pathlib.Path,
+    *,
+    in_turn: bool = False,
+    deadline: float | None = None,
+    log: Callable[[dict[str, np.ndarray]], None] | None = None,
+) -> dict[str, Any] | None:
+    """One cell: trained, evaluated and written to its folder; read back if that was done before.
+
+    Returns:
+      The result, or None if the deadline (of `time.monotonic()`) came before training was finished.
+    """
     settings.check()
     folder = output / settings.name()
     result_path = folder / "result.json"
     if result_path.exists():
-        print(f"{settings.model}: finished before, read from {result_path}")
+        print(f"{settings.name()}: finished before, read from {result_path}")
         return json.loads(result_path.read_text())
     folder.mkdir(parents=True, exist_ok=True)
-    num_pixels = data.shape[0] * data.shape[1]
-    pixel_mean = np.unpackbits(data.train, axis=-1, count=num_pixels).mean(axis=0)
-    model = make_model(
-        settings.model,
-        num_samples=settings.num_samples,
-        pixel_mean=pixel_mean,
-        latent=settings.latent,
-        hidden=settings.hidden,
-        proposal_hidden=settings.proposal_hidden,
-        seed=settings.seed,
-    )
+    model = make_model(settings, pixel_mean=images.pixel_mean(data))
+    trained = training.train(model, settings, data, folder, in_turn=in_turn, deadline=deadline, log=log)
+    if not trained.finished:
+        return None
     began = time.monotonic()
-    state = training.train(model, settings, data, folder)
-    jax.block_until_ready(state)
-    trained = time.monotonic()
-    figures = evaluation.evaluate(model, settings, state.best, data)
-    report.write_pictures(model, settings, state.best, data, folder)
-    curves = report.finished_curves(state)
+    best = trained.state.best
+    figures = evaluation.evaluate(model, settings, best, data)
+    report.write_pictures(model, settings, of_one(best, 0), data, folder)
+    curves = report.finished_curves(trained)
     result = {
         "settings": settings._asdict(),
-        "steps": int(curves[-1, 0]),
-        **{name: value._asdict() if isinstance(value, tuple) else value for name, value in figures.items()},
-        "train_seconds": trained - began,
-        "evaluation_seconds": time.monotonic() - trained,
-        "curves": {name: column.tolist() for name, column in zip(training.CURVES, curves.T, strict=True)},
-        "data_checksum": data.checksum,
+        "steps": int(curves["step"][-1]),
+        **figures,
+        "train_seconds": trained.seconds,
+        "evaluation_seconds": time.monotonic() - began,
+        "curves": curves,
+        "data": {"name": data.name, "checksum": data.checksum},
         "provenance": report.provenance(),
     }
     report.write_json(result_path, result)
     return result
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Run every model asked for, and print and write what they have in common."""
+def main(arguments: list[str] | None = None) -> int:
+    """Run every cell asked for, and print and write what they have in common."""
     options = parse(arguments)
-    given = {name: value for name, value in vars(options).items() if name in Settings._fields and value is not None}
-    defaults = MNIST_DEFAULTS if options.dataset == "binarized_mnist" else {}
-    settings = Settings(**{**defaults, **given})
-    if options.hidden:
-        settings = settings._replace(hidden=tuple(options.hidden))
-    settings.check()
-    data = load(options.dataset, options.data_dir)
-    results = [run(settings._replace(model=name), data, options.output) for name in options.models]
-    text = report.table(results)
-    print(f"\n{data.name}, bounds and NLL in nats, NLL from {results[0]['nll_samples']:,} samples of z an image\n")
-    print(text)
-    (options.output / f"{data.name}.md").write_text(text + "\n")
-    curves = {r["settings"]["model"]: np.stack(list(r["curves"].values()), axis=1) for r in results}
-    report.write_curves(options.output / f"{data.name}-curves.png", curves)
+    deadline = None if options.time_limit is None else time.monotonic() + options.time_limit
+    if jax.config.jax_compilation_cache_dir is None:  # the pieces of a run compile once
+        jax.config.update("jax_compilation_cache_dir", str((options.output / "compiled").absolute()))
+    grid = cells(options)
+    names = list(dict.fromkeys(settings.dataset for settings in grid))
+    data = {name: images.load(name, options.data_dir) for name in names}  # what is missing is an error before any work
+    _check_all(grid, data)
+    results = []
+    for settings in grid:
+        folder = options.output / settings.name()
+        with report.tensorboard_log(folder) if options.tensorboard else contextlib.nullcontext() as log:
+            result = run(
+                settings,
+                data[settings.dataset],
+                options.output,
+                in_turn=options.in_turn,
+                deadline=deadline,
+                log=log,
+            )
+        if result is None:
+            print(f"\nstopped after the time limit in {settings.name()}: the same command goes on from there")
+            return STOPPED
+        results.append(result)
+    for name in names:
+        of_set = [result for result in results if result["settings"]["dataset"] == name]
+        text = report.table(of_set)
+        print(
+            f"\n{data[name].name}: bounds and NLL in nats, NLL from {of_set[0]['nll_samples']:,} samples of z for each "
+            f"of {of_set[0]['nll_images'][1]:,} test images\n\n{text}"
+        )
+        stem = options.output / (f"{name}-{options.sweep}" if options.sweep else name)
+        stem.with_suffix(".md").write_text(text + "\n")
+        curves = {f"{title(r['settings']['model'])}, K {r['settings']['num_samples']}": r["curves"] for r in of_set}
+        report.write_curves(stem.with_name(f"{stem.name}-curves.png"), curves)
     print(f"\nfigures, samples and JSON are in {options.output}/")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

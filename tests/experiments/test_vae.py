@@ -1,5 +1,6 @@
-"""The training script: every model end to end on the digits, the same twice, and unbroken by a kill."""
+"""The training script: models end to end on the digits, the same twice, and unbroken by a kill or a time limit."""
 
+import itertools
 import json
 import os
 import pathlib
@@ -7,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 
 import jax
 import jax.numpy as jnp
@@ -14,13 +16,12 @@ import numpy as np
 import pytest
 
 import hiwae_jax as hj
-from experiments import training, vae
-from experiments.models import MODELS, make_model
-from experiments.settings import Settings
+from experiments import images, sweeps, training, vae
+from experiments.models import MODELS, make_model, of_one
+from experiments.settings import Settings, from_json
 
 TINY = Settings(steps=60, warmup=20, latent=4, hidden=(16, 16), proposal_hidden=8, num_samples=2, nll_samples=20)
-END_TO_END = ("iwae-h", "hiwae-1")  # independent samples are killed and resumed below; every model is traced
-OPTIONS = ["--steps", "60", "--warmup", "20", "--latent", "4", "--hidden", "16", "16"]
+OPTIONS = ["--steps", "60", "--warmup", "20", "--latent", "4", "--hidden", "16,16"]
 OPTIONS += ["--proposal-hidden", "8", "--num-samples", "2", "--nll-samples", "20"]
 
 
@@ -33,7 +34,11 @@ def standard_promotion():
 
 @pytest.fixture(scope="module")
 def digits():
-    return vae.load("digits", None)
+    return images.load("digits", None)
+
+
+def make(settings, digits):
+    return make_model(settings, pixel_mean=images.pixel_mean(digits))
 
 
 def results(folder):
@@ -41,23 +46,34 @@ def results(folder):
 
 
 def test_models_end_to_end(tmp_path, capsys):
-    arguments = [*OPTIONS, "--models", *END_TO_END, "--output", str(tmp_path)]
-    vae.main(arguments)
+    arguments = [*OPTIONS, "--model", "iwae-h", "hiwae-0.5", "--seeds", "2", "--tensorboard", "--output", str(tmp_path)]
+    assert vae.main(arguments) == 0
     table = capsys.readouterr().out
     found = results(tmp_path)
-    assert sorted(found) == sorted(f"digits-{name}" for name in END_TO_END)
-    for name in END_TO_END:
-        result = found[f"digits-{name}"]
+    assert sorted(found) == ["digits-mlp-hiwae-0.5", "digits-mlp-iwae-h"]
+    for result in found.values():
+        nll, bound = (np.array(result[name]["mean"]) for name in ("test_nll", "test_bound"))
+        assert nll.shape == (2,)
+        assert nll[0] != nll[1]
         # An untrained decoder with the pixel means as its bias is at about 30 nats; nothing can be below zero.
-        assert 0.0 < result["test_nll"]["mean"] < 35.0
-        assert -result["test_nll"]["mean"] >= result["test_bound"]["mean"] - 0.5
+        assert np.all((nll > 0.0) & (nll < 35.0))
+        assert np.all(-nll >= bound - 0.5)
         assert result["steps"] >= 60
-        assert result["nll_samples"] == 20
-        assert result["test_nll"]["monte_carlo_error"] > 0.0
-        assert len(result["data_checksum"]) == 64
-    assert table.count("|\n") >= len(END_TO_END) + 2
-    pictures = {path.name for path in tmp_path.rglob("*.png")}
-    assert pictures == {"samples.png", "reconstructions.png", "digits-curves.png"}
+        assert (result["nll_samples"], result["nll_images"]) == (20, [200, 300])
+        assert min(result["test_nll"]["monte_carlo_error"]) > 0.0
+        assert len(result["data"]["checksum"]) == 64
+        assert {"jax", "jaxlib", "flax", "optax", "device", "processor", "date"} <= set(result["provenance"])
+        assert np.shape(result["curves"]["validation_bound"]) == (2, len(result["curves"]["step"]))
+        assert vae.cells(vae.parse(arguments)).count(from_json(result["settings"])) == 1
+    assert table.count("|\n") >= 4
+    assert {path.name for path in tmp_path.rglob("*.png")} == {
+        "samples.png",
+        "reconstructions.png",
+        "digits-curves.png",
+    }
+    events = [path.read_bytes() for path in tmp_path.rglob("events*")]
+    assert len(events) == 2
+    assert all(b"validation_bound/seed_1" in content for content in events)
     # A second call reads what the first one wrote.
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/result.json")}
     vae.main(arguments)
@@ -65,47 +81,80 @@ def test_models_end_to_end(tmp_path, capsys):
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/result.json")}
 
 
-def make(settings, digits):
-    pixel_mean = np.unpackbits(digits.train, axis=-1, count=64).mean(axis=0)
-    return make_model(
-        settings.model,
-        num_samples=settings.num_samples,
-        pixel_mean=pixel_mean,
-        latent=settings.latent,
-        hidden=settings.hidden,
-        proposal_hidden=settings.proposal_hidden,
-        seed=settings.seed,
-    )
-
-
 @pytest.mark.parametrize("name", MODELS)
 def test_every_model_has_its_weights_and_gradients(name, digits):
     model = make(TINY._replace(model=name), digits)
+    params = jax.eval_shape(model.init, jax.random.key(0))
     bound = hj.make_bound(model.log_joint, model.proposal, weighting=model.weighting)
-    log_weights = hj.make_log_weights(model.log_joint, model.proposal, weighting=model.weighting)
-    arguments = model.params, jnp.zeros(64), jax.random.key(0)
-    assert jax.eval_shape(log_weights, *arguments).shape == (1 if name == "vae" else TINY.num_samples,)
+    arguments = params, jnp.zeros(64), jax.random.key(0)
+    assert jax.eval_shape(model.log_weights(), *arguments).shape == (1 if name == "vae" else TINY.num_samples,)
     gradient = jax.eval_shape(jax.grad(bound), *arguments)
-    assert jax.tree.map(jnp.shape, gradient) == jax.tree.map(jnp.shape, model.params)
+    assert jax.tree.map(jnp.shape, gradient) == jax.tree.map(jnp.shape, params)
+    assert {path[0].key for path, _ in jax.tree_util.tree_leaves_with_path(params.generative)} == {"decoder"}
 
 
-def test_training_raises_the_bound_and_a_seed_gives_one_trajectory(tmp_path, digits):
-    settings = TINY._replace(model="hiwae-1", steps=1_000, warmup=100)
-    model = make(settings, digits)
-    first = training.train(model, settings, digits, tmp_path / "first")
-    second = training.train(make(settings, digits), settings, digits, tmp_path / "second")
-    np.testing.assert_array_equal(first.curves, second.curves)
-    bounds = dict(zip(training.CURVES, np.asarray(first.curves).T, strict=True))["validation_bound"]
-    assert bounds[-1] > bounds[0] + 0.3
-    assert float(first.best_bound) == max(bounds)
+def test_the_conv_model_has_the_sizes_of_the_paper():
+    (settings,) = sweeps.expand(sweeps.SWEEPS["mnist"], {"model": ["hiwae-0"], "num_samples": [5]})
+    model = make_model(settings.check(), pixel_mean=np.full(784, 0.1))
+    params = jax.eval_shape(model.init, jax.random.key(0))
+    network = params.inference["conditionals"]["network"]
+    assert network["hidden"]["direction"].get_raw_value().shape == (32, 1920)
+    assert network["loc"]["gain"]["kernel"].get_raw_value().shape == (450, 5 * 32)
+    assert jax.eval_shape(model.log_weights(), params, jnp.zeros(784), jax.random.key(0)).shape == (5,)
+    assert settings.warmup == 50_000
+    assert settings.learning_rate == 5e-5
+
+
+def test_training_raises_the_bound_and_pieces_give_the_trajectory_of_the_whole(tmp_path, digits, monkeypatch):
+    monkeypatch.setattr(training, "STEPS_A_CALL", 200)
+    settings = TINY._replace(steps=600, warmup=100, seeds=2, encoder_updates=2)
+    whole = training.train(make(settings, digits), settings, digits, tmp_path / "whole")
+    assert whole.finished
+    bounds = np.asarray(whole.state.curves)[:, :, training.CURVES.index("validation_bound")]
+    assert np.all(bounds[:, -1] > bounds[:, 0] + 0.3)
+    np.testing.assert_array_equal(whole.state.best_bound, bounds.max(axis=1))
+    # The proposal's parameters are updated twice in each minibatch, the decoder's once.
+    steps = training.make_plan(settings, len(digits.train)).steps
+    np.testing.assert_array_equal(whole.state.optimizer.generative.count, [steps, steps])
+    np.testing.assert_array_equal(whole.state.optimizer.inference.count, [2 * steps, 2 * steps])
+
+    # A clock that moves a second whenever it is read: some calls fit before the limit, and the next ones do not.
+    ticks = itertools.count()
+    monkeypatch.setattr(training, "time", types.SimpleNamespace(monotonic=lambda: float(next(ticks))))
+    pieces, calls = 0, []
+    while not calls or calls[-1] < int(whole.state.calls[0]):
+        deadline = float(next(ticks)) + 6.0
+        piece = training.train(make(settings, digits), settings, digits, tmp_path / "pieces", deadline=deadline)
+        calls.append(int(piece.state.calls[0]))
+        pieces += 1
+        assert piece.finished == (calls[-1] == int(whole.state.calls[0]))
+    assert pieces > 1
+    assert piece.seconds > 12.0  # of all pieces
+    jax.tree.map(np.testing.assert_array_equal, piece.state, whole.state)
+    # Going on after the end changes nothing.
+    again = training.train(make(settings, digits), settings, digits, tmp_path / "pieces")
+    jax.tree.map(np.testing.assert_array_equal, again.state, whole.state)
+
+
+def test_a_seed_does_not_depend_on_its_neighbours_and_patience_ends_it(tmp_path, digits):
+    # Nothing can be learned at this rate: the first average is the best one; 70 epochs are 3 calls of 25.
+    settings = TINY._replace(model="vae", steps=5_000, learning_rate=1e-30, patience=70)
+    alone = training.train(make(settings, digits), settings, digits, tmp_path / "alone")
+    assert alone.finished
+    np.testing.assert_array_equal(alone.state.calls, [4])
+    pair = settings._replace(seeds=2)
+    both = training.train(make(pair, digits), pair, digits, tmp_path / "both").state
+    first, second = of_one(both.curves, 0), of_one(both.curves, 1)
+    np.testing.assert_allclose(first, alone.state.curves[0], rtol=1e-5)
+    assert np.max(np.abs(first - second)) > 1e-3
 
 
 def test_a_killed_run_goes_on_to_the_same_numbers(tmp_path):
     """Kill -9 after the first checkpoint, start again: the same result as without, to the last bit."""
-    options = ["--models", "iwae", *OPTIONS, "--steps", "600"]
+    options = ["--model", "iwae", *OPTIONS, "--steps", "600"]
     code = (
         "import sys, pathlib; from experiments import training, vae; training.SECONDS_BETWEEN_CHECKPOINTS = 0.0; "
-        "training.STEPS_A_CALL = 100; vae.main(sys.argv[1:])"
+        "training.STEPS_A_CALL = 100; sys.exit(vae.main(sys.argv[1:]))"
     )
     root = pathlib.Path(__file__).resolve().parents[2]
 
@@ -134,26 +183,94 @@ def test_a_killed_run_goes_on_to_the_same_numbers(tmp_path):
     assert not list((tmp_path / "broken").glob("*/result.json"))
     again = start(tmp_path / "broken")
     assert again.wait() == 0, log.read_text()
-    ours, theirs = results(tmp_path / "broken")["digits-iwae"], results(tmp_path / "whole")["digits-iwae"]
-    for name in ("settings", "steps", "train_bound", "test_bound", "test_nll", "curves"):
+    ours, theirs = results(tmp_path / "broken")["digits-mlp-iwae"], results(tmp_path / "whole")["digits-mlp-iwae"]
+    for name in ("settings", "steps", "train_bound", "test_bound", "validation_nll", "test_nll", "curves"):
         assert ours[name] == theirs[name], name
+
+
+def test_a_time_limit_is_told_by_the_exit_status(tmp_path, capsys):
+    assert vae.main([*OPTIONS, "--model", "vae", "--time-limit", "0", "--output", str(tmp_path)]) == vae.STOPPED
+    assert "the same command goes on" in capsys.readouterr().out
+    assert not results(tmp_path)
+
+
+def test_grey_levels_are_binarized_afresh_by_each_key():
+    grey = np.array([[0, 255, 128, 128] * 50], np.uint8)
+    data = images.datasets.GreyDataset(grey, grey, grey, (10, 20), "grey", "")
+    pixels = images.make_pixels(data)
+    first, second = (np.asarray(pixels(grey, jax.random.key(seed))) for seed in (0, 1))
+    assert set(np.unique(first)) == {0.0, 1.0}
+    assert np.any(first != second)
+    np.testing.assert_array_equal(first.reshape(50, 4)[:, :2], np.tile([0.0, 1.0], (50, 1)))
+    np.testing.assert_allclose(images.pixel_mean(data), grey[0] / 255.0)
+
+
+def test_rows_are_spread_over_the_whole_split():
+    split = np.arange(100)[:, None]
+    np.testing.assert_array_equal(images.spread(split, 3)[:, 0], [0, 50, 99])
+    assert images.spread(split, 0) is split
+    assert images.spread(split, 1_000) is split
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("mnist-mlp", 16),
+        ("omniglot-mlp", 12),
+        ("caltech-mlp", 12),
+        ("gradients-mlp", 10),
+        ("mnist", 16),
+        ("omniglot", 16),
+        ("caltech", 12),
+        ("caltech-search", 800),
+    ],
+)
+def test_sweeps_have_the_cells_of_the_tables(name, count):
+    cells = sweeps.expand(sweeps.SWEEPS[name], {})
+    assert len(cells) == count
+    assert len({settings.check().name() for settings in cells}) == count
+
+
+def test_options_choose_among_the_cells_of_a_sweep_and_replace_the_rest():
+    cells = vae.cells(vae.parse(["--sweep", "caltech-mlp", "--model", "hiwae-1", "--num-samples", "5", "--steps", "7"]))
+    assert [(cell.model, cell.num_samples, cell.encoder_updates, cell.steps) for cell in cells] == [
+        ("hiwae-1", 5, 1, 7),
+        ("hiwae-1", 5, 2, 7),
+    ]
+    with pytest.raises(ValueError, match=r"nothing in this sweep has .*'num_samples': \[3\]"):
+        vae.cells(vae.parse(["--sweep", "caltech-mlp", "--num-samples", "3"]))
+    grid = vae.cells(vae.parse(["--model", "iwae", "hiwae-2", "--num-samples", "2", "3", "--hidden", "20,10"]))
+    assert [(cell.model, cell.num_samples) for cell in grid] == list(itertools.product(("iwae", "hiwae-2"), (2, 3)))
+    assert {cell.hidden for cell in grid} == {(20, 10)}
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"num_samples": 0}, "num_samples: expected at least 1, got 0"),
+        ({"seeds": 0}, "seeds: expected at least 1, got 0"),
         ({"polyak": 1.0}, r"polyak: expected a decay in \[0, 1\), got 1.0"),
         ({"learning_rate": -1.0}, "learning_rate and clip: expected above 0"),
         ({"batch_size": 2_000}, "batch_size: expected at most the 1297 training examples, got 2000"),
         ({"gradient": "dreg"}, "gradient: expected one of"),
-        ({"model": "gan"}, "name: expected one of vae, iwae"),
+        ({"model": "gan"}, "model: expected vae, iwae"),
+        ({"model": "hiwae--1"}, "model: expected vae, iwae"),
+        ({"schedule": "linear"}, "schedule: expected one of constant, cosine, got 'linear'"),
+        ({"hidden": ()}, "hidden: expected at least one layer"),
+        ({"architecture": "conv"}, 'architecture: "conv" takes images of 28x28'),
     ],
     ids=str,
 )
 def test_settings_that_cannot_be(changes, message, tmp_path, digits):
     with pytest.raises(ValueError, match=message):
         vae.run(TINY._replace(**changes), digits, tmp_path)
+
+
+def test_a_mistake_in_the_last_cell_is_an_error_before_the_first_one_trains(tmp_path):
+    options = [*OPTIONS, "--free-bits", "0.1", "--output", str(tmp_path), "--model", "iwae", "hiwae-1"]
+    with pytest.raises(ValueError, match=r"gradient: 'refilled' is not unbiased with free bits"):
+        vae.main([*options, "--gradient", "doubly_reparameterized", "refilled"])
+    assert not list(tmp_path.glob("digits*"))
 
 
 def test_missing_files_of_mnist_are_an_error_before_any_work(tmp_path, monkeypatch):

@@ -1,0 +1,48 @@
+"""The data sets by name, and their rows as binary pixels: unpacked, or binarized afresh by key."""
+
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from hiwae_jax import data as datasets
+
+AnyDataset = datasets.Dataset | datasets.GreyDataset
+
+
+def load(name: str, data_dir: pathlib.Path | None) -> AnyDataset:
+    """The data set `name` of `settings.CHOICES`; `data_dir` holds its raw files."""
+    if name == "digits":
+        return datasets.load_digits()
+    if name.startswith("omniglot"):
+        return datasets.load_omniglot(manual_dir=data_dir, rebuilt=name == "omniglot_rebuilt")
+    loaders = {
+        "binarized_mnist": datasets.load_binarized_mnist,
+        "mnist": datasets.load_mnist,
+        "caltech101_silhouettes": datasets.load_caltech101_silhouettes,
+    }
+    return loaders[name](manual_dir=data_dir)
+
+
+def make_pixels(data: AnyDataset) -> Callable[[Any, Any], jax.Array]:
+    """`(rows [..., bytes], key) -> float32 [..., P]` of 0 and 1; grey levels are binarized afresh by the key."""
+    if isinstance(data, datasets.GreyDataset):
+        return lambda rows, key: datasets.binarize(key, rows)
+    num_pixels = data.shape[0] * data.shape[1]
+    return lambda rows, key: datasets.unpack_bits(rows, num_pixels=num_pixels)
+
+
+def pixel_mean(data: AnyDataset) -> np.ndarray:
+    """Probability of each pixel over the training set, [P]."""
+    if isinstance(data, datasets.GreyDataset):
+        return data.train.mean(axis=0) / 255.0
+    return np.unpackbits(data.train, axis=-1, count=data.shape[0] * data.shape[1]).mean(axis=0)
+
+
+def spread(split: np.ndarray, count: int) -> np.ndarray:
+    """At most `count` rows, evenly from the whole split: some sets are sorted. All of them if `count` is 0."""
+    if not 0 < count < len(split):
+        return split
+    return split[np.linspace(0, len(split) - 1, count).round().astype(int)]
