@@ -305,7 +305,8 @@ def _save(manager: ocp.CheckpointManager, step: int, state: State, seconds: floa
     content = {"state": state, "seconds": np.float64(seconds)}
     chunks = jax.tree.map(lambda leaf: ocp.SaveArgs(chunk_byte_size=CHECKPOINT_FILE_BYTES), content)
     manager.save(step, args=ocp.args.PyTreeSave(content, chunks, ocdbt_target_data_file_size=CHECKPOINT_FILE_BYTES))
-    manager.wait_until_finished()
+    if jax.default_backend() == "cpu":  # there the arrays are not copied first, and the next call overwrites them
+        manager.wait_until_finished()
 
 
 def _restore(manager: ocp.CheckpointManager, step: int, state: State) -> tuple[State, float]:
