@@ -28,7 +28,7 @@ from hiwae_jax._paths import Operands, Step, authors, own_paths, path_squared, p
 from hiwae_jax._proposal import Draw, Proposal
 from hiwae_jax._refilled import refilled
 from hiwae_jax._resampling import systematic_indices
-from hiwae_jax._terms import Evaluation, Terms
+from hiwae_jax._terms import Evaluation, Terms, over_samples
 from hiwae_jax._weightings import Weighting
 
 GRADIENTS = ("reparameterized", "doubly_reparameterized", "refilled", "path_squared", "authors")
@@ -95,7 +95,7 @@ def with_path_rule(
         members_at, member_arrays = jax.closure_convert(lambda z0: at(*frozen_params, z0), fixed.z0)
 
     def model(z: Any, *arrays: Any) -> Any:
-        return jax.vmap(lambda one: model_of_one(one, *arrays))(z)
+        return over_samples(lambda one: model_of_one(one, *arrays), z, evaluation.chunk_size)
 
     ends = len(model_arrays), len(model_arrays) + len(weigh_arrays)
 

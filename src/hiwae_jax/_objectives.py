@@ -23,6 +23,7 @@ def make_bound(
     weighting: Weighting | None = None,
     gradient: str | None = None,
     backward_samples: int | None = None,
+    chunk_size: int | None = None,
 ) -> Bound:
     """A lower bound on log p(x) as a pure function of one example: `log sum_j w_j`, to be maximised.
 
@@ -46,6 +47,8 @@ def make_bound(
       backward_samples: M, to run the backward pass through the generative model for M samples only, drawn by their
         weights (systematic resampling), after a forward pass of all K: the gradient stays unbiased, at K + M forward
         and M backward evaluations. The key is folded for the draw. None for all K.
+      chunk_size: how many samples the model evaluates at once, so that memory does not grow with K: the backward pass
+        evaluates each chunk again. Value and gradient change by rounding only. None for all K.
 
     Returns:
       `bound(params, x, key) -> scalar`, in nats, in at least float32. `params` is any pytree, `x` one example, `key`
@@ -82,6 +85,7 @@ def make_bound(
         gradient,
         free_bits=0.0,
         backward_samples=backward_samples,
+        chunk_size=chunk_size,
     )
     return lambda params, x, key: estimate(params, x, key, 1.0)
 
@@ -95,6 +99,7 @@ def make_annealed_objective(
     gradient: str | None = None,
     free_bits: float = 0.0,
     backward_samples: int | None = None,
+    chunk_size: int | None = None,
 ) -> Callable[[Params, Example, Any, Any], Float[Array, ""]]:
     """The objective of warm-up: the log-density terms besides the likelihood are scaled by beta, then floored.
 
@@ -111,6 +116,7 @@ def make_annealed_objective(
         unbiased at beta = 1 without free bits only.
       free_bits: the floor, in nats for each sample; at least 0, where 0 means none. "refilled" needs 0.
       backward_samples: as for `make_bound`.
+      chunk_size: as for `make_bound`.
 
     Returns:
       `objective(params, x, key, beta) -> scalar`; beta may be traced, so that a schedule does not recompile.
@@ -128,11 +134,16 @@ def make_annealed_objective(
         gradient,
         free_bits=float(free_bits),
         backward_samples=backward_samples,
+        chunk_size=chunk_size,
     )
 
 
 def make_log_weights(
-    log_joint: LogDensity, proposal: Proposal, *, weighting: Weighting | None = None
+    log_joint: LogDensity,
+    proposal: Proposal,
+    *,
+    weighting: Weighting | None = None,
+    chunk_size: int | None = None,
 ) -> Callable[[Params, Example, Any], Float[Array, " K"]]:
     """The K log-weights of one example, mixing weight included: `sum_j exp(log_w_j)` estimates p(x) without bias.
 
@@ -142,6 +153,7 @@ def make_log_weights(
       log_joint: as for `make_bound`.
       proposal: as for `make_bound`.
       weighting: as for `make_bound`.
+      chunk_size: as for `make_bound`.
 
     Returns:
       `log_weights(params, x, key) -> [K]`, in at least float32. *Gradients*: the plain pathwise ones.
@@ -156,13 +168,20 @@ def make_log_weights(
     (4,)
     """
     chosen = _checked({"log_joint": log_joint}, proposal, weighting)
+    chunk_size = _checked_chunk(chunk_size)
 
     def log_weights(params: Params, x: Example, key: Any) -> Float[Array, " K"]:
         draw = proposal.draw(params, x, key)
-        evaluation = make_evaluation("log_joint", log_joint, _no_prior, proposal, chosen, params, x, draw)
+        evaluation = make_evaluation(
+            "log_joint", log_joint, _no_prior, proposal, chosen, params, x, draw, chunk_size=chunk_size
+        )
         return evaluation.terms(draw.z, draw.z0, draw.base, draw.members).log_weights
 
     return log_weights
+
+
+def _checked_chunk(chunk_size: int | None) -> int | None:
+    return None if chunk_size is None else _checks.positive_integer("chunk_size", chunk_size)
 
 
 def _no_prior(params: Params, x: Example, z: Float[Array, " D"]) -> Float[Array, ""]:
@@ -230,18 +249,30 @@ def _make_estimate(
     *,
     free_bits: float,
     backward_samples: int | None,
+    chunk_size: int | None,
 ) -> Callable[[Params, Example, Any, Any], Float[Array, ""]]:
     chosen = _checked({name: log_likelihood, "log_prior": log_prior}, proposal, weighting)
     gradient = _chosen_gradient(gradient, proposal, chosen, free_bits)
     if backward_samples is not None:
         backward_samples = _checks.positive_integer("backward_samples", backward_samples)
+    chunk_size = _checked_chunk(chunk_size)
     refill = gradient == "refilled" and not scores_are_constant(proposal, chosen)
 
     def estimate(params: Params, x: Example, key: Any, beta: Any) -> Float[Array, ""]:
         draw = proposal.draw(params, x, key, refill=refill)
         beta = jnp.asarray(beta, draw.z.dtype)
         evaluation = make_evaluation(
-            name, log_likelihood, log_prior, proposal, chosen, params, x, draw, beta=beta, free_bits=free_bits
+            name,
+            log_likelihood,
+            log_prior,
+            proposal,
+            chosen,
+            params,
+            x,
+            draw,
+            beta=beta,
+            free_bits=free_bits,
+            chunk_size=chunk_size,
         )
         if gradient == "reparameterized" and backward_samples is None:
             return reparameterized(evaluation, draw)

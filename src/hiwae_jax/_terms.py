@@ -35,14 +35,24 @@ class Evaluation(NamedTuple):
     Attributes:
       model: `z [D] -> (log p(x | z), log p(z))`, of one sample.
       weigh: `(the model's values [K] and [K], z [K, D], z0, base, members) -> Terms`.
+      chunk_size: for how many samples the model is in memory at once; None for all.
     """
 
     model: Callable[[Any], ModelValues]
     weigh: Callable[[ModelValues, Any, Any, Any, Any], Terms]
+    chunk_size: int | None
 
     def terms(self, z: Any, z0: Any, base: Any, members: Any) -> Terms:
         """Both parts together."""
-        return self.weigh(jax.vmap(self.model)(z), z, z0, base, members)
+        return self.weigh(over_samples(self.model, z, self.chunk_size), z, z0, base, members)
+
+
+def over_samples(model: Callable[[Any], ModelValues], z: Any, chunk_size: int | None) -> ModelValues:
+    """The model at every sample, `chunk_size` of them at once; differentiation evaluates each chunk again."""
+    if chunk_size is None or chunk_size >= len(z):
+        return jax.vmap(model)(z)
+    values: ModelValues = jax.lax.map(jax.checkpoint(model), z, batch_size=chunk_size)
+    return values
 
 
 def make_evaluation(
@@ -57,6 +67,7 @@ def make_evaluation(
     *,
     beta: Any = 1.0,
     free_bits: float = 0.0,
+    chunk_size: int | None = None,
 ) -> Evaluation:
     """The log-weights as functions of samples and density parameters; every estimator sees the same operations.
 
@@ -100,4 +111,4 @@ def make_evaluation(
         log_weights = likelihood - jnp.where(held, free_bits, -beta * bracket)
         return Terms(log_weights, densities, held.astype(z.dtype))
 
-    return Evaluation(model, weigh)
+    return Evaluation(model, weigh, chunk_size)
