@@ -1,15 +1,17 @@
 """Bounds and negative log-likelihood of a trained model over whole splits, in bounded memory."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from tqdm import tqdm
 
 import hiwae_jax as hj
-from experiments import images
+from experiments import images, layout
 from experiments.models import Model, of_one
 from experiments.settings import Settings
 
@@ -32,12 +34,15 @@ class Figure(NamedTuple):
     monte_carlo_error: list[float]
 
 
-def evaluate(model: Model, settings: Settings, params: Any, data: images.AnyDataset) -> dict[str, Any]:
+def evaluate(
+    model: Model, settings: Settings, params: Any, data: images.AnyDataset, *, mesh: Mesh | None = None
+) -> dict[str, Any]:
     """The `FIGURES` of parameters with a leading axis of seeds.
 
     Bounds are with the model's own K over whole splits; negative log-likelihoods from `settings.nll_samples` samples of
     z for each of `settings.nll_images` images. Grey levels are binarized once, alike for all models and seeds. The
-    random numbers are the same for all seeds, so that differences between seeds are those of the parameters.
+    random numbers are the same for all seeds, so that differences between seeds are those of the parameters. On a mesh
+    each block of images lies over its axis `data`.
     """
     num_samples = 1 if settings.model == "vae" else settings.num_samples
     num_draws = max(2, -(-settings.nll_samples // num_samples))
@@ -53,7 +58,9 @@ def evaluate(model: Model, settings: Settings, params: Any, data: images.AnyData
 
     splits = data.train, data.validation, data.test
     block = max(1, min(ROWS_AT_ONCE.get(jax.default_backend(), 1_000) // num_samples, len(data.train)))
-    bound_over, nll_over = (_make_over_split(function, images.make_pixels(data), block) for function in (bound, nll))
+    bound_over, nll_over = (
+        _make_over_split(function, images.make_pixels(data), block, mesh) for function in (bound, nll)
+    )
     with jax.default_matmul_precision("float32"):  # not the short floats that accelerators multiply by default
         figures = [bound_over(params, split, title) for split, title in zip(splits, FIGURES[:3], strict=True)]
         figures += [
@@ -67,14 +74,14 @@ def evaluate(model: Model, settings: Settings, params: Any, data: images.AnyData
     }
 
 
-def _make_over_split(function: Any, pixels: Callable[..., Any], block: int) -> Callable[..., Figure]:
+def _make_over_split(function: Any, pixels: Callable[..., Any], block: int, mesh: Mesh | None) -> Callable[..., Figure]:
     """Apply `(params, x, key) -> (value, error)` blockwise and average; the last block is padded."""
 
-    @jax.jit
+    @functools.partial(jax.jit, out_shardings=layout.over(mesh))
     def compiled(params, rows, key):
         pixel_key, noise_key = jax.random.split(key)
-        keys = jax.random.split(noise_key, len(rows))
-        return jax.vmap(function, in_axes=(None, 0, 0))(params, pixels(rows, pixel_key), keys)
+        keys, x = layout.split(mesh, (jax.random.split(noise_key, len(rows)), pixels(rows, pixel_key)))
+        return jax.vmap(function, in_axes=(None, 0, 0), spmd_axis_name=layout.batch_axis(mesh))(params, x, keys)
 
     def of_seed(params: Any, split: np.ndarray, progress: tqdm) -> list[float]:
         values, errors = [], []
@@ -90,7 +97,8 @@ def _make_over_split(function: Any, pixels: Callable[..., Any], block: int) -> C
 
     def over_split(params: Any, split: np.ndarray, title: str) -> Figure:
         seeds = len(jax.tree.leaves(params)[0])
-        with tqdm(total=seeds * len(split), desc=title, unit="image", leave=False) as progress:
+        silent = not layout.is_first()
+        with tqdm(total=seeds * len(split), desc=title, unit="image", leave=False, disable=silent) as progress:
             rows = [of_seed(of_one(params, seed), split, progress) for seed in range(seeds)]
         return Figure(*np.array(rows, np.float64).T.tolist())
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.sharding import NamedSharding
 
 import hiwae_jax as hj
 from experiments.settings import Settings
@@ -118,8 +119,14 @@ class _Networks(nnx.Module):
             )
 
 
-def make_model(settings: Settings, *, pixel_mean: Any) -> Model:
-    """Build `settings.model`; `pixel_mean` [P], of the training set, is where the MLP decoder starts."""
+def make_model(settings: Settings, *, pixel_mean: Any, sharding: NamedSharding | None = None) -> Model:
+    """Build `settings.model`.
+
+    Args:
+      settings: the cell.
+      pixel_mean: [P], of the training set: where the MLP decoder starts.
+      sharding: of the samples of an example over devices, as for `hj.independent`.
+    """
     name, K = settings.model, settings.num_samples
     alpha = alpha_of(name)
 
@@ -151,7 +158,9 @@ def make_model(settings: Settings, *, pixel_mean: Any) -> Model:
 
     if name in ("vae", "iwae"):
         proposal = hj.independent(
-            lambda params, x: base(params, encode(params, x)), num_samples=1 if name == "vae" else K
+            lambda params, x: base(params, encode(params, x)),
+            num_samples=1 if name == "vae" else K,
+            sharding=sharding,
         )
     else:
         proposal = hj.hierarchical(
@@ -161,6 +170,7 @@ def make_model(settings: Settings, *, pixel_mean: Any) -> Model:
             shared=name != "iwae-h",
             num_samples=K if name == "iwae-h" else None,
             context=encode,
+            sharding=sharding,
         )
 
     def decode(params, z):

@@ -10,10 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import orbax.checkpoint as ocp
+from jax.sharding import Mesh
 from tqdm import tqdm
 
 import hiwae_jax as hj
-from experiments import images
+from experiments import images, layout
 from experiments.models import Model, Params
 from experiments.settings import Settings
 
@@ -135,11 +136,18 @@ def init_state(model: Model, plan: Plan, seed: Any) -> State:
 
 
 def make_run_call(
-    model: Model, settings: Settings, plan: Plan, pixels: Callable[..., Any], *, in_turn: bool = False
+    model: Model,
+    settings: Settings,
+    plan: Plan,
+    pixels: Callable[..., Any],
+    *,
+    in_turn: bool = False,
+    mesh: Mesh | None = None,
 ) -> Callable[..., Any]:
     """One compiled call of all seeds: `(seeds [S], state, train [N, bytes], monitored_train, validation) -> state`.
 
-    The seeds are vectorised, or run `in_turn`: less memory and, where the device is full with one, no slower.
+    The seeds are vectorised, or run `in_turn`: less memory and, where the device is full with one, no slower. On a mesh
+    each batch lies over its axis `data`; state and data sets are whole on every device.
     """
     objective = make_objective(model, settings)
     log_weights = model.log_weights()
@@ -147,11 +155,17 @@ def make_run_call(
     schedule = make_schedule(settings, plan.steps)
 
     def loss(params, x, key, beta):
-        keys = jax.random.split(key, len(x))
-        return -jnp.mean(jax.vmap(objective, in_axes=(None, 0, 0, None))(params, x, keys, beta))
+        return -objective(params, x, key, beta)
 
-    def inference_loss(inference, params, x, key, beta):
+    def inference_loss(inference, x, key, params, beta):
         return loss(params._replace(inference=inference), x, key, beta)
+
+    def over_batch(loss):
+        # On one device as many examples at once as suit it; on a mesh all of them, each device its own.
+        at_once = None if mesh is None else settings.batch_size
+        return hj.batched_value_and_grad(loss, chunk_size=at_once, spmd_axis_name=layout.batch_axis(mesh))
+
+    value_and_grad, inference_value_and_grad = over_batch(loss), over_batch(inference_loss)
 
     def descend(params, opt_state, gradient, rate):
         direction, opt_state = adam.update(gradient, opt_state)
@@ -161,16 +175,16 @@ def make_run_call(
         params, opt_state, average = carry
         rows, index, key = batch
         pixel_key, *noise_keys = jax.random.split(key, 1 + settings.encoder_updates)
-        x = pixels(rows, pixel_key)
+        x = layout.split(mesh, pixels(rows, pixel_key))
         progress = (index + 1).astype(jnp.float32) / max(settings.warmup, 1)
         beta = jnp.clip(progress, 1e-4, 1.0) if settings.warmup else jnp.float32(1.0)
         rate = schedule(index)
         for noise_key in noise_keys[:-1]:
-            gradient = jax.grad(inference_loss)(params.inference, params, x, noise_key, beta)
+            _, gradient = inference_value_and_grad(params.inference, x, noise_key, params, beta)
             clipped, _ = clip.update(gradient, optax.EmptyState())
             inference, state = descend(params.inference, opt_state.inference, clipped, rate)
             params, opt_state = params._replace(inference=inference), opt_state._replace(inference=state)
-        value, gradient = jax.value_and_grad(loss)(params, x, noise_keys[-1], beta)
+        value, gradient = value_and_grad(params, x, noise_keys[-1], beta)
         clipped, _ = clip.update(gradient, optax.EmptyState())
         updated = [descend(*part, rate) for part in zip(params, opt_state, clipped, strict=True)]
         params, opt_state = (Params(*parts) for parts in zip(*updated, strict=True))
@@ -182,8 +196,8 @@ def make_run_call(
     def bounds(params, rows):
         # The same noise and pixels at every call: the curves show the parameters' change alone.
         pixel_key, noise_key = jax.random.split(jax.random.key(1))
-        keys = jax.random.split(noise_key, len(rows))
-        log_w = jax.vmap(log_weights, in_axes=(None, 0, 0))(params, pixels(rows, pixel_key), keys)
+        keys, x = layout.split(mesh, (jax.random.split(noise_key, len(rows)), pixels(rows, pixel_key)))
+        log_w = jax.vmap(log_weights, in_axes=(None, 0, 0), spmd_axis_name=layout.batch_axis(mesh))(params, x, keys)
         return jax.nn.logsumexp(log_w, axis=-1), hj.effective_sample_size(log_w)
 
     def run_call(seed, state: State, train, monitored_train, validation) -> State:
@@ -225,7 +239,7 @@ def make_run_call(
             return jax.lax.map(lambda one: run_call(*one, *arrays), (seeds, state))
         return jax.vmap(lambda seed, state: run_call(seed, state, *arrays))(seeds, state)
 
-    return jax.jit(run_all, donate_argnums=1)
+    return jax.jit(run_all, donate_argnums=1, out_shardings=layout.over(mesh))
 
 
 def train(
@@ -235,6 +249,7 @@ def train(
     folder: pathlib.Path,
     *,
     in_turn: bool = False,
+    mesh: Mesh | None = None,
     deadline: float | None = None,
     log: Callable[[dict[str, np.ndarray]], None] | None = None,
 ) -> Trained:
@@ -246,6 +261,7 @@ def train(
       data: its data set.
       folder: where checkpoints are kept.
       in_turn: see `make_run_call`.
+      mesh: likewise, with the model's samples over its axis `sample`. A checkpoint goes on on any other mesh.
       deadline: of `time.monotonic()`; no compiled call is begun that would probably end after it.
       log: called after each compiled call with a dict by `CURVES` of arrays [seeds].
 
@@ -254,12 +270,15 @@ def train(
     """
     began = time.monotonic()
     plan = make_plan(settings, len(data.train))
-    run_call = make_run_call(model, settings, plan, images.make_pixels(data), in_turn=in_turn)
-    seeds = jnp.arange(settings.seeds)
+    run_call = make_run_call(model, settings, plan, images.make_pixels(data), in_turn=in_turn, mesh=mesh)
+    seeds = layout.whole(mesh, jnp.arange(settings.seeds))
     # One seed after another: under vmap a seed's parameters would depend on how many seeds there are.
-    state = jax.jit(lambda seeds: jax.lax.map(lambda seed: init_state(model, plan, seed), seeds))(seeds)
+    init = jax.jit(
+        lambda seeds: jax.lax.map(lambda seed: init_state(model, plan, seed), seeds), out_shardings=layout.over(mesh)
+    )
+    state = init(seeds)
     monitored = [images.spread(split, MONITORED_EXAMPLES) for split in (data.train, data.validation)]
-    arrays = jax.tree.map(jnp.asarray, (data.train, *monitored))
+    arrays = layout.whole(mesh, jax.tree.map(jnp.asarray, (data.train, *monitored)))
     options = ocp.CheckpointManagerOptions(max_to_keep=1, create=True)
     with ocp.CheckpointManager((folder / "checkpoints").absolute(), options=options) as manager:
         before, newest = 0.0, manager.latest_step()
@@ -272,9 +291,15 @@ def train(
         first = int(state.calls[0])
         saved_at, longest = time.monotonic(), 0.0
         finished = first == plan.calls or bool(np.all(state.stale >= plan.patience))
-        with tqdm(total=plan.steps, initial=first * plan.steps_a_call, unit="step", desc=settings.name()) as progress:
+        with tqdm(
+            total=plan.steps,
+            initial=first * plan.steps_a_call,
+            unit="step",
+            desc=settings.name(),
+            disable=not layout.is_first(),
+        ) as progress:
             for call in range(first, plan.calls):
-                if finished or (deadline is not None and time.monotonic() + longest > deadline):
+                if finished or layout.agreed(deadline is not None and time.monotonic() + longest > deadline):
                     break
                 call_began = time.monotonic()
                 state = run_call(seeds, state, *arrays)
@@ -292,7 +317,7 @@ def train(
                 if log is not None:
                     log(row)
                 finished = call == plan.calls - 1 or bool(np.all(state.stale >= plan.patience))
-                if finished or time.monotonic() - saved_at > SECONDS_BETWEEN_CHECKPOINTS:
+                if finished or layout.agreed(time.monotonic() - saved_at > SECONDS_BETWEEN_CHECKPOINTS):
                     _save(manager, call + 1, state, seconds())
                     saved_at = time.monotonic()
             done = int(state.calls[0])
@@ -310,7 +335,8 @@ def _save(manager: ocp.CheckpointManager, step: int, state: State, seconds: floa
 
 
 def _restore(manager: ocp.CheckpointManager, step: int, state: State) -> tuple[State, float]:
-    target = {"state": jax.eval_shape(lambda: state), "seconds": np.float64(0.0)}
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), state)
+    target = {"state": shapes, "seconds": np.float64(0.0)}
     how = ocp.checkpoint_utils.construct_restore_args(target)
     content = manager.restore(step, args=ocp.args.PyTreeRestore(target, restore_args=how))
     return content["state"], float(content["seconds"])

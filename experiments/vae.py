@@ -11,11 +11,13 @@ set, model, K, gradient and encoder updates choose among its cells.
 
 Finished cells are kept in --output and not repeated; one that was stopped, by whatever, goes on from its last
 checkpoint to the numbers that it would have had. With --time-limit the command stops by itself; its exit status is
-then 75, and 0 once everything is finished. `experiments.tables` makes tables of the results.
+then 75, and 0 once everything is finished. `experiments.tables` makes tables of the results. With --mesh a run lies
+over several devices, with --distributed over several processes; docs/devices.md has the commands.
 """
 
 import argparse
 import contextlib
+import functools
 import json
 import pathlib
 import sys
@@ -25,8 +27,9 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
-from experiments import evaluation, images, report, sweeps, training
+from experiments import evaluation, images, layout, report, sweeps, training
 from experiments.models import MODELS, alpha_of, make_model, of_one, title
 from experiments.settings import Settings
 
@@ -42,11 +45,22 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--time-limit", type=float, help="seconds after which to stop, at the end of an epoch")
     parser.add_argument("--in-turn", action="store_true", help="run the seeds one after another, not vectorised")
     parser.add_argument("--tensorboard", action="store_true", help="also write learning curves for TensorBoard")
+    parser.add_argument("--mesh", type=layout.parse_mesh, help="devices by axis: data=4,sample=2 (docs/devices.md)")
+    parser.add_argument(
+        "--distributed",
+        nargs="?",
+        const="auto",
+        help="one of several processes: found by itself under Slurm, Open MPI, Kubernetes and on TPU pods, or "
+        "HOST:PORT,COUNT,INDEX; needs --mesh",
+    )
     settings = parser.add_argument_group("settings", "one value or several; see experiments/settings.py")
     for name, default in Settings()._asdict().items():
         kind = _layers if name == "hidden" else type(default)
         settings.add_argument(f"--{name.replace('_', '-')}", nargs="+", type=kind, help=f"default: {default}")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.distributed and not options.mesh:
+        parser.error("argument --distributed: needs --mesh, with all devices of all processes")
+    return options
 
 
 def _layers(text: str) -> tuple[int, ...]:
@@ -65,9 +79,10 @@ def cells(options: argparse.Namespace) -> list[Settings]:
     return expanded
 
 
-def _check_all(grid: list[Settings], data: dict[str, images.AnyDataset]) -> None:
+def _check_all(grid: list[Settings], data: dict[str, images.AnyDataset], mesh: Mesh | None) -> None:
     # A mistake in the last cell is an error before the first one trains.
     for settings in grid:
+        layout.check(settings, mesh)
         training.make_plan(settings, len(data[settings.dataset].train))
     different = {(s.architecture, s.model, s.gradient, s.free_bits > 0.0): s for s in grid}
     for settings in different.values():
@@ -81,29 +96,37 @@ def run(
     output: pathlib.Path,
     *,
     in_turn: bool = False,
+    mesh: Mesh | None = None,
     deadline: float | None = None,
     log: Callable[[dict[str, np.ndarray]], None] | None = None,
 ) -> dict[str, Any] | None:
     """One cell: trained, evaluated and written to its folder; read back if that was done before.
 
+    With several processes all of them call it, and the first one writes.
+
     Returns:
       The result, or None if the deadline (of `time.monotonic()`) came before training was finished.
     """
     settings.check()
+    layout.check(settings, mesh)
     folder = output / settings.name()
     result_path = folder / "result.json"
-    if result_path.exists():
-        print(f"{settings.name()}: finished before, read from {result_path}")
+    if layout.agreed(result_path.exists()):
+        layout.say(f"{settings.name()}: finished before, read from {result_path}")
         return json.loads(result_path.read_text())
     folder.mkdir(parents=True, exist_ok=True)
-    model = make_model(settings, pixel_mean=images.pixel_mean(data))
-    trained = training.train(model, settings, data, folder, in_turn=in_turn, deadline=deadline, log=log)
+    make = functools.partial(make_model, settings, pixel_mean=images.pixel_mean(data))
+    on_one_device = make()
+    model = on_one_device if mesh is None else make(sharding=layout.over(mesh, "sample"))
+    trained = training.train(model, settings, data, folder, in_turn=in_turn, mesh=mesh, deadline=deadline, log=log)
     if not trained.finished:
         return None
     began = time.monotonic()
     best = trained.state.best
-    figures = evaluation.evaluate(model, settings, best, data)
-    report.write_pictures(model, settings, of_one(best, 0), data, folder)
+    figures = evaluation.evaluate(model, settings, best, data, mesh=mesh)
+    if layout.is_first():
+        one = jax.tree.map(np.asarray, of_one(best, 0))
+        report.write_pictures(on_one_device, settings, one, data, folder)
     curves = report.finished_curves(trained)
     result = {
         "settings": settings._asdict(),
@@ -113,38 +136,46 @@ def run(
         "evaluation_seconds": time.monotonic() - began,
         "curves": curves,
         "data": {"name": data.name, "checksum": data.checksum},
-        "provenance": report.provenance(),
+        "provenance": report.provenance() | ({} if mesh is None else {"mesh": layout.describe(mesh)}),
     }
-    report.write_json(result_path, result)
+    if layout.is_first():
+        report.write_json(result_path, result)
     return result
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run every cell asked for, and print and write what they have in common."""
     options = parse(arguments)
+    if options.distributed:
+        layout.join(options.distributed)
     deadline = None if options.time_limit is None else time.monotonic() + options.time_limit
     if jax.config.jax_compilation_cache_dir is None:  # the pieces of a run compile once
         jax.config.update("jax_compilation_cache_dir", str((options.output / "compiled").absolute()))
     grid = cells(options)
+    mesh = None if options.mesh is None else layout.make_mesh(options.mesh)
     names = list(dict.fromkeys(settings.dataset for settings in grid))
     data = {name: images.load(name, options.data_dir) for name in names}  # what is missing is an error before any work
-    _check_all(grid, data)
+    _check_all(grid, data, mesh)
     results = []
     for settings in grid:
         folder = options.output / settings.name()
-        with report.tensorboard_log(folder) if options.tensorboard else contextlib.nullcontext() as log:
+        logged = options.tensorboard and layout.is_first()
+        with report.tensorboard_log(folder) if logged else contextlib.nullcontext() as log:
             result = run(
                 settings,
                 data[settings.dataset],
                 options.output,
                 in_turn=options.in_turn,
+                mesh=mesh,
                 deadline=deadline,
                 log=log,
             )
         if result is None:
-            print(f"\nstopped after the time limit in {settings.name()}: the same command goes on from there")
+            layout.say(f"\nstopped after the time limit in {settings.name()}: the same command goes on from there")
             return STOPPED
         results.append(result)
+    if not layout.is_first():
+        return 0
     for name in names:
         of_set = [result for result in results if result["settings"]["dataset"] == name]
         text = report.table(of_set)

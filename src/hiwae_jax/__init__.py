@@ -5,6 +5,7 @@ proposal into `bound(params, x, key)`. Flax modules are in `hiwae_jax.nn`, data 
 imported from here.
 """
 
+from hiwae_jax._batched import batched_value_and_grad
 from hiwae_jax._bounds import elbo, iwlb
 from hiwae_jax._diagnostics import (
     coefficient_of_variation,
@@ -43,6 +44,7 @@ __all__ = [
     "Weighting",
     "affine_map",
     "antithetic",
+    "batched_value_and_grad",
     "bernoulli",
     "categorical",
     "chi_square",

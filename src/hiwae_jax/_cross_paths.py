@@ -21,6 +21,7 @@ has the derivation.
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -29,110 +30,143 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from hiwae_jax._leave_out import leave_two_out
-from hiwae_jax._paths import Operands, Step, outer_factor, without_floored_scores
+from hiwae_jax._paths import Rows, Step, outer_factor, without_floored_scores
 from hiwae_jax._proposal import Members
-from hiwae_jax._terms import Terms
-from hiwae_jax._weightings import density_score_weights
 
 LEAST_ALPHA = 0.5  # below it kappa has tails without a second moment, and there is no first part
 
 
-def cross_paths(
-    members: Members,
-    alpha: float,
-    operands: Operands,
-    along: Operands,
-    terms: Terms,
-    weights: Float[Array, " K"],
-) -> Step:
-    """Where the samples go, for a power heuristic of distinct members or for correlated samples."""
+def cross_paths(members: Members, alpha: float, rows: Rows, shares: Callable[[Any], Float[Array, " K"]]) -> Step:
+    """Where the samples go, for a power heuristic of distinct members or for correlated samples.
+
+    Args:
+      members: as the proposal has them.
+      alpha: of the power heuristic.
+      rows: the samples. For each of them everything below is a row, of one entry for each member.
+      shares: as for `without_floored_scores`.
+    """
+    operands, along, terms, weights = rows.operands, rows.along, rows.terms, rows.weights
     beta, K = operands.beta, weights.shape[0]
-    densities = terms.densities
-    if densities.ndim == 1:  # the uniform weighting of correlated samples
-        densities = members.pair_densities(operands.members, operands.z)
-    log_share = jax.nn.log_softmax(alpha * densities, axis=-1)
-    partition = jnp.exp(log_share)
-    score_weights = density_score_weights(alpha, partition)
     independent = members.joint_log_prob is None
+    has_first_part = K > 1 and alpha >= LEAST_ALPHA
+    # A floor or a joint density would have to be known in the other slot; a constant needs to know nothing.
+    has_phantom = has_first_part and independent and terms.clipped is None
+    without = leave_two_out(terms.log_weights) if has_phantom else None
+    density_slope = jax.grad(members.family.log_prob, argnums=1)
 
-    off = 1.0 - jnp.eye(K, dtype=weights.dtype)
-    h = weights[:, None]
-    slope = h * (1.0 - h)
-    # Own scores, and cross scores that stay on cross paths: row j is the sample, column i the member that moves it.
-    direction = beta * slope * score_weights
-    kept = -alpha * beta * off * partition * h
-    from_member, from_own, from_mean = (alpha - 1.0) * kept, kept, -alpha * kept
-    own = alpha**2 * beta * h[:, 0] * jnp.diagonal(partition)
-    from_mean = from_mean + jnp.diag(own)
-    along_own = -jnp.diag(own)
-    if not independent:
-        # Nothing cancels between the density drawn from and the one scored. A constant 1/K of the score has mean zero.
-        unequal = beta * (weights - 1.0 / K) * jnp.diagonal(score_weights)
-        from_own, along_own = from_own + jnp.diag(unequal), along_own - jnp.diag(unequal)
+    def row(
+        known: tuple[Any, Any, Any],
+        j: Any,
+        z: Float[Array, " D"],
+        own: Float[Array, ""],
+        drawn_slope: Float[Array, " D"],
+    ) -> tuple[Any, ...]:
+        parameters, tangents, with_z0 = known
+        densities = members.row_densities(parameters, z)
+        h, here = weights[j], terms.log_weights[j]
+        of_own = (jnp.arange(K) == j).astype(weights.dtype)
+        off = 1.0 - of_own
+        gap = densities - own
+        log_own_share = -jax.nn.logsumexp(alpha * gap)
+        partition, own_share = jnp.exp(alpha * gap + log_own_share), jnp.exp(log_own_share)
 
-    if K > 1 and alpha >= LEAST_ALPHA:
-        gap = densities - jnp.diagonal(densities)[:, None]
-        # At most 1 where alpha is at least 1; below that the tails of q_i may hold larger ones, and it is kept finite.
-        log_kappa = gap + jnp.diagonal(log_share)[:, None]
-        kappa = off * jnp.exp(jnp.minimum(log_kappa, 0.25 * math.log(float(np.finfo(weights.dtype).max))))
-        if independent and terms.clipped is None:
-            level = beta * (alpha - 1.0)
-            here = terms.log_weights[:, None]
-            there = jnp.broadcast_to(here, gap.shape) if alpha == 1.0 else here + level * gap
-            placed, elsewhere = _phantoms(here, there, *leave_two_out(terms.log_weights))
-        else:
-            # A floor or a joint density would have to be known in the other slot; a constant needs to know nothing.
-            level, nothing = 0.0, jnp.zeros_like(gap)
-            placed = elsewhere = jnp.full_like(gap, 1.0 / K), nothing, nothing
-        # First part, at each sample in the slots of the others.
-        share, share_slope, lent = placed
-        direction += jnp.diag(-alpha * beta * jnp.sum(kappa * (share_slope - lent), axis=1))
-        moved = alpha * beta * kappa * (share + level * share_slope)
-        stayed = (alpha - 1.0) * share - level * share_slope
-        along_own -= moved + jnp.diag(alpha * beta * jnp.sum(kappa * stayed, axis=1))
-        from_mean += jnp.diag(alpha**2 * beta * jnp.sum(kappa * share, axis=1))
-        # What the first part has, the second has not.
-        share, share_slope, lent = elsewhere
-        taken = alpha * beta * off * partition
-        direction += taken * (share_slope - lent)
-        from_member += taken * ((alpha - 1.0) * share - level * lent)
-        from_own += taken * (share + level * lent)
-        from_mean -= alpha * taken * share
+        # Own scores, and cross scores that stay on cross paths: column i is the member that moves the sample.
+        direction = beta * h * (1.0 - h) * ((alpha - 1.0) * of_own - alpha * partition)
+        kept = -alpha * beta * off * partition * h
+        from_member, from_own, from_mean = (alpha - 1.0) * kept, kept, -alpha * kept
+        along_own = -(alpha**2) * beta * h * own_share * of_own
+        from_mean -= along_own
+        if not independent:
+            # Nothing cancels between the density drawn from and the one scored. A constant 1/K of the score has mean
+            # zero.
+            unequal = beta * (h - 1.0 / K) * (alpha - 1.0 - alpha * own_share) * of_own
+            from_own, along_own = from_own + unequal, along_own - unequal
+        if has_first_part:
+            log_kappa = gap + log_own_share
+            # At most 1 where alpha is at least 1; below that the tails of q_i may hold larger ones: kept finite.
+            kappa = off * jnp.exp(jnp.minimum(log_kappa, 0.25 * math.log(float(np.finfo(weights.dtype).max))))
+            if without is not None:
+                level = beta * (alpha - 1.0)
+                there = jnp.broadcast_to(here, gap.shape) if alpha == 1.0 else here + level * gap
+                placed, elsewhere = _phantoms(here, there, *without(j))
+            else:
+                level, nothing = 0.0, jnp.zeros_like(gap)
+                placed = elsewhere = jnp.full_like(gap, 1.0 / K), nothing, nothing
+            # First part, at this sample in the slots of the others.
+            share, share_slope, lent = placed
+            moved = alpha * beta * kappa * (share + level * share_slope)
+            stayed = alpha * beta * kappa * ((alpha - 1.0) * share - level * share_slope)
+            direction -= alpha * beta * jnp.sum(kappa * (share_slope - lent)) * of_own
+            along_own -= moved + jnp.sum(stayed) * of_own
+            from_mean += alpha**2 * beta * jnp.sum(kappa * share) * of_own
+            # What the first part has, the second has not.
+            share, share_slope, lent = elsewhere
+            taken = alpha * beta * off * partition
+            direction += taken * (share_slope - lent)
+            from_member += taken * ((alpha - 1.0) * share - level * lent)
+            from_own += taken * (share + level * lent)
+            from_mean -= alpha * taken * share
 
-    z, scores = _along_pairs(
-        members, operands, along, direction, partition, from_member, from_own, from_mean, along_own
+        # How each member would move the sample, and the density corrections along that.
+        def moved_by(member: Any, tangent: Any) -> Float[Array, " D"]:
+            noise = members.family.inverse(member, z)
+            move: jax.Array = jax.jvp(lambda eta: members.family.forward(eta, noise), (member,), (tangent,))[1]
+            return move
+
+        moves = jax.vmap(moved_by)(parameters, tangents)
+        slopes = jax.vmap(density_slope, in_axes=(0, None))(parameters, z)
+        correction = from_member[:, None] * slopes + jnp.outer(from_own, drawn_slope)
+        correction += jnp.outer(from_mean, _total(partition, slopes)) + jnp.outer(of_own, _total(along_own, slopes))
+        scores = jnp.sum(correction * moves)
+        if with_z0 is not None:
+            follow = from_member + jnp.sum(from_own) * of_own + along_own + partition * jnp.sum(from_mean)
+            followed = jax.jvp(lambda row: members.row_densities(row, z), (parameters,), (with_z0,))[1]
+            scores += jnp.sum(follow * followed)
+        return _total(direction, moves), scores, jnp.sum(direction), jnp.sum(jnp.abs(direction))
+
+    own_members, axis = members.own(operands.members)
+    if members.joint_log_prob is None:
+        drawn_slopes = jax.vmap(density_slope, in_axes=(axis, 0))(own_members, operands.z)
+    else:
+        drawn_slopes = jax.grad(members.joint_log_prob, argnums=1)(operands.joint, operands.z)
+    own = members.own_densities(operands.members, operands.z)
+    known = (operands.members, along.members, rows.members_with_z0)
+    z, scores, total, magnitude = members.over_rows(
+        row, known, jnp.arange(K), operands.z, own, drawn_slopes, chunk_size=rows.chunk_size
     )
     factor, scale = outer_factor(terms.log_weights, weights)
-    z = scale * (h * along.z + z)
-    z0, follow = along.z0, None
+    z = scale * (weights[:, None] * along.z + z)
+    z0 = along.z0
     if z0 is not None:
-        z0 = scale * (h + (jnp.sum(direction, axis=1, keepdims=True) if members.own_z0 else 0.0)) * z0
-    if members.own_z0:
-        follow = from_member + jnp.diag(jnp.sum(from_own, axis=1)) + along_own
-        follow += partition * jnp.sum(from_mean, axis=1, keepdims=True)
-    step = Step(z, z0, factor, scores, follow, shares=factor + jnp.sum(jnp.abs(direction), axis=1))
-    return without_floored_scores(members, operands, along, terms, weights, step, score_weights)
+        z0 = scale * (weights + (total if members.own_z0 else 0.0))[:, None] * z0
+    step = Step(z, z0, factor, jnp.sum(scores), shares=factor + magnitude)
+    return without_floored_scores(members, rows, step, shares)
 
 
-Phantom = tuple[Float[Array, "K K"], Float[Array, "K K"], Float[Array, "K K"]]
+def _total(weights: Float[Array, " K"], rows: Float[Array, "K D"]) -> Float[Array, " D"]:
+    # Not a matrix product: as a sum it is fused with what makes the rows, and no [K, K, D] is formed.
+    return jnp.sum(weights[:, None] * rows, axis=0)
+
+
+Phantom = tuple[Float[Array, " K"], Float[Array, " K"], Float[Array, " K"]]
 
 
 def _phantoms(
-    log_here: Float[Array, "K 1"],
-    log_there: Float[Array, "K K"],
-    log_shift: Float[Array, "K K"],
-    total: Float[Array, "K K"],
+    log_here: Float[Array, ""],
+    log_there: Float[Array, " K"],
+    log_shift: Float[Array, " K"],
+    total: Float[Array, " K"],
 ) -> tuple[Phantom, Phantom]:
     """`h0` of a sample in another slot with its weight here in its own, and of a sample here with its weight there.
 
     Each with the parts of its gradient: `d h0 = slope d log (its weight) - lent d log (the other weight)`.
     """
-    slots = len(log_here) - 1
+    slots = len(log_there) - 1
     top = jnp.maximum(jnp.maximum(log_here, log_there), log_shift)
     top = jnp.where(top == -jnp.inf, 0.0, top)
     here, there, rest = jnp.exp(log_here - top), jnp.exp(log_there - top), jnp.exp(log_shift - top) * total
 
-    def phantom(weight: Float[Array, "K K"], lent: Float[Array, "K K"]) -> Phantom:
+    def phantom(weight: Float[Array, " K"], lent: Float[Array, " K"]) -> Phantom:
         others = rest + (lent + rest) / slots
         whole = weight + others
         inverse = 1.0 / jnp.where(whole == 0.0, 1.0, whole)
@@ -140,47 +174,3 @@ def _phantoms(
         return share, share * others * inverse, share * lent * inverse / slots
 
     return phantom(there, here), phantom(here, there)
-
-
-def _along_pairs(
-    members: Members,
-    operands: Operands,
-    along: Operands,
-    direction: Float[Array, "K K"],
-    partition: Float[Array, "K K"],
-    from_member: Float[Array, "K K"],
-    from_own: Float[Array, "K K"],
-    from_mean: Float[Array, "K K"],
-    along_own: Float[Array, "K K"],
-) -> tuple[Float[Array, "K D"], Float[Array, ""]]:
-    """`sum_i direction[j, i] J_i(z_j) d eta_i`, and the density corrections along each `J_i(z_j) d eta_i`.
-
-    With `s_m = grad_z l[j, m]` the corrections are
-    `from_member s_i + from_own grad_j log Q + from_mean sum_m pi_m s_m` for pair [j, i], and
-    `sum_m along_own[j, m] s_m` for [j, j].
-    """
-
-    def moved(member: Any, tangent: Any, z: Float[Array, " D"]) -> Float[Array, " D"]:
-        noise = members.family.inverse(member, z)
-        move: jax.Array = jax.jvp(lambda eta: members.family.forward(eta, noise), (member,), (tangent,))[1]
-        return move
-
-    log_prob_slope = jax.grad(members.family.log_prob, argnums=1)
-    moves = members.over_pairs(
-        lambda both, z: moved(both[0], both[1], z), (operands.members, along.members), operands.z
-    )
-    slopes = members.over_pairs(log_prob_slope, operands.members, operands.z)
-    own, axis = members.own(operands.members)
-    own_slope = jax.vmap(log_prob_slope, in_axes=(axis, 0))(own, operands.z)
-    drawn_slope = own_slope
-    if members.joint_log_prob is not None:
-        drawn_slope = jax.grad(members.joint_log_prob, argnums=1)(operands.joint, operands.z)
-    mean_slope = jnp.sum(partition[..., None] * slopes, axis=1)
-
-    z = jnp.sum(direction[..., None] * moves, axis=1)
-    correction = from_member[..., None] * slopes
-    correction += from_own[..., None] * drawn_slope[:, None]
-    correction += from_mean[..., None] * mean_slope[:, None]
-    identity = jnp.eye(len(direction), dtype=direction.dtype)
-    correction += identity[..., None] * jnp.sum(along_own[..., None] * slopes, axis=1)[:, None]
-    return z, jnp.sum(correction * moves)

@@ -24,11 +24,11 @@ from jaxtyping import Array, Float
 
 from hiwae_jax._bounds import log_sum_exp, normalized_weights, weighted_tangent
 from hiwae_jax._cross_paths import cross_paths
-from hiwae_jax._paths import Operands, Step, authors, own_paths, path_squared, plain
-from hiwae_jax._proposal import Draw, Proposal
+from hiwae_jax._paths import Operands, Rows, Step, authors, own_paths, path_squared, plain
+from hiwae_jax._proposal import Draw, Proposal, over_samples
 from hiwae_jax._refilled import refilled
 from hiwae_jax._resampling import systematic_indices
-from hiwae_jax._terms import Evaluation, Terms, over_samples
+from hiwae_jax._terms import Evaluation, Terms, log_shares
 from hiwae_jax._weightings import Weighting
 
 GRADIENTS = ("reparameterized", "doubly_reparameterized", "refilled", "path_squared", "authors")
@@ -145,12 +145,14 @@ def with_path_rule(
         def log_weights_at(z: Any, z0: Any) -> Any:
             return terms_of(model_of(z, *moving), z, z0, densities[0], *moving).log_weights
 
-        def densities_along(z: Any, z0: Any) -> Any:
-            still = jax.tree.map(jnp.zeros_like, (values, densities[0], moving))
-            return push(still[0], z, z0, still[1], *still[2]).densities
-
         weights = normalized_weights(terms.log_weights)
-        step = _step(gradient, proposal, weighting, operands, along, terms, weights, log_weights_at, densities_along)
+        with_z0 = None
+        if members_at is not None:
+            # How the members move with a sample's own z_0 while their parameters stay.
+            arrays_at = arrays(moving)[ends[1] :]
+            with_z0 = jax.jvp(lambda z0: members_at(z0, *arrays_at), (operands.z0,), (along.z0,))[1]
+        rows = Rows(operands, along, with_z0, terms, weights, evaluation.chunk_size)
+        step = _step(gradient, proposal, weighting, rows, log_weights_at)
         least = float(np.finfo(weights.dtype).tiny)
         if backward is None:
             pushed_values = push_model(step.z, *moved)
@@ -167,9 +169,6 @@ def with_path_rule(
             )
         pushed = push(pushed_values, step.z, step.z0, densities[1], *moved)
         tangent = weighted_tangent(step.weights, pushed.log_weights) + step.scores
-        if step.follow_density is not None:
-            # How the densities move with a sample's own z_0 while z stays. Nothing of the generative model is in it.
-            tangent += jnp.sum(step.follow_density * densities_along(jnp.zeros_like(step.z), along.z0))
         return log_sum_exp(terms.log_weights, -1), tangent
 
     bound.defjvp(rule, symbolic_zeros=True)
@@ -186,31 +185,27 @@ def with_path_rule(
     return bound(operands, [*model_arrays, *weigh_arrays, *member_arrays])
 
 
-def _step(
-    gradient: str,
-    proposal: Proposal,
-    weighting: Weighting,
-    operands: Operands,
-    along: Operands,
-    terms: Terms,
-    weights: Float[Array, " K"],
-    log_weights_at: Any,
-    densities_along: Any,
-) -> Step:
+def _step(gradient: str, proposal: Proposal, weighting: Weighting, rows: Rows, log_weights_at: Any) -> Step:
     """Where the rule of this name sends the samples."""
     if gradient == "reparameterized":
-        return plain(along, weights)
+        return plain(rows)
     members = proposal.members
     assert members is not None  # make_bound refuses the others by name
     if gradient == "path_squared":
-        return path_squared(members, along, weights)
+        return path_squared(members, rows)
     if gradient == "authors":
-        return authors(members, operands, along, terms, weights)
+        return authors(members, rows)
     if scores_are_constant(proposal, weighting):
-        return own_paths(members, operands, along, terms, weights)
+        return own_paths(members, rows)
     if gradient == "refilled":
-        return refilled(members, weighting.alpha, operands, along, terms, weights, log_weights_at, densities_along)
-    return cross_paths(members, weighting.alpha, operands, along, terms, weights)
+        return refilled(members, weighting.alpha, rows, log_weights_at)
+
+    def shares(parameters: Any) -> Any:
+        if not weighting.of_densities:
+            return -members.own_densities(parameters, rows.operands.z)
+        return log_shares(proposal, weighting, parameters, rows.operands.z, rows.chunk_size)
+
+    return cross_paths(members, weighting.alpha, rows, shares)
 
 
 def _instantiate(tangent: Any, primal: Any) -> Any:

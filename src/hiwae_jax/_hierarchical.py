@@ -7,11 +7,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding
 from jaxtyping import Array, Float
 
 from hiwae_jax import _checks
 from hiwae_jax._families import Family, Parameters, Sampler, diagonal_gaussian, standard_normal
 from hiwae_jax._proposal import Draw, Example, Layout, Members, Params, Proposal
+from hiwae_jax._sharding import placement
 
 
 def hierarchical(
@@ -25,6 +27,7 @@ def hierarchical(
     family: Family = diagonal_gaussian,
     base_family: Family = diagonal_gaussian,
     sampler: Sampler = standard_normal,
+    sharding: NamedSharding | None = None,
 ) -> Proposal:
     """The hierarchical proposal: `z_0 ~ q_0(z_0 | x)`, then `z_j ~ q_j(z_j | z_0, x)`, weighed with `r(z_0 | z_j, x)`.
 
@@ -43,9 +46,14 @@ def hierarchical(
       family: the family of the members.
       base_family: the family of q_0 and r.
       sampler: draws the noise of z_0 and of all members in one call; receives the caller's key untouched, once.
+      sharding: `NamedSharding(mesh, P(axis))`, to split the samples of each example over a mesh axis of devices, as
+        for `independent`. A power heuristic communicates the members' parameters as well.
 
     Returns:
       A proposal for `make_bound` and `make_log_weights`.
+
+    Raises:
+      TypeError, ValueError: for a `sharding` of another kind, and when called, if it cannot split K evenly.
 
     Reference: Huang et al. (2019), section 3.2.
     """
@@ -56,6 +64,7 @@ def hierarchical(
     distinct: tuple[Layout, Layout] = ("rows", "table")
     equal: tuple[Layout, Layout] = ("one", "own")
     layout = (distinct if num_samples is None else equal)[0 if shared else 1]
+    place = placement(sharding)
 
     def members_at(params: Params, h: Any, z0: Float[Array, "K D0"]) -> Parameters:
         def at(one_z0: Float[Array, " D0"]) -> Parameters:
@@ -71,7 +80,9 @@ def hierarchical(
 
         return at(z0[0]) if shared else jax.vmap(at)(z0)
 
-    members = Members(family=family, layout=layout, base_family=base_family, at=None if shared else members_at)
+    members = Members(
+        family=family, layout=layout, base_family=base_family, at=None if shared else members_at, place=place
+    )
 
     def draw(params: Params, x: Example, key: Any, *, refill: bool = False) -> Draw:
         h = x if context is None else context(params, x)
@@ -94,18 +105,23 @@ def hierarchical(
 
         def draw_z(parameters: Parameters, noise: Float[Array, " n"]) -> Float[Array, "K D"]:
             noise = noise.astype(jax.tree.leaves(parameters)[0].dtype)
-            return members.forward(parameters, noise.reshape(K, D))
+            z: jax.Array = place.rows(members.forward(parameters, noise.reshape(K, D)))
+            return z
 
-        noise_z0, noise_z, noise = jnp.split(noise, [for_z0, for_z0 + for_z])
+        def placed_members(z0: Float[Array, "K D0"]) -> Parameters:
+            parameters = members_at(params, h, z0)
+            return place.rows(parameters) if layout != "one" else parameters
+
+        noise_z0, noise_z, noise = place.whole(jnp.split(noise, [for_z0, for_z0 + for_z]))
         z0 = draw_z0(noise_z0)
-        parameters = members_at(params, h, z0)
+        parameters = placed_members(z0)
         z = draw_z(parameters, noise_z)
         second = None
         if refill and shared:
             second = draw_z(parameters, noise), jnp.broadcast_to(z0, (K, D0))
         elif refill:
             second_z0 = draw_z0(noise[:for_z0])
-            second = draw_z(members_at(params, h, second_z0), noise[for_z0:]), second_z0
+            second = draw_z(placed_members(second_z0), noise[for_z0:]), second_z0
         z0 = jnp.broadcast_to(z0, (K, D0))
         return Draw(z=z, members=parameters, z0=z0, base=base_parameters, context=h, refill=second)
 

@@ -5,11 +5,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import NamedSharding
 from jaxtyping import Array, Float
 
 from hiwae_jax import _checks
 from hiwae_jax._families import Family, Parameters, Sampler, diagonal_gaussian, standard_normal
 from hiwae_jax._proposal import Draw, Example, Members, Params, Proposal
+from hiwae_jax._sharding import placement
 
 
 def independent(
@@ -18,6 +20,7 @@ def independent(
     num_samples: int,
     family: Family = diagonal_gaussian,
     sampler: Sampler = standard_normal,
+    sharding: NamedSharding | None = None,
 ) -> Proposal:
     """K independent samples of one `q(z | x)`, as the importance weighted autoencoder draws them.
 
@@ -26,20 +29,26 @@ def independent(
       num_samples: K.
       family: the family that `conditional` parameterizes; a diagonal Gaussian unless another is given.
       sampler: draws the noise; receives the caller's key untouched, once.
+      sharding: `NamedSharding(mesh, P(axis))`, to split the samples of each example over a mesh axis of devices; only
+        sums over them are then communicated (docs/devices.md). None to say nothing.
 
     Returns:
       A proposal for `make_bound` and `make_log_weights`. Every power heuristic of equal members is 1/K.
+
+    Raises:
+      TypeError, ValueError: for a `sharding` of another kind, and when called, if it cannot split K evenly.
 
     Reference: Burda, Grosse and Salakhutdinov (2016).
     """
     num_samples = _checks.positive_integer("num_samples", num_samples)
     members = Members(family=family, layout="one")
+    place = placement(sharding)
 
     def draw(params: Params, x: Example, key: Any, *, refill: bool = False) -> Draw:
         parameters = one_member("conditional", conditional, params, x, family)
         loc = jax.tree.leaves(parameters)[0]
         noise = sampler(key, (num_samples, loc.shape[-1]), loc.dtype)
-        return Draw(z=members.forward(parameters, noise), members=parameters, context=x)
+        return Draw(z=place.rows(members.forward(parameters, noise)), members=parameters, context=x)
 
     return Proposal(
         draw=draw,

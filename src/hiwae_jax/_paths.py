@@ -11,6 +11,7 @@ says how z would move with the parameters of member i if member i had drawn it. 
 keeps to its own path; `_cross_paths.py` and `_refilled.py` have those for weightings that compare the members.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -35,6 +36,27 @@ class Operands(NamedTuple):
     uniform: Any
 
 
+class Rows(NamedTuple):
+    """What a rule knows of the K samples.
+
+    Attributes:
+      operands: the primals.
+      along: their tangents.
+      members_with_z0: the tangent of the members' parameters with each sample's own z_0, all else fixed; None where z_0
+        is shared, or there is none.
+      terms: the log-weights.
+      weights: the normalised weights [K].
+      chunk_size: for how many samples what is of the size of all members is in memory at once; None for all.
+    """
+
+    operands: Operands
+    along: Operands
+    members_with_z0: Any
+    terms: Terms
+    weights: Float[Array, " K"]
+    chunk_size: int | None
+
+
 class Step(NamedTuple):
     """Where a rule sends the samples, and what it adds from the densities.
 
@@ -43,7 +65,6 @@ class Step(NamedTuple):
       z0: likewise [K, D0] in z_0, or None.
       weights: the factor [K] of each log-weight's derivative.
       scores: scalar, all of the tangent that does not pass through the generative model.
-      follow_density: [K, K] or [K] weights of the densities' dependence on each sample's own z_0, or None.
       shares: [K], what samples are drawn by for a backward pass of some only; `weights` if None.
     """
 
@@ -51,66 +72,70 @@ class Step(NamedTuple):
     z0: Any
     weights: Float[Array, " K"]
     scores: Any = 0.0
-    follow_density: Any = None
     shares: Any = None
 
 
-def plain(along: Operands, weights: Float[Array, " K"]) -> Step:
+def plain(rows: Rows) -> Step:
     """Every sample along its path; the densities' parameters move too."""
-    return Step(along.z, along.z0, weights)
+    return Step(rows.along.z, rows.along.z0, rows.weights)
 
 
-def path_squared(members: Members, along: Operands, weights: Float[Array, " K"]) -> Step:
+def path_squared(members: Members, rows: Rows) -> Step:
     """Own paths with squared weights, and no scores; a shared z_0 keeps its plain path."""
+    along, weights = rows.along, rows.weights
     z0 = weights[:, None] * along.z0 if members.own_z0 else along.z0
     return Step(weights[:, None] * along.z, z0, weights)
 
 
-def authors(members: Members, operands: Operands, along: Operands, terms: Terms, weights: Float[Array, " K"]) -> Step:
+def authors(members: Members, rows: Rows) -> Step:
     """Squared weights for all of the proposal: paths, shared z_0 and the score of q_0, which stays."""
+    along, weights = rows.along, rows.weights
     z = weights[:, None] * along.z
     if along.z0 is None:
         return Step(z, None, weights)
-    through = 1.0 if terms.clipped is None else 1.0 - terms.clipped
-    scores = base_scores(members, operands, along, -operands.beta * through * weights**2)
+    through = 1.0 if rows.terms.clipped is None else 1.0 - rows.terms.clipped
+    scores = base_scores(members, rows, -rows.operands.beta * through * weights**2)
     return Step(z, weights[:, None] * along.z0, weights, scores)
 
 
-def own_paths(members: Members, operands: Operands, along: Operands, terms: Terms, weights: Float[Array, " K"]) -> Step:
+def own_paths(members: Members, rows: Rows) -> Step:
     """Own densities alone are scored, with weight -1: `wbar_j (1 - beta (1 - wbar_j))` on each sample's own path.
 
     At beta = 1 that is `wbar_j^2` (Tucker et al., 2019).
     """
-    factor = 1.0 - operands.beta * (1.0 - weights)[:, None]
+    along, weights = rows.along, rows.weights
+    factor = 1.0 - rows.operands.beta * (1.0 - weights)[:, None]
     z0 = factor * along.z0 if members.own_z0 else along.z0
     step = Step(factor * along.z, z0, weights, jnp.zeros((), weights.dtype))
-    return without_floored_scores(members, operands, along, terms, weights, step, -jnp.ones_like(weights))
+    z = rows.operands.z
+    return without_floored_scores(members, rows, step, lambda parameters: -members.own_densities(parameters, z))
 
 
 def without_floored_scores(
-    members: Members,
-    operands: Operands,
-    along: Operands,
-    terms: Terms,
-    weights: Float[Array, " K"],
-    step: Step,
-    score_weights: Float[Array, "..."],
+    members: Members, rows: Rows, step: Step, shares: Callable[[Any], Float[Array, " K"]]
 ) -> Step:
     """Free bits: the weight of a score jumps where the floor takes hold, and no path can replace a jump.
 
     The paths of `step` stand for the scores without a floor; what the floor takes away is taken away as scores.
+
+    Args:
+      members: as the proposal has them.
+      rows: the samples.
+      step: what a rule makes of them without a floor.
+      shares: `log pi_j - log q_j` [K] at fixed samples, as a function of the members' parameters.
     """
-    if terms.clipped is None:
+    if rows.terms.clipped is None:
         return step
-    lost = -operands.beta * weights * terms.clipped
-    lost_scores = (lost if score_weights.ndim == 1 else lost[:, None]) * score_weights
-    scores = step.scores + _member_scores(members, operands, along, lost_scores)
-    if along.z0 is not None:
-        scores += base_scores(members, operands, along, -lost)
-    follow = step.follow_density
-    if members.own_z0:
-        follow = -lost_scores if follow is None else follow - lost_scores
-    return step._replace(scores=scores, follow_density=follow)
+    lost = -rows.operands.beta * rows.weights * rows.terms.clipped
+    tangents = rows.along.members
+    if rows.members_with_z0 is not None:
+        # How the members follow a sample's own z_0 is of the path, and stays.
+        tangents = jax.tree.map(jnp.subtract, tangents, rows.members_with_z0)
+    total = lambda parameters: jnp.sum(lost * shares(parameters))
+    scores = step.scores + jax.jvp(total, (rows.operands.members,), (tangents,))[1]
+    if rows.along.z0 is not None:
+        scores += base_scores(members, rows, -lost)
+    return step._replace(scores=scores)
 
 
 def outer_factor(
@@ -127,29 +152,14 @@ def outer_factor(
     return factor, (1.0 / jnp.maximum(factor, least))[:, None]
 
 
-def _member_scores(
-    members: Members, operands: Operands, along: Operands, score_weights: Float[Array, "..."]
-) -> Float[Array, ""]:
-    """`sum score_weights * d l` over the members' parameters at fixed samples; weights [K] are for own densities."""
-
-    def total(parameters: Any) -> Float[Array, ""]:
-        densities = members.own_densities if score_weights.ndim == 1 else members.pair_densities
-        return jnp.sum(score_weights * densities(parameters, operands.z))
-
-    scores: jax.Array = jax.jvp(total, (operands.members,), (along.members,))[1]
-    return scores
-
-
-def base_scores(
-    members: Members, operands: Operands, along: Operands, score_weights: Float[Array, " K"]
-) -> Float[Array, ""]:
+def base_scores(members: Members, rows: Rows, score_weights: Float[Array, " K"]) -> Float[Array, ""]:
     """`sum_j score_weights_j * d log q_0(z_0)` over the parameters of q_0 at fixed z_0."""
     family = members.base_family
     assert family is not None  # there is a z_0
 
     def total(base: Any) -> Float[Array, ""]:
-        densities = jax.vmap(family.log_prob, in_axes=(None, 0))(base, operands.z0)
+        densities = jax.vmap(family.log_prob, in_axes=(None, 0))(base, rows.operands.z0)
         return jnp.sum(score_weights * densities)
 
-    scores: jax.Array = jax.jvp(total, (operands.base,), (along.base,))[1]
+    scores: jax.Array = jax.jvp(total, (rows.operands.base,), (rows.along.base,))[1]
     return scores

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from hiwae_jax._families import Family, Parameters
+from hiwae_jax._sharding import Placement
 
 Params = Any  # any pytree of the user's
 Example = Any  # one observation, an array or a pytree
@@ -36,6 +37,13 @@ class Draw(NamedTuple):
     refill: tuple[Any, Any] | None = None
 
 
+def over_samples(function: Callable[[Any], Any], samples: Any, chunk_size: int | None) -> Any:
+    """The function at every sample, `chunk_size` of them at once; differentiation evaluates each chunk again."""
+    if chunk_size is None or chunk_size >= len(jax.tree.leaves(samples)[0]):
+        return jax.vmap(function)(samples)
+    return jax.lax.map(jax.checkpoint(function), samples, batch_size=chunk_size)
+
+
 class Members(NamedTuple):
     """How a sample would move with the parameters of any member: what estimators without scores need to know.
 
@@ -48,6 +56,7 @@ class Members(NamedTuple):
       base_family: the family of q_0, or None.
       joint_log_prob: `(joint, z [K, D]) -> scalar`, the density of all K samples; None where they are independent
         given z_0.
+      place: on which devices the members are compared.
     """
 
     family: Family
@@ -55,6 +64,7 @@ class Members(NamedTuple):
     at: Callable[[Params, Any, Any], Parameters] | None = None
     base_family: Family | None = None
     joint_log_prob: Callable[[Parameters, Any], Float[Array, ""]] | None = None
+    place: Placement = Placement(None)
 
     @property
     def own_z0(self) -> bool:
@@ -82,16 +92,24 @@ class Members(NamedTuple):
         own, axis = self.own(parameters)
         return jax.vmap(self.family.log_prob, in_axes=(axis, 0))(own, z)
 
-    def pair_densities(self, parameters: Parameters, z: Float[Array, "K D"]) -> Float[Array, "K K"]:
-        """`log q_i(z_j)` at row j, column i."""
-        densities: jax.Array = self.over_pairs(self.family.log_prob, parameters, z)
+    def pair_densities(self, parameters: Parameters, z: Float[Array, "N D"]) -> Float[Array, "N K"]:
+        """`log q_i(z_j)` at row j, column i; of any number of points, but in the layout "table" of the K samples."""
+        densities: jax.Array = self.over_rows(lambda row, z: self.row_densities(row, z), parameters, z)
         return densities
 
-    def over_pairs(self, function: Callable[..., Any], parameters: Parameters, *samples: Any) -> Any:
-        """`function(member i, sample j)` for every pair, at row j, column i."""
-        over_members = jax.vmap(function, in_axes=(0,) + (None,) * len(samples))
-        over_samples = jax.vmap(over_members, in_axes=(0 if self.layout == "table" else None,) + (0,) * len(samples))
-        return over_samples(parameters, *samples)
+    def row_densities(self, row: Parameters, z: Float[Array, " D"]) -> Float[Array, " K"]:
+        """`log q_i(z)` of all members, as the sample z knows them."""
+        densities: jax.Array = jax.vmap(self.family.log_prob, in_axes=(0, None))(row, z)
+        return densities
+
+    def over_rows(
+        self, function: Callable[..., Any], parameters: Any, *samples: Any, chunk_size: int | None = None
+    ) -> Any:
+        """`function(all members as sample j knows them, *row j of samples)`, for every sample."""
+        if self.layout == "table":
+            return over_samples(lambda one: function(*one), (parameters, *samples), chunk_size)
+        parameters = self.place.whole(parameters)
+        return over_samples(lambda one: function(parameters, *one), samples, chunk_size)
 
 
 class DrawSamples(Protocol):
@@ -109,7 +127,7 @@ class Proposal(NamedTuple):
     Attributes:
       draw: `(params, x, key, *, refill=False) -> Draw`.
       own_densities: `(members, z [K, D]) -> [K]`, the density that sample j was drawn with.
-      pair_densities: `(members, z [K, D]) -> [K, K]`, `log q_i(z_j)` at row j, column i; None where the members have no
+      pair_densities: `(members, z [N, D]) -> [N, K]`, `log q_i(z_j)` at row j, column i; None where the members have no
         densities in common, and only a weighting that does not look at densities is valid.
       log_reverse: `(params, context, z0, z [K, D]) -> [K]`, the log-density of all auxiliary variables of sample j
         given z_j; None without auxiliary variables.
@@ -122,7 +140,7 @@ class Proposal(NamedTuple):
 
     draw: DrawSamples
     own_densities: Callable[[Parameters, Any], Float[Array, " K"]]
-    pair_densities: Callable[[Parameters, Any], Float[Array, "K K"]] | None
+    pair_densities: Callable[[Parameters, Any], Float[Array, "N K"]] | None
     log_reverse: Callable[[Params, Any, Any, Any], Float[Array, " K"]] | None = None
     check_reverse: Callable[[Params, Any, Any], None] | None = None
     equal_members: bool = False

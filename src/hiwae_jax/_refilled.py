@@ -31,62 +31,74 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from hiwae_jax._leave_out import leave_two_out
-from hiwae_jax._paths import Operands, Step, outer_factor
+from hiwae_jax._paths import Rows, Step, outer_factor
 from hiwae_jax._proposal import Members
-from hiwae_jax._terms import Terms
 
 
 def refilled(
-    members: Members,
-    alpha: float,
-    operands: Operands,
-    along: Operands,
-    terms: Terms,
-    weights: Float[Array, " K"],
-    log_weights_at: Callable[[Any, Any], Float[Array, " K"]],
-    densities_along: Callable[[Any, Any], Float[Array, "K K"]],
+    members: Members, alpha: float, rows: Rows, log_weights_at: Callable[[Any, Any], Float[Array, " K"]]
 ) -> Step:
     """Where the samples go.
 
     Args:
       members: as the proposal has them.
       alpha: of the power heuristic, more than 0.
-      operands: the primals.
-      along: their tangents.
-      terms: log-weights and densities.
-      weights: the normalised weights.
+      rows: the samples. For each of them everything below is a row, of one entry for each member.
       log_weights_at: `(z, z0) -> [K]`, to weigh the refills with.
-      densities_along: `(z, z0) -> [K, K]`, the derivative of the densities along a direction of the samples.
     """
-    beta = operands.beta
-    # Row i is sample i, column j the member, relative to the sample's own member.
-    gap = terms.densities - jnp.diagonal(terms.densities)[:, None]
-    partition = jax.nn.softmax(alpha * gap, axis=-1)
-    log_kappa = gap - jax.nn.logsumexp(alpha * gap, axis=-1, keepdims=True)
-    # Below alpha = 1 the ratio is not bounded. Under q_i it is never as large as this; a degenerate scale may do it.
-    kappa = jnp.exp(jnp.minimum(log_kappa, 0.25 * math.log(float(np.finfo(weights.dtype).max))))
+    operands, along, terms, weights = rows.operands, rows.along, rows.terms, rows.weights
+    beta, K = operands.beta, weights.shape[0]
+    without, log_refills = leave_two_out(terms.log_weights), log_weights_at(*operands.refill)
 
-    shift, total = leave_two_out(terms.log_weights)
-    log_others = shift + jnp.log(total)
-    with_refill = jnp.logaddexp(log_others, log_weights_at(*operands.refill)[:, None])
-    log_others = jnp.where(jnp.eye(len(weights), dtype=bool), log_others, with_refill)
-    placed = terms.log_weights[:, None] + beta * (alpha - 1.0) * gap
-    # In logarithms: a weight that underflows next to the largest may dominate once that one has left its slot.
-    odds = jnp.where(placed == -jnp.inf, -jnp.inf, placed - log_others)
-    h = jax.nn.sigmoid(odds)
-    slope = h * jax.nn.sigmoid(-odds)
+    def row(known: tuple[Any, Any], i: Any, z: Float[Array, " D"], move: Float[Array, " D"], own: Any, own_move: Any):  # type: ignore[no-untyped-def]  # three scalars
+        parameters, with_z0 = known
+        if with_z0 is None:
+            densities, density_moves = jax.jvp(lambda z: members.row_densities(parameters, z), (z,), (move,))
+        else:
+            densities, density_moves = jax.jvp(members.row_densities, (parameters, z), (with_z0, move))
+        # Relative to the sample's own member.
+        gap, gap_move = densities - own, density_moves - own_move
+        log_total = jax.nn.logsumexp(alpha * gap)
+        partition, log_kappa = jnp.exp(alpha * gap - log_total), gap - log_total
+        # Below alpha = 1 the ratio is not bounded. Under q_i it is never as large as this; a degenerate scale may.
+        kappa = jnp.exp(jnp.minimum(log_kappa, 0.25 * math.log(float(np.finfo(weights.dtype).max))))
 
-    own_slope = jnp.diagonal(slope)
-    coefficient = weights + beta * ((alpha - 1.0) * own_slope - alpha * jnp.sum(kappa * slope, axis=1))
+        here, of_own = terms.log_weights[i], jnp.arange(K) == i
+        shift, total = without(i)
+        log_others = shift + jnp.log(total)
+        log_others = jnp.where(of_own, log_others, jnp.logaddexp(log_others, log_refills[i]))
+        placed = here + beta * (alpha - 1.0) * gap
+        # In logarithms: a weight that underflows next to the largest may dominate once that one has left its slot.
+        odds = jnp.where(placed == -jnp.inf, -jnp.inf, placed - log_others)
+        h = jax.nn.sigmoid(odds)
+        slope = h * jax.nn.sigmoid(-odds)
 
-    density_move = densities_along(along.z, along.z0)
-    gap_move = density_move - jnp.diagonal(density_move)[:, None]
-    log_kappa_move = gap_move - alpha * jnp.sum(partition * gap_move, axis=1, keepdims=True)
-    scores = -beta * alpha * jnp.sum(kappa * (h * log_kappa_move + slope * beta * (alpha - 1.0) * gap_move))
+        own_slope = jnp.sum(jnp.where(of_own, slope, 0.0))
+        coefficient = weights[i] + beta * ((alpha - 1.0) * own_slope - alpha * jnp.sum(kappa * slope))
+        log_kappa_move = gap_move - alpha * jnp.sum(partition * gap_move)
+        moved = kappa * (h * log_kappa_move + slope * beta * (alpha - 1.0) * gap_move)
+        return coefficient, -beta * alpha * jnp.sum(moved)
 
+    with_z0 = rows.members_with_z0
+    if with_z0 is None:
+        own_of = lambda z: members.own_densities(operands.members, z)
+        own, own_move = jax.jvp(own_of, (operands.z,), (along.z,))
+    else:
+        own, own_move = jax.jvp(members.own_densities, (operands.members, operands.z), (with_z0, along.z))
+    coefficient, scores = members.over_rows(
+        row,
+        (operands.members, with_z0),
+        jnp.arange(K),
+        operands.z,
+        along.z,
+        own,
+        own_move,
+        chunk_size=rows.chunk_size,
+    )
     factor, scale = outer_factor(terms.log_weights, weights)
     z0 = along.z0
     if z0 is not None:
         z0 = scale * (coefficient if members.own_z0 else weights)[:, None] * z0
     # A sample of small weight may have a large coefficient: in a slot that a dominating sample has left.
-    return Step(scale * coefficient[:, None] * along.z, z0, factor, scores, shares=factor + jnp.abs(coefficient))
+    step_shares = factor + jnp.abs(coefficient)
+    return Step(scale * coefficient[:, None] * along.z, z0, factor, jnp.sum(scores), shares=step_shares)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from hiwae_jax import _checks
-from hiwae_jax._proposal import Draw, Example, Params, Proposal
+from hiwae_jax._proposal import Draw, Example, Params, Proposal, over_samples
 from hiwae_jax._weightings import Weighting, log_partition
 
 LogDensity = Callable[[Params, Example, Float[Array, " D"]], Float[Array, ""]]
@@ -20,12 +20,10 @@ class Terms(NamedTuple):
 
     Attributes:
       log_weights: [K], mixing weight included.
-      densities: `l[j, i] = log q_i(z_j)` [K, K], or only the diagonal [K] where no weighting asks for more.
       clipped: [K], 1 where free bits hold the bracket of sample j and beta does not reach it; None without free bits.
     """
 
     log_weights: Float[Array, " K"]
-    densities: Float[Array, "..."]
     clipped: Float[Array, " K"] | None
 
 
@@ -47,12 +45,31 @@ class Evaluation(NamedTuple):
         return self.weigh(over_samples(self.model, z, self.chunk_size), z, z0, base, members)
 
 
-def over_samples(model: Callable[[Any], ModelValues], z: Any, chunk_size: int | None) -> ModelValues:
-    """The model at every sample, `chunk_size` of them at once; differentiation evaluates each chunk again."""
-    if chunk_size is None or chunk_size >= len(z):
-        return jax.vmap(model)(z)
-    values: ModelValues = jax.lax.map(jax.checkpoint(model), z, batch_size=chunk_size)
-    return values
+def log_shares(
+    proposal: Proposal, weighting: Weighting, members: Any, z: Any, chunk_size: int | None
+) -> Float[Array, " K"]:
+    """`log pi_j(z_j) - log q_j(z_j)` under a weighting of densities, from a row of densities for each sample."""
+    places = jnp.arange(len(z))
+
+    def share(densities: Any, place: Any) -> Float[Array, ""]:
+        # The own entry by a mask, and not by an index: what makes the row is then fused, and no [K, K, D] is formed.
+        return jnp.sum(jnp.where(places == place, log_partition(weighting, densities) - densities, 0.0))
+
+    def of_chain(one: Any) -> Float[Array, ""]:
+        z, place = one
+        return share(proposal.pair_densities(members, z[None])[0], place)  # type: ignore[misc]
+
+    if proposal.members is None:
+        if chunk_size is None:
+            densities = proposal.pair_densities(members, z)  # type: ignore[misc]  # refused by make_bound if None
+            return jax.vmap(share)(densities, places)
+        shares: jax.Array = over_samples(of_chain, (z, places), chunk_size)
+        return shares
+    row_densities = proposal.members.row_densities
+    of_members: jax.Array = proposal.members.over_rows(
+        lambda row, z, place: share(row_densities(row, z), place), members, z, places, chunk_size=chunk_size
+    )
+    return of_members
 
 
 def make_evaluation(
@@ -76,7 +93,8 @@ def make_evaluation(
     """
     K = draw.z.shape[0]
     of_densities = weighting.of_densities and not proposal.equal_members
-    if proposal.check_reverse is not None and (of_densities or weighting.logits is not None):
+    same_for_all = of_densities or weighting.logits is not None
+    if proposal.check_reverse is not None and same_for_all:
         proposal.check_reverse(params, draw.context, draw.z)
 
     def model(z: Float[Array, " D"]) -> ModelValues:
@@ -88,27 +106,40 @@ def make_evaluation(
             logits = weighting.logits(params, draw.context, z, z0)  # type: ignore[misc]  # not None where called
             return _checks.logits("logits_fn", logits, num_samples=K)
 
-        own: jax.Array = jnp.diagonal(jax.nn.log_softmax(jax.vmap(logits_at)(z, z0), axis=-1))
-        return own
+        def own(one: Any) -> Float[Array, ""]:
+            place, z, z0 = one
+            return jax.nn.log_softmax(logits_at(z, z0))[place]
+
+        shares: jax.Array = over_samples(own, (jnp.arange(K), z, z0), chunk_size)
+        return shares
+
+    def log_reverse(z0: Any, z: Any) -> Float[Array, " K"]:
+        def of_one(one: Any) -> Float[Array, ""]:
+            z0, z = one
+            return proposal.log_reverse(params, draw.context, z0[None], z[None])[0]  # type: ignore[misc]
+
+        # Only a reverse model whose rows do not know of one another can be given one row.
+        if chunk_size is None or proposal.check_reverse is None or not same_for_all:
+            return proposal.log_reverse(params, draw.context, z0, z)  # type: ignore[misc]
+        densities: jax.Array = over_samples(of_one, (z0, z), chunk_size)
+        return densities
 
     def weigh(values: ModelValues, z: Any, z0: Any, base: Any, members: Any) -> Terms:
         likelihood, bracket = values
         if proposal.log_reverse is not None:
-            bracket += proposal.log_reverse(params, draw.context, z0, z)
+            bracket += log_reverse(z0, z)
         if z0 is not None:
             base_family = proposal.members.base_family  # type: ignore[union-attr]  # a proposal with a z_0 has members
             bracket -= jax.vmap(base_family.log_prob, in_axes=(None, 0))(base, z0)  # type: ignore[union-attr]
         if of_densities:
-            densities = proposal.pair_densities(members, z)  # type: ignore[misc]  # refused by make_bound if None
-            bracket += jnp.diagonal(log_partition(weighting, densities) - densities)
+            bracket += log_shares(proposal, weighting, members, z, chunk_size)
         else:
-            densities = proposal.own_densities(members, z)
             log_share = -jnp.log(jnp.asarray(K, z.dtype)) if weighting.logits is None else learned(z, z0)
-            bracket -= densities - log_share
+            bracket -= proposal.own_densities(members, z) - log_share
         if free_bits == 0.0:
-            return Terms(likelihood + beta * bracket, densities, None)
+            return Terms(likelihood + beta * bracket, None)
         held = -beta * bracket < free_bits
         log_weights = likelihood - jnp.where(held, free_bits, -beta * bracket)
-        return Terms(log_weights, densities, held.astype(z.dtype))
+        return Terms(log_weights, held.astype(z.dtype))
 
     return Evaluation(model, weigh, chunk_size)

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 Logits = Callable[[Any, Any, Any, Any], Float[Array, " K"]]  # (params, x, z [D], z0 [D0] or None) -> [K]
@@ -88,11 +87,6 @@ def learned_weighting(logits_fn: Logits) -> Weighting:
     return Weighting(alpha=0.0, logits=logits_fn)
 
 
-def log_partition(weighting: Weighting, log_densities: Float[Array, "K K"]) -> Float[Array, "K K"]:
-    """`log pi_i(z_j)` at row j, column i, from `log q_i(z_j)` at row j, column i."""
-    return jax.nn.log_softmax(weighting.alpha * log_densities, axis=-1)
-
-
-def density_score_weights(alpha: float, partition: Float[Array, "K K"]) -> Float[Array, "K K"]:
-    """`d [log pi_j(z_j) - log q_j(z_j)] / d log q_i(z_j)` at [j, i]: `(alpha - 1) delta_ij - alpha pi[j, i]`."""
-    return (alpha - 1.0) * jnp.eye(partition.shape[0], dtype=partition.dtype) - alpha * partition
+def log_partition(weighting: Weighting, log_densities: Float[Array, " K"]) -> Float[Array, " K"]:
+    """`log pi_i(z)` of all members at one z, from `log q_i(z)`."""
+    return jax.nn.log_softmax(weighting.alpha * log_densities)

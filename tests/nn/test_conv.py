@@ -9,7 +9,6 @@ import pytest
 from flax import nnx
 
 from hiwae_jax import nn
-from hiwae_jax.nn._conv import _upsample
 
 
 @pytest.fixture(scope="module")
@@ -22,17 +21,6 @@ def decoder(initialise: Any) -> Any:
 def encoder(initialise: Any) -> Any:
     _, params, apply = initialise(lambda rngs: nn.ConvEncoder(rngs=rngs))
     return params, jax.jit(jax.vmap(apply, in_axes=(None, 0)))
-
-
-@pytest.mark.parametrize("side", [4, 7])
-def test_upsampling_is_linear_interpolation_between_pixel_centres(side: int) -> None:
-    image = np.random.default_rng(0).standard_normal((side, side, 2)).astype(np.float32)
-    # Half the pixel size moves the centres by a quarter; beyond the outer centres the edge is repeated.
-    wanted = (np.arange(2 * side) + 0.5) / 2 - 0.5
-    expected = image
-    for axis in (0, 1):
-        expected = np.apply_along_axis(lambda row: np.interp(wanted, np.arange(side), row), axis, expected)
-    np.testing.assert_allclose(_upsample(jnp.asarray(image)), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_pixels_start_dark_with_some_contrast(decoder: Any) -> None:

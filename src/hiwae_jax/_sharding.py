@@ -1,0 +1,59 @@
+"""Where the samples of one example lie: split over an axis of a device mesh, or wherever the compiler likes."""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+
+class Placement(NamedTuple):
+    """What a proposal says about the devices of its arrays; nothing, where `sharding` is None.
+
+    Attributes:
+      sharding: of arrays with a leading axis of samples.
+    """
+
+    sharding: NamedSharding | None
+
+    def rows(self, tree: Any) -> Any:
+        """Arrays with a row for each sample, on the devices of their rows."""
+        if self.sharding is None:
+            return tree
+        axes = self.sharding.spec[0]
+        devices = math.prod(self.sharding.mesh.shape[name] for name in ([axes] if isinstance(axes, str) else axes))
+        for leaf in jax.tree.leaves(tree):
+            if leaf.shape[0] % devices:
+                raise ValueError(
+                    f"sharding: {leaf.shape[0]} samples cannot be split evenly over the {devices} devices of mesh axis "
+                    f"{axes!r}"
+                )
+        return jax.lax.with_sharding_constraint(tree, self.sharding)  # type: ignore[no-untyped-call]
+
+    def whole(self, tree: Any) -> Any:
+        """Arrays that every device of the axis holds.
+
+        Without a word about them the compiler would follow the rows back through what made them, and split along
+        dimensions where that takes communication.
+        """
+        if self.sharding is None:
+            return tree
+        everywhere = NamedSharding(self.sharding.mesh, PartitionSpec())  # type: ignore[no-untyped-call]
+        return jax.lax.with_sharding_constraint(tree, everywhere)  # type: ignore[no-untyped-call]
+
+
+def placement(sharding: Any) -> Placement:
+    """The placement that a proposal's argument `sharding` asks for, or what is wrong with it."""
+    if sharding is None:
+        return Placement(None)
+    wanted = "expected NamedSharding(mesh, P(axis)) with the mesh axis of the samples"
+    if not isinstance(sharding, NamedSharding):
+        raise TypeError(f"sharding: {wanted}, got {type(sharding).__name__}")
+    if len(sharding.spec) != 1 or not sharding.spec[0]:
+        raise ValueError(f"sharding: {wanted}, got {sharding.spec}")
+    if any(kind != AxisType.Auto for kind in sharding.mesh.axis_types):
+        raise ValueError(
+            "sharding: expected a mesh of Auto axes, on which the compiler places what is not said: "
+            f"jax.make_mesh(..., axis_types=(AxisType.Auto,) * n); got {sharding.mesh.axis_types}"
+        )
+    return Placement(sharding)

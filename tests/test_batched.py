@@ -1,0 +1,108 @@
+"""A minibatch in chunks of examples: the same mean and gradient, less memory, and errors before any work."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import hiwae_jax as hj
+from hiwae_jax import _batched
+from tests import images, models
+
+SIZES = {"pixels": 12, "hidden": 6, "latent": 3}
+EXAMPLES = 7
+
+
+def objective(params, x, key, scale):
+    """Of one example, whose batch is a pytree, with an argument that all examples share."""
+    bound = hj.make_bound(images.log_joint, images.hiwae(), weighting=hj.power_heuristic(1.0))
+    return scale * bound(params, x["left"] + x["right"], key)
+
+
+def arguments():
+    params = images.init(3, **SIZES)
+    left = jax.random.bernoulli(jax.random.key(2), 0.4, (EXAMPLES, 12)).astype(jnp.float32)
+    return params, {"left": left, "right": 0.1 * left[::-1]}, jax.random.key(1), 0.5
+
+
+@pytest.fixture(scope="module")
+def whole():
+    """All examples at once, written out."""
+
+    def mean(params, batch, key, scale):
+        keys = jax.random.split(key, EXAMPLES)
+        return jnp.mean(jax.vmap(objective, in_axes=(None, 0, 0, None))(params, batch, keys, scale))
+
+    return models.quick_jit(jax.value_and_grad(mean))(*arguments())
+
+
+# Seven in one, in 4 + 3, in 3 + 2 + 2 and in ones: two of these have places that do not count.
+@pytest.mark.parametrize("chunk_size", [None, 100, 4, 3, 1])
+def test_chunks_change_nothing_but_the_rounding(whole, chunk_size):
+    ours = models.quick_jit(hj.batched_value_and_grad(objective, chunk_size=chunk_size))(*arguments())
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-6), ours, whole)
+
+
+def test_chunks_dispatched_from_python_are_the_same(whole):
+    ours = hj.batched_value_and_grad(objective, chunk_size=3, dispatch=True)(*arguments())
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-6), ours, whole)
+
+
+def test_an_example_that_does_not_count_cannot_spoil_the_gradient():
+    """Places are filled up with examples of the batch, never with zeros at which a density may not be finite."""
+    reciprocal = lambda params, x, key: params / x
+    value, gradient = hj.batched_value_and_grad(reciprocal, chunk_size=2)(
+        jnp.float32(3.0), jnp.array([1.0, 2.0, 4.0]), jax.random.key(0)
+    )
+    np.testing.assert_allclose((value, gradient), (3.0 * 1.75 / 3.0, 1.75 / 3.0), rtol=1e-6)
+
+
+def test_the_size_that_is_chosen_keeps_to_the_budget(monkeypatch):
+    sizes = {"pixels": 200, "hidden": 100, "latent": 2}
+    bound = hj.make_bound(images.log_joint, images.iwae(50))
+    like = jax.eval_shape(lambda: (images.init(50, **sizes), jnp.zeros((64, 200)), jax.random.key(0)))
+
+    def temporaries(chunk_size):
+        step = jax.jit(hj.batched_value_and_grad(bound, chunk_size=chunk_size))
+        return step.lower(*like).compile().memory_analysis().temp_size_in_bytes
+
+    everything = temporaries(64)
+    assert temporaries(None) <= everything
+    monkeypatch.setattr(_batched, "KEPT_ON_CPU", everything // 8)
+    monkeypatch.setattr(_batched, "KEPT_ELSEWHERE", everything // 8)
+    assert everything / 20 < temporaries(None) < everything / 4
+
+
+def test_it_compiles_once():
+    traces = []
+
+    def counted(params, x, key):
+        traces.append(None)
+        return jnp.sum(params * x) + 0.0 * jax.random.normal(key)
+
+    step = jax.jit(hj.batched_value_and_grad(counted, chunk_size=2))
+    for seed in range(3):
+        step(jnp.ones(3), jnp.ones((6, 3)), jax.random.key(seed))
+    assert step._cache_size() == 1
+    dispatched = hj.batched_value_and_grad(counted, chunk_size=2, dispatch=True)
+    dispatched(jnp.ones(3), jnp.ones((6, 3)), jax.random.key(0))
+    before = len(traces)
+    dispatched(jnp.ones(3), jnp.ones((6, 3)), jax.random.key(1))
+    assert len(traces) == before
+
+
+def test_bad_input_is_named():
+    with pytest.raises(TypeError, match="objective: expected a function"):
+        hj.batched_value_and_grad(3.0)
+    with pytest.raises(ValueError, match="chunk_size: expected"):
+        hj.batched_value_and_grad(objective, chunk_size=0)
+    step = hj.batched_value_and_grad(lambda params, x, key: params)
+    for batch in (jnp.zeros(()), jnp.zeros((0, 2)), {"a": jnp.zeros(3), "b": jnp.zeros(2)}, ()):
+        with pytest.raises(ValueError, match="batch: expected arrays with one leading axis"):
+            step(1.0, batch, jax.random.key(0))
+    with pytest.raises(TypeError, match="key: expected a typed key"):
+        step(1.0, jnp.zeros(3), 0)
+    with pytest.raises(ValueError, match="key: expected one typed key"):
+        step(1.0, jnp.zeros(3), jax.random.split(jax.random.key(0), 3))
+    with pytest.raises(TypeError, match="dispatch"):
+        jax.jit(hj.batched_value_and_grad(objective, dispatch=True))(*arguments())
