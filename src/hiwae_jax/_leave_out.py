@@ -36,7 +36,7 @@ def leave_two_out(log_weights: Float[Array, " K"]) -> Callable[[Any], tuple[Floa
     counted = jnp.where(gone, 0.0, jnp.exp(log_weights[None, :] - jnp.stack(largest)[:, None]))
     sums = jnp.sum(counted, axis=1)
 
-    def row(j: Any) -> tuple[Float[Array, " K"], Float[Array, " K"]]:
+    def row(j: jax.Array | int) -> tuple[Float[Array, " K"], Float[Array, " K"]]:
         j = jnp.asarray(j, index.dtype)
         shift, total = jnp.full((K,), -jnp.inf, log_weights.dtype), jnp.zeros((K,), log_weights.dtype)
         for rank in reversed(range(ranks)):

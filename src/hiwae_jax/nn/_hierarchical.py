@@ -8,6 +8,7 @@ from jaxtyping import Array, Float, Shaped
 
 from hiwae_jax._checks import at_least_float32
 from hiwae_jax.nn._checks import require_shape
+from hiwae_jax.nn._elu import elu
 from hiwae_jax.nn._gaussian import HEAD_GAIN, RAW_UNIT_SCALE, positive_scale, scale_from_log_variance
 from hiwae_jax.nn._weight_norm import ELU_GAIN, ConditionalWeightNormLinear, WeightNormLinear
 
@@ -54,7 +55,7 @@ class _ConditionalGaussian(nnx.Module):
     def __call__(
         self, z: Shaped[Array, "I"], context: Shaped[Array, "C"]
     ) -> tuple[Float[Array, "O"], Float[Array, "O"]]:
-        hidden = jax.nn.elu(self.hidden(z, context))
+        hidden = elu(self.hidden(z, context))
         return self.loc(hidden, context) + self.skip(z, context), self.raw(hidden, context)
 
 

@@ -1,13 +1,18 @@
 """Weight-normed blocks with a parallel linear skip: the unit that the paper's networks are made of."""
 
+import functools
 import math
+from collections.abc import Callable
+from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Shaped
 
+from hiwae_jax.nn._checks import require_shape
+from hiwae_jax.nn._convolve import convolve, convolve_doubled
+from hiwae_jax.nn._elu import elu
 from hiwae_jax.nn._weight_norm import ELU_GAIN, WeightNormConv, WeightNormLinear
 
 
@@ -73,7 +78,7 @@ class ResidualLinear(nnx.Module):
         Raises:
           ValueError: `x` has another shape.
         """
-        return self.outer(jax.nn.elu(self.inner(x))) + self.skip(x)
+        return self.outer(elu(self.inner(x))) + self.skip(x)
 
 
 class ResidualConv(nnx.Module):
@@ -128,6 +133,8 @@ class ResidualConv(nnx.Module):
             )
 
         half = gain / math.sqrt(2.0)
+        self.in_channels = in_channels
+        self.stride = stride
         self.inner = conv(in_channels, stride=stride, use_bias=True, gain=input_gain)
         self.outer = conv(out_channels, stride=1, use_bias=False, gain=half * ELU_GAIN)
         self.skip = conv(in_channels, stride=stride, use_bias=True, gain=half * input_gain, bias=bias)
@@ -138,4 +145,29 @@ class ResidualConv(nnx.Module):
         Raises:
           ValueError: `x` has another rank or number of channels.
         """
-        return self.outer(jax.nn.elu(self.inner(x))) + self.skip(x)
+        return self._after(functools.partial(convolve, stride=self.stride), x)
+
+    def of_doubled(self, x: Shaped[Array, "H W I"]) -> Float[Array, "2*H 2*W O"]:
+        """Map `x` [H, W, I], doubled by bilinear interpolation, to `y` [2 H, 2 W, O]; the stride must be 1.
+
+        Equal to the block of the doubled image up to rounding, at less than half of the arithmetic.
+
+        Raises:
+          ValueError: `x` has another rank or number of channels, or the stride is not 1.
+        """
+        if self.stride != 1:
+            raise ValueError(f"stride must be 1 for a doubled image, got {self.stride}")
+        return self._after(convolve_doubled, x)
+
+    def _after(
+        self, convolution: Callable[[Any, Any], Float[Array, "H2 W2 O"]], x: Shaped[Array, "H W I"]
+    ) -> Float[Array, "H2 W2 O"]:
+        require_shape("x", x, ("H", "W", self.in_channels))
+        dtype = self.inner.dtype
+        # The two layers that read x are one convolution with twice the channels.
+        kernel = jnp.concatenate([self.inner.kernel(), self.skip.kernel()], axis=-1)
+        bias = jnp.concatenate([layer.bias[...] for layer in (self.inner, self.skip) if layer.bias is not None])
+        hidden, skipped = jnp.split(
+            convolution(x.astype(dtype), kernel) + bias.astype(dtype)[None, None, :], 2, axis=-1
+        )
+        return self.outer(elu(hidden)) + skipped

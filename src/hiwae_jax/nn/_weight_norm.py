@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Shaped
 
 from hiwae_jax._checks import at_least_float32
 from hiwae_jax.nn._checks import require_shape
+from hiwae_jax.nn._convolve import convolve
 
 # 1 / sqrt(E[ELU(u)^2]) for u ~ N(0, 1): the gain that restores a unit second moment after an ELU.
 ELU_GAIN = 1.24520
@@ -148,16 +149,13 @@ class WeightNormConv(nnx.Module):
           ValueError: `x` has another rank or number of channels.
         """
         require_shape("x", x, ("H", "W", self.in_channels))
-        kernel = _unit(self.direction[...]) * at_least_float32(self.gain[...])[None, None, None, :]
-        y = jax.lax.conv_general_dilated(
-            x.astype(self.dtype)[None],
-            kernel.astype(self.dtype),
-            window_strides=(self.stride, self.stride),
-            padding=((1, 1), (1, 1)),
-            # Channels last is the layout that the CPU and the accelerators run without transposing.
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )[0]
+        y = convolve(x.astype(self.dtype), self.kernel(), stride=self.stride)
         return y if self.bias is None else y + self.bias[...].astype(self.dtype)[None, None, :]
+
+    def kernel(self) -> Float[Array, "3 3 I O"]:
+        """The kernel `g * v / |v|` [3, 3, in_channels, out_channels]; under vmap it is computed once."""
+        kernel = _unit(self.direction[...]) * at_least_float32(self.gain[...])[None, None, None, :]
+        return kernel.astype(self.dtype)
 
 
 class ConditionalWeightNormLinear(nnx.Module):
