@@ -1,5 +1,6 @@
 """Value and gradient of a minibatch, as many examples at once as the machine likes."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -33,8 +34,8 @@ def batched_value_and_grad(
       objective: `(params, x, key, *shared) -> scalar`, of one example: a bound, its negative, an annealed objective.
       chunk_size: how many examples are evaluated at once; made smaller where the batch then divides more evenly. At
         least the batch size for all of them. None chooses it when traced, from the bytes that the backward pass keeps
-        for each example: 6 MiB on a CPU, 4 GiB elsewhere. Where a single example keeps more, give `make_bound` a
-        `chunk_size` of samples as well.
+        for each example: 6 MiB on a CPU, or the size of the parameters if that is more, and 4 GiB elsewhere. Where a
+        single example keeps more, give `make_bound` a `chunk_size` of samples as well.
       dispatch: False for a loop inside of the caller's program. True compiles the chunk alone and calls it from Python
         for each chunk: for convolutions on a CPU, which are slow inside of compiled loops. Not to be called under jit.
       spmd_axis_name: of `jax.vmap` over examples: the axis of a mesh over which the batch lies, if any.
@@ -75,6 +76,15 @@ def batched_value_and_grad(
     dispatched = jax.jit(of_chunk)
     add = jax.jit(lambda so_far, part: jax.tree.map(jnp.add, so_far, part), donate_argnums=0)
 
+    sizes: dict[Any, int] = {}
+
+    def chosen_size(*arguments: Any) -> int:
+        leaves, structure = jax.tree.flatten(arguments)
+        shapes = structure, *((jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves)
+        if shapes not in sizes:  # calls from Python come with every step
+            sizes[shapes] = max(1, _kept_budget(arguments[0]) // _kept_by_example(total, *arguments))
+        return sizes[shapes]
+
     def value_and_grad(params: Params, batch: Any, key: Any, *shared: Any) -> tuple[Float[Array, ""], Params]:
         num_examples = _length(batch)
         if dispatch and any(
@@ -89,7 +99,7 @@ def batched_value_and_grad(
                 f"key: expected one typed key, which is split into one for each example, got shape {jnp.shape(key)}"
             )
         key_data = jax.random.key_data(jax.random.split(_checks.one_key(key), num_examples))
-        at_once = chunk_size or max(1, _kept_budget() // _kept_by_example(total, params, batch, key_data, key, *shared))
+        at_once = chunk_size or chosen_size(params, batch, key_data, key, *shared)
         chunks = -(-num_examples // at_once)
         at_once = -(-num_examples // chunks)
         padding = chunks * at_once - num_examples
@@ -131,8 +141,15 @@ def _every(step: int, first: int, tree: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf[first::step], tree)
 
 
-def _kept_budget() -> int:
-    return KEPT_ON_CPU if jax.default_backend() == "cpu" else KEPT_ELSEWHERE
+def _kept_budget(params: Params) -> int:
+    if jax.default_backend() != "cpu":
+        return KEPT_ELSEWHERE
+    # Each chunk adds a gradient of the size of the parameters to the sum: it should have more to do than that.
+    return max(KEPT_ON_CPU, _bytes(params))
+
+
+def _bytes(tree: Any) -> int:
+    return sum(math.prod(jnp.shape(leaf)) * jnp.result_type(leaf).itemsize for leaf in jax.tree.leaves(tree))
 
 
 def _kept_by_example(total: Callable[..., Any], params: Params, batch: Any, key_data: Any, *rest: Any) -> int:
@@ -147,6 +164,6 @@ def _kept_by_example(total: Callable[..., Any], params: Params, batch: Any, key_
             return jax.vjp(lambda params: total(params, batch, key_data, None, *rest), params)[1]
 
         residuals = jax.eval_shape(backward, params, *jax.tree.map(some, (batch, key_data)))
-        return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(residuals))
+        return _bytes(residuals)
 
     return max(1, kept(2) - kept(1))

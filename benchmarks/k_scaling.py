@@ -1,0 +1,238 @@
+"""Time and memory of a training step as the number of samples K grows, on whatever device is there.
+
+    python -m benchmarks.k_scaling                  # all cells; half an hour on two CPU cores, under 8 minutes on a GPU
+    python -m benchmarks.k_scaling --cores 1 --output runs/one_core
+    python -m benchmarks.k_scaling --smoke          # everything in tiny sizes, in a minute or two; figures mean nothing
+
+A step is the value and the gradient of the mean bound over a batch of 64 examples, without an optimizer. Images are
+coin flips from a fixed key and the networks are untrained: neither changes what a step costs. The bounds:
+
+  IWLB            `hj.independent`; K to 10,000. All weightings are equal there, so alpha is not varied.
+  H-IWLB          `hj.hierarchical` with the networks of `hiwae_jax.nn`, alpha 0 and 1. Each member has a head of its
+                  own, so that parameters grow with K; K from 2 to 100, on accelerators to 500. "refilled" differs from
+                  "doubly_reparameterized" for alpha 1 alone.
+  H-IWLB offsets  the same with one head for all members and a learned offset [D] for each; K to 10,000 for alpha 0 and
+                  to 1,000 for alpha 1, which compares all K x K pairs.
+
+and the ways of running them:
+
+  recommended     `hj.batched_value_and_grad`, which chooses how many examples run at once; on a CPU, for K above 1,000,
+                  one example and `make_bound(chunk_size=500)`, which evaluates the decoder's forward pass twice.
+                  Convolutions on a CPU are dispatched chunk by chunk (`dispatch=True`).
+  all at once     `jax.value_and_grad` of the vmapped bound.
+  sample chunks   for the least memory: on a CPU one example and 200 of its samples at once, on an accelerator all
+                  examples and 1,000 samples of each.
+
+"log evidence" is `hj.make_log_evidence` for one example.
+
+What a cell says:
+
+  ms            a step, median over rounds of calls; compilation and the first call are left out.
+  us a sample   that over batch x K.
+  GFLOP/s       FLOPs of the decoder's matrix products, counted by hand, over that time: 3 times a forward pass, 4 times
+                for "refilled", once for evaluation. What is computed twice to save memory is not counted, nor are the
+                encoder and the proposal, so that work beside the decoder counts as lost.
+  of attainable the same as a fraction of what this machine reaches in the nine products of the MLP decoder's own
+                shapes and nothing else, at the number of rows that is fastest. Those are timed in every round, next to
+                the cell, so that a clock that changes or a neighbour who works takes from both. For "conv" in place of
+                these the fastest product of square matrices.
+  temp MB       temporary memory of the compiled program; none for `dispatch=True`, which calls several.
+  peak MB       what the device says was in use at most, where it does and where this cell raised it.
+
+Precisions on an accelerator: "float32" and "tf32" are `jax.default_matmul_precision("float32" | "tensorfloat32")`, and
+"bfloat16" is networks of `dtype=bfloat16` with parameters and log-weights in float32 (the precision that JAX calls
+"bfloat16" leaves NVIDIA GPUs at tf32). On a CPU there is only float32.
+
+Every cell is written to the JSON file when it is done. A second call with the same device, cores, versions and sizes
+measures what is missing there; `--again` measures all. What the time limit cut off is listed by name.
+"""
+
+import argparse
+import datetime
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import re
+import statistics
+import time
+from typing import Any
+
+RESULTS = pathlib.Path(__file__).parent / "results"
+FIGURE = pathlib.Path(__file__).parents[1] / "docs" / "k_scaling.png"
+ACCELERATOR_LIMIT = 450.0  # seconds
+PACKAGES = ("hiwae_jax", "jax", "jaxlib", "flax", "optax", "numpy")
+MOST_ROUNDS = 15
+
+
+def provenance() -> dict[str, Any]:
+    """What computes the numbers, but for the date all that has to be equal for a file to be continued."""
+    import jax
+
+    device = jax.devices()[0]
+    cpuinfo = pathlib.Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return {
+        **{name: importlib.metadata.version(name) for name in PACKAGES},
+        "python": platform.python_version(),
+        "device": f"{device.platform} {device.device_kind}",
+        "backend": device.client.platform_version.splitlines()[0],
+        "processor": names[0] if names else platform.machine(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "x64": jax.config.jax_enable_x64,
+    }
+
+
+def memory_limit() -> int:
+    """Bytes that temporary memory may take: most of what an accelerator lends, or a quarter of the machine's memory."""
+    import jax
+
+    stats = jax.devices()[0].memory_stats() or {}
+    if "bytes_limit" in stats:
+        return int(0.8 * stats["bytes_limit"])
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4
+
+
+def peak_bytes() -> int:
+    """The most that was in use on the device so far; 0 where it does not say."""
+    import jax
+
+    return (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use", 0)
+
+
+def measure(cell: Any, sizes: Any, reference: Any, *, seconds: float, limit: int) -> dict[str, Any]:
+    """One cell's figures, or why there are none."""
+    from benchmarks import k_scaling_cells as cells
+    from benchmarks import roofline
+
+    began = time.monotonic()
+    built = cells.build(cell, sizes)
+    result = {**cell._asdict(), "configuration": cell.configuration(), "chunks": built.chunks}
+    result |= {"samples": built.samples, "flops": built.flops, "temp_bytes": built.temp_bytes}
+    result["compile_seconds"] = time.monotonic() - began
+    if (built.temp_bytes or 0) > limit:
+        needs = f"needs {built.temp_bytes / 1e9:.1f} GB of temporary memory, and the limit is {limit / 1e9:.1f} GB"
+        return {**result, "skipped": needs}
+    before = peak_bytes()
+    first = roofline.wait(built.call, built.arguments, 1)
+    began = time.monotonic()
+    round_seconds = seconds / 10
+    least = 3 if first < 2 * seconds else 1
+    calls = 1 if first > 2 * seconds else roofline.calls_in(built.call, built.arguments, round_seconds)
+    reference_calls = roofline.calls_in(reference.program, reference.arguments, round_seconds)
+    times, rates = [], []
+    while len(times) < least or (len(times) < MOST_ROUNDS and time.monotonic() - began < seconds):
+        rates.append(reference.flops / roofline.wait(reference.program, reference.arguments, reference_calls))
+        times.append(roofline.wait(built.call, built.arguments, calls))
+    step = statistics.median(times)
+    raised = peak_bytes() > before
+    return {
+        **result,
+        "milliseconds": 1e3 * step,
+        "milliseconds_best": 1e3 * min(times),
+        "rounds": len(times),
+        "calls": calls,
+        "microseconds_per_sample": 1e6 * step / built.samples,
+        "samples_per_second": built.samples / step,
+        "flops_per_second": built.flops / step,
+        "attainable": statistics.median(rates),
+        "fraction": statistics.median(built.flops / t / rate for t, rate in zip(times, rates, strict=True)),
+        "peak_bytes": peak_bytes() if raised else None,
+    }
+
+
+def run(options: argparse.Namespace) -> None:
+    """Measure what is missing; write after every cell."""
+    import jax
+
+    from benchmarks import k_scaling_cells as cells
+    from benchmarks import k_scaling_figure, roofline
+
+    began = time.monotonic()
+    accelerator = jax.default_backend() != "cpu"
+    limit = ACCELERATOR_LIMIT if options.time_limit is None and accelerator else options.time_limit
+    seconds = 0.02 if options.smoke else 1.0 if accelerator else 3.0
+    sizes = cells.Sizes(4, 20, 16, 3, 5, 12) if options.smoke else cells.Sizes()
+    bytes_limit = memory_limit() if options.memory_limit is None else int(options.memory_limit * 1e9)
+    rows = (1_000, 10_000, 100_000, 500_000) if accelerator else (300, 600, 1_000, 2_000, 6_400)
+    squares = (2_048, 4_096, 8_192) if accelerator else (512, 1_024, 2_048, 3_072)
+    if options.smoke:
+        rows, squares = (8, 16), (16, 32)
+
+    origin = {**provenance(), "sizes": sizes._asdict(), "smoke": options.smoke}
+    slug = re.sub(r"[^a-z0-9]+", "-", jax.devices()[0].device_kind.lower()).strip("-")
+    path = options.output / f"k_scaling_{slug}.json"
+    options.output.mkdir(parents=True, exist_ok=True)
+    content = json.loads(path.read_text()) if path.exists() and not options.again else {}
+    if {key: content.get("provenance", {}).get(key) for key in origin} != origin:
+        content = {"cells": {}, "rates": {}}
+    content["provenance"] = {**origin, "date": datetime.datetime.now(datetime.UTC).date().isoformat()}
+    content["memory_limit_bytes"] = bytes_limit
+
+    grid = cells.grid(accelerator=accelerator, smoke=options.smoke)
+
+    def write() -> None:
+        content["not_run"] = [cell.name() for cell in grid if cell.name() not in content["cells"]]
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps(content, indent=1) + "\n")
+        partial.replace(path)
+        path.with_suffix(".md").write_text(k_scaling_figure.table(content) + "\n")
+
+    wanted = [cell for cell in grid if all(part in cell.name() for part in options.only)]
+    left = [cell for cell in wanted if "failed" in content["cells"].get(cell.name(), {"failed": "not run"})]
+    references = {}
+    for cell in list(left):
+        if limit is not None and time.monotonic() - began > limit:
+            print(f"the time limit of {limit:g} s is reached; {len(left)} cells were not run:")
+            print("\n".join(f"  {cell.name()}" for cell in left))
+            break
+        if cell.precision not in references:
+            rates, references[cell.precision] = roofline.measure(
+                sizes.widths(), cell.precision, rows=rows, sizes=squares, seconds=seconds / 4
+            )
+            content["rates"][cell.precision] = rates._asdict()
+            print(k_scaling_figure.rates_line(cell.precision, rates._asdict()), flush=True)
+        try:
+            figures = measure(cell, sizes, references[cell.precision][cell.decoder], seconds=seconds, limit=bytes_limit)
+        except jax.errors.JaxRuntimeError as error:  # out of memory, most likely: the other cells may well run
+            figures = {**cell._asdict(), "configuration": cell.configuration(), "failed": str(error).splitlines()[0]}
+        content["cells"][cell.name()] = figures
+        left.remove(cell)
+        write()
+        print(k_scaling_figure.line(figures), flush=True)
+    write()
+    standard = options.output.resolve() == RESULTS.resolve()
+    figure = FIGURE if standard else options.output / FIGURE.name
+    k_scaling_figure.draw(
+        [json.loads(file.read_text()) for file in sorted(options.output.glob("k_scaling_*.json"))], figure
+    )
+    print(f"{time.monotonic() - began:.0f} s; wrote {path}, the table next to it, and {figure}")
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cores", type=int, help="CPU cores to run on; default: all that the process may use")
+    parser.add_argument("--time-limit", type=float, help="seconds; default: 450 on an accelerator, none on a CPU")
+    parser.add_argument("--memory-limit", type=float, help="GB of temporary memory that a cell may ask for")
+    parser.add_argument("--only", nargs="+", default=[], help="cells whose names contain all of these")
+    parser.add_argument("--again", action="store_true", help="measure what is in the file too")
+    parser.add_argument("--smoke", action="store_true", help="tiny sizes, into runs/k_scaling_smoke")
+    parser.add_argument("--output", type=pathlib.Path, help="folder; default: benchmarks/results")
+    options = parser.parse_args(arguments)
+    if options.cores is not None:
+        if not hasattr(os, "sched_setaffinity"):
+            parser.error("--cores: this system cannot set the cores of a process")
+        usable = sorted(os.sched_getaffinity(0))
+        if not 1 <= options.cores <= len(usable):
+            parser.error(f"--cores: expected 1 to {len(usable)}, got {options.cores}")
+        os.sched_setaffinity(0, usable[: options.cores])  # before JAX is imported and starts its threads
+    if options.output is None:
+        options.output = pathlib.Path("runs/k_scaling_smoke") if options.smoke else RESULTS
+    return options
+
+
+if __name__ == "__main__":
+    run(parse())

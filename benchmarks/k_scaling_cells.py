@@ -1,0 +1,295 @@
+"""What `benchmarks.k_scaling` measures: the grid of cells, their models, and the program of each cell."""
+
+import functools
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+import hiwae_jax as hj
+from benchmarks.roofline import TYPES, compiled
+from hiwae_jax import nn
+
+RECOMMENDED, AT_ONCE, OVER_SAMPLES = "recommended", "all at once", "sample chunks"
+IWLB, HEADS, OFFSETS = "IWLB", "H-IWLB", "H-IWLB offsets"
+PLAIN, EXACT, REFILLED = "reparameterized", "doubly_reparameterized", "refilled"
+ALONE = 1_000  # samples of one example that a CPU can keep in its cache, about
+CPU_SAMPLES = 500  # that are fastest at once on a CPU, of one example, where there are more than ALONE
+FEW_SAMPLES = 200  # that take the least memory there and are a little slower
+ACCELERATOR_SAMPLES = 1_000  # of each example of the batch, under "sample chunks" on an accelerator
+
+
+class Sizes(NamedTuple):
+    """Of the batch and of the networks: MLPs with two hidden layers of tanh units."""
+
+    batch: int = 64
+    pixels: int = 784
+    hidden: int = 200
+    latent: int = 50
+    proposal_hidden: int = 100
+    conv_context: int = 450
+
+    def widths(self) -> tuple[int, ...]:
+        """Of the MLP decoder's layers."""
+        return (self.latent, self.hidden, self.hidden, self.pixels)
+
+
+class Cell(NamedTuple):
+    """One configuration at one K.
+
+    Attributes:
+      task: "train", value and gradient of the mean bound of a batch, or "evaluate", log p(x) of one example.
+      decoder: "mlp" or "conv".
+      bound: "IWLB"; "H-IWLB", with a head for each member; or "H-IWLB offsets", whose members share a head.
+      alpha: of the power heuristic; 0 for "IWLB".
+      gradient: of `make_bound`; empty for "evaluate".
+      precision: of the matrix products.
+      way: "recommended", "all at once" or "sample chunks".
+      num_samples: K; of one draw, for "evaluate".
+      total: samples of one example in all, where these are several draws.
+    """
+
+    task: str
+    decoder: str
+    bound: str
+    alpha: float
+    gradient: str
+    precision: str
+    way: str
+    num_samples: int
+    total: int = 0
+
+    def configuration(self) -> str:
+        """What it has in common with the other K."""
+        bound = self.bound if self.bound == IWLB else f"{self.bound} alpha {self.alpha:g}"
+        what = self.gradient if self.task == "train" else f"log evidence, {self.total:,} samples"
+        return f"{bound}, {what}, {self.decoder}, {self.precision}, {self.way}"
+
+    def name(self) -> str:
+        """Unique."""
+        return f"{self.configuration()}, K = {self.num_samples:,}"
+
+
+class Built(NamedTuple):
+    """A cell's program.
+
+    Attributes:
+      call: takes one step.
+      arguments: of the call.
+      samples: how many z one call decodes, counting each once.
+      flops: of the matrix products (or convolutions) of the decoder in one call: the forward pass and twice as much for
+        the backward pass, one more forward pass for "refilled", forward alone for "evaluate". What is computed twice to
+        save memory is not counted, nor are the encoder and the networks of the proposal.
+      temp_bytes: temporary memory of the compiled program; None where several programs are called in turn.
+      chunks: what runs at once, in words.
+    """
+
+    call: Callable[..., Any]
+    arguments: tuple[Any, ...]
+    samples: int
+    flops: float
+    temp_bytes: int | None
+    chunks: str
+
+
+def grid(*, accelerator: bool, smoke: bool) -> list[Cell]:
+    """All cells, the most telling first, since a time limit cuts off the last."""
+    K = (3,) if smoke else (1, 2, 5, 10, 20, 50, 100, 500, 1_000, 5_000, 10_000)
+    few = (3,) if smoke else (2, 10, 50, 100, 500) if accelerator else (2, 5, 10, 20, 50, 100)
+    total = 30 if smoke else 1_000_000
+    precisions = ("float32", "tf32", "bfloat16") if accelerator or smoke else ("float32",)
+    over = K if smoke else (5_000, 10_000)
+
+    def cells() -> Iterator[Cell]:
+        def train(bound, alpha, gradient, Ks, *, decoder="mlp", precision="float32", way=RECOMMENDED):
+            return (Cell("train", decoder, bound, alpha, gradient, precision, way, k) for k in Ks)
+
+        for precision in precisions:
+            yield from train(IWLB, 0.0, EXACT, K, precision=precision)
+        yield from train(IWLB, 0.0, EXACT, over, way=OVER_SAMPLES)
+        yield from train(IWLB, 0.0, EXACT, (1, 5, 50, 500, 5_000, 10_000) if accelerator else K, way=AT_ONCE)
+        for precision in dict.fromkeys((precisions[0], precisions[-1])):
+            yield Cell("evaluate", "mlp", IWLB, 0.0, "", precision, RECOMMENDED, 3 if smoke else 1_000, total)
+        yield Cell("evaluate", "mlp", HEADS, 1.0, "", "float32", RECOMMENDED, 3 if smoke else 5, total)
+        for gradient in (EXACT, REFILLED, PLAIN):
+            yield from train(HEADS, 1.0, gradient, few)
+        yield from train(IWLB, 0.0, PLAIN, K)
+        for gradient in (EXACT, PLAIN):
+            yield from train(HEADS, 0.0, gradient, few)
+        conv_few = (2,) if smoke else (1, 5, 50, 500) if accelerator else (1, 5, 50)
+        for precision, way in itertools.product(precisions[:2], (RECOMMENDED, AT_ONCE)):
+            yield from train(IWLB, 0.0, EXACT, conv_few, decoder="conv", precision=precision, way=way)
+        yield from train(OFFSETS, 0.0, EXACT, few if smoke else (100, 1_000, 10_000))
+        yield from train(OFFSETS, 1.0, EXACT, few if smoke else (100, 1_000))
+        yield from train(HEADS, 1.0, EXACT, few if smoke else (50, 100), way=AT_ONCE)
+        for precision in precisions[2:]:
+            yield from train(HEADS, 1.0, EXACT, few, precision=precision)
+
+    return list(cells())
+
+
+class _Networks(nnx.Module):
+    """Encoder to a context, the proposal's heads on it, and the decoder."""
+
+    def __init__(self, cell: Cell, sizes: Sizes, *, rngs: nnx.Rngs):
+        kind = {"dtype": TYPES[cell.precision], "rngs": rngs}
+        latent, hidden = sizes.latent, (sizes.hidden, sizes.hidden)
+        context = sizes.conv_context if cell.decoder == "conv" else sizes.hidden
+        if cell.decoder == "conv":
+            self.encoder = nn.ConvEncoder(context, **kind)
+            self.decoder = nn.ConvDecoder(latent, context, **kind)
+        else:
+            self.encoder = nn.MLPEncoder(sizes.pixels, hidden, **kind)
+            self.decoder = nn.MLPDecoder(latent, sizes.pixels, hidden, **kind)
+        self.base = nn.LinearGaussianHead(context, latent, **kind)
+        if cell.bound == IWLB:
+            return
+        per_member = cell.bound == HEADS and cell.alpha == 0.0
+        widths = {"context_features": context, "base_features": latent, "latent_features": latent}
+        widths["hidden_features"] = sizes.proposal_hidden
+        self.conditionals = nn.HierarchicalConditionals(
+            num_samples=cell.num_samples if cell.bound == HEADS else 1, **widths, **kind
+        )
+        self.reverse = nn.ReverseModel(
+            per_member=per_member, num_samples=cell.num_samples if per_member else None, **widths, **kind
+        )
+        if cell.bound == OFFSETS:
+            self.offsets = nnx.Param(0.1 * jax.random.normal(rngs.params(), (cell.num_samples, latent)))
+
+
+@functools.lru_cache(maxsize=8)
+def _initial(cell: Cell, sizes: Sizes) -> Any:
+    """Parameters, which are float32 under every precision, from one compiled program."""
+
+    @jax.jit
+    def draw(key: Any) -> Any:
+        return nnx.split(_Networks(cell, sizes, rngs=nnx.Rngs(key)), nnx.Param)[1]
+
+    return draw(jax.random.key(0, impl="rbg"))  # the generator that takes the least time to compile
+
+
+class Model(NamedTuple):
+    """Parameters, and the functions of them that a bound is made of."""
+
+    params: Any
+    log_joint: Callable[..., Any]
+    proposal: hj.Proposal
+    weighting: hj.Weighting
+
+
+def make_model(cell: Cell, sizes: Sizes) -> Model:
+    """The model of a cell at its initial parameters, the same at every call."""
+
+    def networks(key: Any) -> _Networks:
+        return _Networks(cell, sizes, rngs=nnx.Rngs(key))
+
+    graphdef = nnx.split(nnx.eval_shape(lambda: networks(jax.random.key(0))))[0]
+    alike = cell if cell.bound != IWLB else cell._replace(num_samples=1)
+    params = _initial(alike._replace(task="", gradient="", precision="float32", way="", total=0), sizes)
+
+    def net(params: Any) -> _Networks:
+        return nnx.merge(graphdef, params)
+
+    def encode(params, x):
+        return net(params).encoder(x)
+
+    def base(params, context):
+        return net(params).base(context)
+
+    def conditionals(params, context, z0):
+        loc, scale = net(params).conditionals(context, z0)
+        if cell.bound == HEADS:
+            return loc, scale
+        return loc + net(params).offsets[...], jnp.broadcast_to(scale, (cell.num_samples, sizes.latent))
+
+    def reverse(params, context, z):
+        return net(params).reverse(context, z)
+
+    def log_joint(params, x, z):
+        likelihood = nn.bernoulli_log_prob(net(params).decoder(z), x)
+        return likelihood + hj.diagonal_gaussian.log_prob((jnp.zeros_like(z), jnp.ones_like(z)), z)
+
+    if cell.bound == IWLB:
+        proposal = hj.independent(lambda params, x: base(params, encode(params, x)), num_samples=cell.num_samples)
+    else:
+        proposal = hj.hierarchical(base, conditionals, reverse, context=encode)
+    return Model(params, log_joint, proposal, hj.power_heuristic(cell.alpha))
+
+
+def decoder_flops(decoder: str, sizes: Sizes) -> float:
+    """FLOPs of one forward pass of the decoder for one z: two for each multiplication with a weight."""
+    if decoder == "mlp":
+        return 2.0 * sum(m * n for m, n in itertools.pairwise(sizes.widths()))
+
+    def block(features_in: int, features_out: int) -> int:  # a residual block: inner, outer and skip
+        return 2 * features_in * features_out + features_out**2
+
+    linear = block(sizes.latent, sizes.conv_context) + block(sizes.conv_context, 512)
+    conv = 8**2 * 2 * block(32, 32) + 14**2 * (block(32, 16) + block(16, 16)) + 28**2 * block(16, 1)
+    return 2.0 * (linear + 9 * conv)
+
+
+def make_images(cell: Cell, sizes: Sizes) -> jax.Array:
+    """A batch of images [B, P] whose pixels are coin flips of probability 0.3, from a fixed key."""
+    pixels = 784 if cell.decoder == "conv" else sizes.pixels
+    return jax.random.bernoulli(jax.random.key(1), 0.3, (sizes.batch, pixels)).astype(jnp.float32)
+
+
+def build(cell: Cell, sizes: Sizes) -> Built:
+    """Compile a cell."""
+    return _evaluation(cell, sizes) if cell.task == "evaluate" else _training(cell, sizes)
+
+
+def _training(cell: Cell, sizes: Sizes) -> Built:
+    model, K = make_model(cell, sizes), cell.num_samples
+    on_cpu = jax.default_backend() == "cpu"
+    # None of the samples is all of them; None of the examples, as many as the library chooses.
+    samples_at_once, examples_at_once = None, sizes.batch if cell.way != RECOMMENDED else None
+    if cell.way == OVER_SAMPLES:
+        samples_at_once = FEW_SAMPLES if on_cpu else ACCELERATOR_SAMPLES
+    elif cell.way == RECOMMENDED and on_cpu and K > ALONE:
+        samples_at_once = CPU_SAMPLES
+    if on_cpu and samples_at_once is not None:
+        examples_at_once = 1
+    bound = hj.make_bound(
+        model.log_joint, model.proposal, weighting=model.weighting, gradient=cell.gradient, chunk_size=samples_at_once
+    )
+    arguments = (model.params, make_images(cell, sizes), jax.random.key(2))
+    dispatch = on_cpu and cell.decoder == "conv" and cell.way == RECOMMENDED
+
+    def mean(params, batch, key):
+        return jnp.mean(jax.vmap(bound, in_axes=(None, 0, 0))(params, batch, jax.random.split(key, len(batch))))
+
+    if examples_at_once == sizes.batch:
+        step = jax.value_and_grad(mean)
+    else:
+        step = hj.batched_value_and_grad(bound, chunk_size=examples_at_once, dispatch=dispatch)
+    call = step if dispatch else compiled(step, arguments, cell.precision)
+    passes = 4 if cell.gradient == REFILLED else 3
+    samples = sizes.batch * K
+    examples = {None: "automatic", 1: "1", sizes.batch: "all"}[examples_at_once]
+    of_samples = "all" if samples_at_once is None else f"{samples_at_once:,}"
+    return Built(
+        call,
+        arguments,
+        samples=samples,
+        flops=passes * samples * decoder_flops(cell.decoder, sizes),
+        temp_bytes=None if dispatch else call.memory_analysis().temp_size_in_bytes,
+        chunks=f"examples {examples}, samples {of_samples}",
+    )
+
+
+def _evaluation(cell: Cell, sizes: Sizes) -> Built:
+    model, K = make_model(cell, sizes), cell.num_samples
+    log_weights = hj.make_log_weights(model.log_joint, model.proposal, weighting=model.weighting)
+    rows = ALONE if jax.default_backend() == "cpu" else 64 * ALONE
+    chunk = max(1, min(rows, cell.total) // K)
+    log_evidence = hj.make_log_evidence(log_weights, num_draws=cell.total // K, chunk_size=chunk)
+    arguments = (model.params, make_images(cell, sizes)[0], jax.random.key(2))
+    call = compiled(log_evidence, arguments, cell.precision)
+    samples = cell.total // K * K
+    flops = samples * decoder_flops(cell.decoder, sizes)
+    return Built(call, arguments, samples, flops, call.memory_analysis().temp_size_in_bytes, f"{chunk:,} draws")

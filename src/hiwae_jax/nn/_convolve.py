@@ -1,0 +1,102 @@
+"""3x3 convolutions of one image, in the forms that compile to fast code wherever they are used."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.custom_derivatives import SymbolicZero
+from jaxtyping import Array, Float
+
+
+def convolve(x: Float[Array, "H W I"], kernel: Float[Array, "3 3 I O"], *, stride: int = 1) -> Float[Array, "H2 W2 O"]:
+    """Convolve with zero padding of one pixel; a stride of 2 halves the image, rounding up."""
+    # Accelerators have code of their own for the derivatives as JAX spells them. Decided while tracing: where the guess is
+    # wrong the program is slower and nothing else, and one with both branches would take longer to compile everywhere.
+    if jax.default_backend() != "cpu":
+        y = _spelled(x, kernel, stride, "NHWC", "HWIO", "NHWC")
+    elif kernel.shape[2:] == (1, 1) and stride == 1:
+        y = _of_one_channel(x, kernel)
+    else:
+        y = _convolve(x, kernel, stride)
+    convolved: jax.Array = y
+    return convolved
+
+
+def _spelled(x: Any, kernel: Any, stride: int, lhs: str, rhs: str, out: str) -> Any:
+    """The same convolution, its operands and its result transposed to the dimension labels given and back."""
+
+    def order(have: str, want: str) -> tuple[int, ...]:
+        return tuple(have.index(label) for label in want)
+
+    y = jax.lax.conv_general_dilated(
+        x[None].transpose(order("NHWC", lhs)),
+        kernel.transpose(order("HWIO", rhs)),
+        window_strides=(stride, stride),
+        padding=((1, 1), (1, 1)),
+        dimension_numbers=(lhs, rhs, out),
+    )
+    return y.transpose(order(out, "NHWC"))[0]
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
+def _convolve(x: Any, kernel: Any, stride: int) -> Any:
+    """A convolution whose derivatives are spelled for CPUs.
+
+    XLA's CPU compiler has fast code for the labels NHWC, HWIO, NHWC. It brings others into this form at the top of a
+    program, but inside of a loop it falls back on plain nested ones, which take fifty times as long. The tangents below
+    are spelled so that their transposes, the convolutions of the backward pass, have the fast labels.
+    """
+    return _spelled(x, kernel, stride, "NHWC", "HWIO", "NHWC")
+
+
+def _convolve_jvp(stride: int, primals: Any, tangents: Any) -> tuple[Any, Any]:
+    x, kernel = primals
+    y = _convolve(x, kernel, stride)
+    along = []
+    if not isinstance(tangents[0], SymbolicZero):
+        along.append(_spelled(tangents[0], kernel, stride, "NHWC", "HWOI", "NHWC"))
+    if not isinstance(tangents[1], SymbolicZero):
+        along.append(_spelled(x, tangents[1], stride, "CHWN", "IHWO", "HWNC"))
+    return y, functools.reduce(jnp.add, along) if along else jnp.zeros_like(y)
+
+
+_convolve.defjvp(_convolve_jvp, symbolic_zeros=True)
+
+
+def _of_one_channel(x: Any, kernel: Any) -> Any:
+    """One channel in, one out: the kernel's rows as banded matrices, since there are no channels to multiply."""
+    height, width, _ = x.shape
+    bands = jnp.einsum("bjw,ab->awj", _shifted(np.eye(width), x.dtype), kernel[:, :, 0, 0])
+    rows = jnp.pad(jnp.einsum("hw,awj->haj", x[:, :, 0], bands), ((1, 1), (0, 0), (0, 0)))
+    return sum(rows[tap : tap + height, tap] for tap in range(3))[:, :, None]  # type: ignore[index]  # three arrays
+
+
+def convolve_doubled(x: Float[Array, "H W I"], kernel: Float[Array, "3 3 I O"]) -> Float[Array, "2*H 2*W O"]:
+    """Double the image by bilinear interpolation, then `convolve`; the doubled image is never formed.
+
+    Mixing channels and moving pixels commute. So the nine taps of the kernel mix the channels of the small image, which
+    has a quarter of the pixels, and two fixed matrices, one for each direction, double and shift the taps' images and
+    add them up: less than half of the arithmetic for the decoder's channels, and nothing but matrix products.
+    """
+    height, width, _ = x.shape
+    taps = jnp.einsum("hwi,abio->ahbwo", x, kernel)
+    rows = jnp.einsum("bjw,ahbwo->ahjo", _shifted(_doubled(width), x.dtype), taps)
+    return jnp.einsum("akh,ahjo->kjo", _shifted(_doubled(height), x.dtype), rows)
+
+
+def _doubled(size: int) -> Any:
+    """The matrix [2 * size, size] of linear interpolation; each new pixel lies a quarter from the nearest old one."""
+    matrix = np.zeros((2 * size, size))
+    for i in range(size):
+        matrix[2 * i : 2 * i + 2, i] += 0.75
+        matrix[2 * i, max(i - 1, 0)] += 0.25
+        matrix[2 * i + 1, min(i + 1, size - 1)] += 0.25
+    return matrix
+
+
+def _shifted(matrix: Any, dtype: Any) -> Any:
+    """For each of the three taps the rows that it reads: one before, the same, one after; zero beyond the ends."""
+    padded = np.pad(matrix, ((1, 1), (0, 0)))
+    return jnp.asarray(np.stack([padded[tap : tap + len(matrix)] for tap in range(3)]), dtype)
