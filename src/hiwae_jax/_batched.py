@@ -153,17 +153,10 @@ def _bytes(tree: Any) -> int:
 
 
 def _kept_by_example(total: Callable[..., Any], params: Params, batch: Any, key_data: Any, *rest: Any) -> int:
-    """Bytes that each further example adds to what the backward pass keeps; found without evaluating anything."""
+    """Bytes that the backward pass keeps for each example; found without evaluating anything."""
 
-    def kept(examples: int) -> int:
-        def some(leaf: Any) -> Any:
-            shape = (examples, *jnp.shape(leaf)[1:])
-            return jax.eval_shape(lambda: jnp.zeros(shape, jnp.result_type(leaf)))
+    def backward(params: Params, batch: Any, key_data: Any) -> Any:
+        return jax.vjp(lambda params: total(params, batch, key_data, None, *rest), params)[1]
 
-        def backward(params: Params, batch: Any, key_data: Any) -> Any:
-            return jax.vjp(lambda params: total(params, batch, key_data, None, *rest), params)[1]
-
-        residuals = jax.eval_shape(backward, params, *jax.tree.map(some, (batch, key_data)))
-        return _bytes(residuals)
-
-    return max(1, kept(2) - kept(1))
+    kept = _bytes(jax.eval_shape(backward, params, batch, key_data)) - _bytes(params)
+    return max(1, kept // _length(batch))

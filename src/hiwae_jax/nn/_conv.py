@@ -37,6 +37,7 @@ class ConvEncoder(nnx.Module):
     Source: Huang et al. 2019, section 6.3 and the authors' code; Huang et al. 2018 (Neural Autoregressive
     Flows).
 
+    >>> import jax
     >>> encode = lambda x: ConvEncoder(8, rngs=nnx.Rngs(0))(x)
     >>> jax.eval_shape(encode, jnp.zeros(784)).shape
     (8,)
@@ -105,6 +106,7 @@ class ConvDecoder(nnx.Module):
     Source: Huang et al. 2019, section 6.3 and the authors' code; Huang et al. 2018 (Neural Autoregressive
     Flows).
 
+    >>> import jax
     >>> decode = lambda z: ConvDecoder(2, 8, rngs=nnx.Rngs(0))(z)
     >>> jax.eval_shape(decode, jnp.zeros(2)).shape
     (784,)

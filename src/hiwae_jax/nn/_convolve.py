@@ -12,8 +12,8 @@ from jaxtyping import Array, Float
 
 def convolve(x: Float[Array, "H W I"], kernel: Float[Array, "3 3 I O"], *, stride: int = 1) -> Float[Array, "H2 W2 O"]:
     """Convolve with zero padding of one pixel; a stride of 2 halves the image, rounding up."""
-    # Accelerators have code of their own for the derivatives as JAX spells them. Decided while tracing: where the guess is
-    # wrong the program is slower and nothing else, and one with both branches would take longer to compile everywhere.
+    # Accelerators have code of their own for the derivatives as JAX spells them. Decided while tracing: where the guess
+    # is wrong the program is slower and nothing else; one with both branches would take longer to compile everywhere.
     if jax.default_backend() != "cpu":
         y = _spelled(x, kernel, stride, "NHWC", "HWIO", "NHWC")
     elif kernel.shape[2:] == (1, 1) and stride == 1:

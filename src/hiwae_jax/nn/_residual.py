@@ -101,6 +101,7 @@ class ResidualConv(nnx.Module):
     Source: Huang et al. 2019, section 6.3; the block is that of Huang et al. 2018 (Neural Autoregressive
     Flows).
 
+    >>> import jax
     >>> block = lambda x: ResidualConv(1, 4, stride=2, rngs=nnx.Rngs(0))(x)
     >>> jax.eval_shape(block, jnp.ones((8, 8, 1))).shape
     (4, 4, 4)

@@ -1,0 +1,419 @@
+"""What the hierarchical bound costs beside the IWLB, where the cost goes, and a PyTorch port beside it.
+
+    python -m benchmarks.overhead                                     # everything; an hour or two on two cores
+    python -m benchmarks.overhead --decoders conv --num-samples 5 50 --cores 1
+    python -m benchmarks.overhead --smoke                             # tiny, in minutes; figures mean nothing
+
+A step is value and gradient of the mean bound of a batch, without an optimizer, compiled as a user would:
+`jax.jit(hj.batched_value_and_grad(bound))`, which chooses how many examples run at once. The networks are the paper's
+(`hiwae_jax.nn`): 32 latents, context / hidden units of the proposal's networks 100 / 100 and 450 / 1,920, and an MLP
+encoder and decoder (784-200-context, latent-200-200-784, tanh units) or the residual convolutional ones.
+
+Every method is compared with the IWLB of the same K, networks and family of gradients (plain with plain; for "refilled"
+the doubly reparameterized one). Programs take turns, one call each in a round, and a ratio is one of two calls of one
+round. Columns:
+
+  CPU         CPU seconds over those of the IWLB: median over rounds [quartiles]. All threads count.
+  wall        the same of wall-clock seconds.
+  FLOPs       the same, as XLA counts them in the program before it is compiled, for the whole batch at once.
+  CPU ms      of the step itself.
+  temp MiB    temporary memory of the compiled program.
+  compile s   CPU seconds of tracing and compiling.
+
+The breakdown times programs that evaluate a part alone, value and gradient at the shapes of a step, in the same rounds:
+the encoder, the networks of the proposal (base, conditionals, reverse), and the decoder with the likelihood at all
+K x batch samples. The rest is the step less these: noise, densities, weighting, gradient rule, and under "refilled" the
+K more forward passes of the decoder. Each part pays for a program of its own, so the rest of small steps is below zero.
+
+The contest is the convolutional H-IWLB at alpha = 1 as a port to PyTorch (`benchmarks.torch_port`), eager, all rows at
+once; it starts from the same parameters and has to give the same value to 1e-4 and the same plain gradient to 1e-3 on
+the same noise, or there is no result. Ours are the plain estimator in one program, the same dispatched chunk by chunk
+from Python, and all examples at once. "peak MiB" is the growth of the process's peak resident memory during a step,
+"kept MiB" what PyTorch's forward pass keeps for the backward pass. Without PyTorch the port is left out.
+
+Finished cells are kept in the JSON file; a second call adds what is missing, `--again` measures anew.
+"""
+
+import argparse
+import importlib.util
+import itertools
+import os
+import pathlib
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+RESULTS = pathlib.Path(__file__).parent / "results"
+FIGURE = pathlib.Path(__file__).parents[1] / "docs" / "overhead.png"
+EXACT, REFILLED, PLAIN = "doubly_reparameterized", "refilled", "reparameterized"
+PORT, ONE_PROGRAM, DISPATCHED, AT_ONCE = "PyTorch port", "one program", "dispatched chunks", "all at once"
+
+
+def take_turns(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[tuple[float, float]]]:
+    """CPU and wall-clock seconds of every call in each round; the order turns by one from round to round."""
+    names, seconds = list(calls), {name: [] for name in calls}
+    for call in calls.values():
+        call()
+    for turn in range(rounds):
+        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+            wall, cpu = time.perf_counter(), time.process_time()
+            calls[name]()
+            seconds[name].append((time.process_time() - cpu, time.perf_counter() - wall))
+    return seconds
+
+
+def quartiles(values: list[float]) -> list[float]:
+    """Median, first and third quartile."""
+    first, median, third = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else values * 3
+    return [median, first, third]
+
+
+def ratios(ours: list[tuple[float, float]], theirs: list[tuple[float, float]], kind: int) -> list[float]:
+    """Quartiles of the ratios within rounds, of CPU (0) or wall-clock (1) seconds."""
+    return quartiles([a[kind] / b[kind] for a, b in zip(ours, theirs, strict=True)])
+
+
+def compiled(objective: Any, params: Any, batch: Any, *, chunk_size: int | None) -> tuple[Callable[[], Any], dict]:
+    """A step without arguments, and what is known of it without running it."""
+    import jax
+
+    import hiwae_jax as hj
+
+    arguments = params, batch, jax.random.key(2)
+    at_once = jax.jit(hj.batched_value_and_grad(objective, chunk_size=len(batch))).lower(*arguments)
+    began = time.process_time()
+    program = jax.jit(hj.batched_value_and_grad(objective, chunk_size=chunk_size)).lower(*arguments).compile()
+    facts = {
+        "compile_seconds": time.process_time() - began,
+        "temp_bytes": program.memory_analysis().temp_size_in_bytes,
+        "flops": at_once.cost_analysis()["flops"],
+    }
+    return lambda: jax.block_until_ready(program(*arguments)), facts
+
+
+def measure(sizes: Any, num_samples: int, options: argparse.Namespace) -> dict[str, Any]:
+    """Methods and parts of one cell."""
+    from benchmarks import overhead_problem as problems
+
+    batch = problems.make_batch(options.batch_size)
+    methods = [problems.Method(None, gradient) for gradient in (EXACT, PLAIN)]
+    for alpha, gradient in itertools.product(options.alpha, (EXACT, REFILLED, PLAIN)):
+        if alpha > 0.0 or gradient != REFILLED:  # under the uniform weighting nothing is refilled
+            methods.append(problems.Method(alpha, gradient))
+    calls, facts = {}, {}
+
+    def part_name(method: Any, part: str) -> str:
+        """Equal where parts are equal: only under the uniform weighting r knows which member it looks at."""
+        kind = "IWLB" if method.alpha is None else "H-IWLB 0" if method.alpha == 0.0 else "H-IWLB"
+        return f"{part} of {kind}" if part == "proposal networks" else part
+
+    def add(name: str, objective: Any, params: Any) -> None:
+        calls[name], facts[name] = compiled(objective, params, batch, chunk_size=options.chunk_size)
+
+    for method in methods:
+        problem = problems.make_problem(sizes, method, num_samples)
+        add(method.name(), problem.bound, problem.params)
+        for part, (objective, params) in problem.parts.items():
+            if part_name(method, part) not in calls:
+                add(part_name(method, part), objective, params)
+    seconds = take_turns(calls, options.rounds)
+
+    def of_step(name: str, baseline: str) -> dict[str, Any]:
+        return {
+            **facts[name],
+            "cpu": ratios(seconds[name], seconds[baseline], 0),
+            "wall": ratios(seconds[name], seconds[baseline], 1),
+            "flops_ratio": facts[name]["flops"] / facts[baseline]["flops"],
+            "cpu_ms": 1e3 * statistics.median(cpu for cpu, _ in seconds[name]),
+            "wall_ms": 1e3 * statistics.median(wall for _, wall in seconds[name]),
+        }
+
+    def of_parts(method: Any) -> dict[str, Any]:
+        base, whole = method.baseline().name(), method.name()
+        names = {part: part_name(method, part) for part in problems.PARTS}
+        steps = {part: of_step(name, base) for part, name in names.items()}
+        steps["rest"] = {
+            "cpu": quartiles(
+                [
+                    (step[0] - sum(seconds[name][turn][0] for name in names.values())) / seconds[base][turn][0]
+                    for turn, step in enumerate(seconds[whole])
+                ]
+            ),
+            "flops_ratio": (facts[whole]["flops"] - sum(facts[name]["flops"] for name in names.values()))
+            / facts[base]["flops"],
+        }
+        return {part: {key: step[key] for key in ("cpu", "flops_ratio")} for part, step in steps.items()}
+
+    return {
+        "nets": sizes.name(),
+        "num_samples": num_samples,
+        "batch_size": options.batch_size,
+        "steps": {method.name(): of_step(method.name(), method.baseline().name()) for method in methods},
+        "parts": {method.name(): of_parts(method) for method in methods if method.gradient != PLAIN},
+    }
+
+
+def peak_growth(call: Callable[[], Any]) -> int | None:
+    """Bytes by which the peak of resident memory exceeds what was resident before; None where Linux does not say."""
+    reset, status = pathlib.Path("/proc/self/clear_refs"), pathlib.Path("/proc/self/status")
+
+    def read(name: str) -> int:
+        line = next(line for line in status.read_text().splitlines() if line.startswith(name))
+        return 1024 * int(line.split()[1])
+
+    try:
+        reset.write_text("5")  # sets the peak to what is resident now
+        before = read("VmRSS")
+    except (OSError, StopIteration):
+        return None
+    call()
+    return read("VmHWM") - before
+
+
+def contest(sizes: Any, num_samples: int, options: argparse.Namespace) -> dict[str, Any]:
+    """The convolutional H-IWLB at alpha 1 in several ways; raises where the port computes something else."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+    import torch
+    from flax import nnx
+
+    import hiwae_jax as hj
+    from benchmarks import overhead_problem as problems
+    from benchmarks import torch_port
+
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    problem = problems.make_problem(sizes, problems.Method(1.0, PLAIN), num_samples)
+    batch, key = problems.make_batch(options.batch_size), jax.random.key(2)
+    arguments = problem.params, batch, key
+    dispatched = hj.batched_value_and_grad(problem.bound, chunk_size=options.chunk_size, dispatch=True)
+    calls = {
+        ONE_PROGRAM: compiled(problem.bound, problem.params, batch, chunk_size=options.chunk_size)[0],
+        DISPATCHED: lambda: jax.block_until_ready(dispatched(*arguments)),
+        AT_ONCE: compiled(problem.bound, problem.params, batch, chunk_size=len(batch))[0],
+    }
+    value, gradient = calls[ONE_PROGRAM]()
+
+    numbers = sizes.latent * (1 + num_samples)
+    noise = jax.vmap(lambda key: jax.random.normal(key, (numbers,)))(jax.random.split(key, len(batch)))
+    params = torch_port.to_torch(nnx.to_pure_dict(problem.params))
+    x, noise = (torch.tensor(np.asarray(array)) for array in (batch, noise))
+    calls[PORT] = lambda: torch_port.value_and_grad(params, x, noise, num_samples=num_samples)
+    theirs = calls[PORT]()
+
+    def flat(tree: Any) -> Any:
+        return jnp.concatenate([jnp.ravel(leaf) for leaf in jax.tree.leaves(tree)])
+
+    ours = flat(nnx.to_pure_dict(gradient))
+    apart = float(jnp.linalg.norm(ours - flat(torch_port.gradients(params))) / jnp.linalg.norm(ours))
+    if abs(theirs - float(value)) > 1e-4 * abs(float(value)) or apart > 1e-3:
+        raise RuntimeError(f"the port gives {theirs}, the library {float(value)}; gradients differ by {apart:.2g}")
+    seconds = take_turns(calls, options.rounds)
+    return {
+        "nets": sizes.name(),
+        "num_samples": num_samples,
+        "batch_size": options.batch_size,
+        "torch": torch.__version__,
+        "kept_bytes": torch_port.kept_bytes(params, x, noise, num_samples=num_samples),
+        "ways": {
+            name: {
+                "cpu": ratios(seconds[name], seconds[PORT], 0),
+                "wall": ratios(seconds[name], seconds[PORT], 1),
+                "cpu_ms": 1e3 * statistics.median(cpu for cpu, _ in seconds[name]),
+                "wall_ms": 1e3 * statistics.median(wall for _, wall in seconds[name]),
+                "peak_bytes": peak_growth(calls[name]),
+            }
+            for name in calls
+        },
+    }
+
+
+def _spread(figures: list[float]) -> str:
+    return "{:.2f} [{:.2f}, {:.2f}]".format(*figures)
+
+
+def table(content: dict[str, Any]) -> str:
+    """Markdown: steps, breakdown, contest."""
+    cells, contests = (sorted(content[kind].values(), key=_order) for kind in ("cells", "contests"))
+    origin = content["provenance"]
+    versions = ", ".join(f"{name} {origin[name]}" for name in ("jax", "jaxlib", "flax"))
+    lines = [
+        f"{origin['processor']}, {origin['used_cores']} of them used; {versions}; {origin['date']}. Ratios to the IWLB "
+        "of the same K, networks and family of gradients; medians [quartiles] over rounds.",
+        "",
+        "| nets | batch | K | step | CPU | wall | FLOPs | CPU ms | temp MiB | compile s |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for cell in cells:
+        for name, step in cell["steps"].items():
+            lines.append(
+                f"| {cell['nets']} | {cell['batch_size']} | {cell['num_samples']} | {name} | {_spread(step['cpu'])} "
+                f"| {_spread(step['wall'])} | {step['flops_ratio']:.2f} | {step['cpu_ms']:.1f} "
+                f"| {step['temp_bytes'] / 2**20:.1f} | {step['compile_seconds']:.1f} |"
+            )
+    lines += [
+        "",
+        "Parts, CPU time (FLOPs) over the whole step of the IWLB.",
+        "",
+        "| nets | K | step | encoder | proposal networks | decoder | rest |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for cell in cells:
+        for name, parts in cell["parts"].items():
+            columns = " | ".join(f"{part['cpu'][0]:.2f} ({part['flops_ratio']:.2f})" for part in parts.values())
+            lines.append(f"| {cell['nets']} | {cell['num_samples']} | {name} | {columns} |")
+    if contests:
+        lines += [
+            "",
+            f"H-IWLB, alpha 1, plain gradient; times over those of the PyTorch port (torch {contests[0]['torch']}).",
+            "",
+            "| nets | batch | K | way | CPU | wall | CPU ms | wall ms | peak MiB | kept MiB |",
+            "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        ]
+    for cell in contests:
+        for name, way in cell["ways"].items():
+            kept = f"{cell['kept_bytes'] / 2**20:.0f}" if name == PORT else ""
+            peak = "" if way["peak_bytes"] is None else f"{way['peak_bytes'] / 2**20:.0f}"
+            lines.append(
+                f"| {cell['nets']} | {cell['batch_size']} | {cell['num_samples']} | {name} | {_spread(way['cpu'])} "
+                f"| {_spread(way['wall'])} | {way['cpu_ms']:.0f} | {way['wall_ms']:.0f} | {peak} | {kept} |"
+            )
+    return "\n".join(lines)
+
+
+def _order(cell: dict[str, Any]) -> tuple[str, int]:
+    return cell["nets"], cell["num_samples"]
+
+
+def draw(content: dict[str, Any], path: pathlib.Path) -> None:
+    """Steps relative to the IWLB against K, a panel for each networks, and the contest's times."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    cells, contests = (sorted(content[kind].values(), key=_order) for kind in ("cells", "contests"))
+    panels = list(dict.fromkeys(cell["nets"] for cell in cells))
+    contest_panels = list(dict.fromkeys(cell["nets"] for cell in contests))
+    count = max(len(panels) + len(contest_panels), 1)
+    figure, axes = plt.subplots(1, count, figsize=(3.6 * count, 3.8), squeeze=False, layout="constrained")
+    styles = {EXACT: "-", REFILLED: "--", PLAIN: ":"}
+
+    def finish(axis: Any, K: list[int], title: str, ylabel: str) -> None:
+        axis.set_xscale("log")
+        axis.set_xticks(K, [str(k) for k in K])
+        axis.minorticks_off()
+        axis.set(title=title, xlabel="K", ylabel=ylabel)
+        axis.axhline(1.0, color="grey", linewidth=0.8)
+        axis.grid(alpha=0.3)
+
+    handles = {}
+    for axis, nets in zip(axes[0], panels, strict=False):
+        here = [cell for cell in cells if cell["nets"] == nets]
+        K = [cell["num_samples"] for cell in here]
+        names = [name for name in here[0]["steps"] if not name.startswith("IWLB")]
+        alphas = list(dict.fromkeys(name.split()[1] for name in names))
+        for name in names:
+            rows = [cell["steps"][name]["cpu"] for cell in here if name in cell["steps"]]
+            median, low, high = zip(*rows, strict=True)
+            _, alpha, gradient = name.split()
+            color = f"C{alphas.index(alpha)}"
+            label = f"alpha {alpha}, {gradient}"
+            (handles[label],) = axis.plot(K[: len(rows)], median, linestyle=styles[gradient], color=color, marker=".")
+            axis.fill_between(K[: len(rows)], low, high, color=color, alpha=0.12)
+        finish(axis, K, nets, "CPU time / IWLB")
+    for axis, nets in zip(axes[0][len(panels) :], contest_panels, strict=False):
+        here = [cell for cell in contests if cell["nets"] == nets]
+        K = [cell["num_samples"] for cell in here]
+        for number, way in enumerate((ONE_PROGRAM, DISPATCHED, AT_ONCE)):
+            axis.plot(K, [cell["ways"][way]["cpu"][0] for cell in here], marker=".", color=f"C{number + 4}", label=way)
+        finish(axis, K, f"{nets}, alpha 1, plain", "CPU time / PyTorch port")
+        axis.set_ylim(bottom=0.0)
+        axis.legend(fontsize="x-small")
+    figure.legend(handles.values(), handles, loc="outside lower center", ncols=4, fontsize="small")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line; `--cores` takes effect here, before JAX is imported and starts its threads."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--decoders", nargs="+", choices=("mlp", "conv"), default=["mlp", "conv"])
+    parser.add_argument(
+        "--proposals", nargs="+", choices=("small", "large"), default=["small", "large"], help="100/100, 450/1,920"
+    )
+    parser.add_argument("--num-samples", nargs="+", type=int, default=[1, 2, 5, 10, 20, 50], help="K")
+    parser.add_argument("--alpha", nargs="+", type=float, default=[0.0, 1.0, 3.0], help="default: 0 1 3")
+    parser.add_argument("--batch-size", type=int, default=64, help="default: %(default)s")
+    parser.add_argument("--chunk-size", type=int, help="examples at once; default: chosen by the library")
+    parser.add_argument("--rounds", type=int, default=9, help="default: %(default)s")
+    parser.add_argument("--cores", type=int, help="CPU cores to run on; default: all that the process may use")
+    parser.add_argument("--no-steps", action="store_true", help="the contest alone")
+    parser.add_argument("--no-contest", action="store_true", help="without the PyTorch port")
+    parser.add_argument("--again", action="store_true", help="measure what is in the file too")
+    parser.add_argument("--smoke", action="store_true", help="tiny, into runs/overhead_smoke")
+    parser.add_argument("--output", type=pathlib.Path, help="folder; default: benchmarks/results")
+    options = parser.parse_args(arguments)
+    for name in ("batch_size", "rounds", "chunk_size"):
+        if (getattr(options, name) or 1) < 1:
+            parser.error(f"--{name.replace('_', '-')}: expected at least 1, got {getattr(options, name)}")
+    if min(options.num_samples) < 1 or min(options.alpha) < 0.0:
+        parser.error("--num-samples and --alpha: expected at least 1 and 0")
+    if options.cores is not None:
+        usable = sorted(os.sched_getaffinity(0))
+        if not 1 <= options.cores <= len(usable):
+            parser.error(f"--cores: expected 1 to {len(usable)}, got {options.cores}")
+        os.sched_setaffinity(0, usable[: options.cores])
+    if options.smoke:
+        options.proposals, options.num_samples, options.alpha = ["small"], [2], [1.0]
+        options.batch_size, options.rounds = 4, 2
+    if options.output is None:
+        options.output = pathlib.Path("runs/overhead_smoke") if options.smoke else RESULTS
+    return options
+
+
+def run(options: argparse.Namespace) -> None:
+    """Measure what is missing; write after every cell."""
+    from benchmarks.overhead_problem import Sizes
+    from experiments import report
+
+    began = time.monotonic()
+    options.output.mkdir(parents=True, exist_ok=True)
+    path = options.output / "overhead.json"
+    content = {"cells": {}, "contests": {}}
+    origin = {**report.provenance(), "used_cores": len(os.sched_getaffinity(0))}
+    if path.exists() and not options.again:
+        found = report.read_json(path)
+        if all(found["provenance"][key] == origin[key] for key in origin if key != "date"):
+            content = found
+    content["provenance"] = origin
+    widths = {"small": (12, 16), "large": (20, 24)} if options.smoke else {"small": (100, 100), "large": (450, 1_920)}
+    with_port = not options.no_contest
+    if with_port and importlib.util.find_spec("torch") is None:
+        print("torch is not installed: the PyTorch port is left out (pip install torch)")
+        with_port = False
+
+    def finish(kind: str, name: str, figures: dict[str, Any]) -> None:
+        content[kind][name] = figures
+        report.write_json(path, content)
+        (options.output / "overhead.md").write_text(table(content) + "\n")
+        only = {"cells": {}, "contests": {}, "provenance": origin, kind: {name: figures}}
+        print("\n".join(line for line in table(only).splitlines() if line.startswith("| ")), flush=True)
+
+    for decoder, proposal in itertools.product(options.decoders, options.proposals):
+        sizes = Sizes(decoder, *widths[proposal])
+        for K in options.num_samples:
+            name = f"{sizes.name()}, K = {K}"
+            if not options.no_steps and name not in content["cells"]:
+                finish("cells", name, measure(sizes, K, options))
+            if with_port and decoder == "conv" and name not in content["contests"]:
+                finish("contests", name, contest(sizes, K, options))
+    figure = FIGURE if options.output.resolve() == RESULTS.resolve() else options.output / FIGURE.name
+    draw(content, figure)
+    print(f"{time.monotonic() - began:.0f} s; wrote {path}, the table next to it, and {figure}")
+
+
+if __name__ == "__main__":
+    run(parse())

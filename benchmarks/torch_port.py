@@ -1,0 +1,158 @@
+"""The convolutional H-IWAE in PyTorch, from the paper's description: K x batch rows at once, differentiated eagerly.
+
+It takes the parameters of the JAX model and standard normal noise, and gives the same bound; its gradient is that of
+"reparameterized". Images are NCHW, as is usual in PyTorch.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from hiwae_jax.nn._gaussian import LOG_VARIANCE_BOUND, SCALE_FLOOR
+
+Tree = dict[str, Any]
+
+
+def to_torch(params: Tree) -> Tree:
+    """Leaves that ask for gradients, with kernels as PyTorch has them: [out, in] and [out, in, 3, 3]."""
+    if isinstance(params, dict):
+        return {str(name): to_torch(child) for name, child in params.items()}
+    array = np.asarray(params)
+    order = {2: (1, 0), 4: (3, 2, 0, 1)}.get(array.ndim)
+    array = array if order is None else array.transpose(order)
+    return torch.tensor(np.ascontiguousarray(array), requires_grad=True)
+
+
+def gradients(params: Tree) -> Tree:
+    """The leaves' gradients as NumPy arrays in the order of axes of the JAX model; zeros where there are none."""
+    if isinstance(params, dict):
+        return {name: gradients(child) for name, child in params.items()}
+    gradient = torch.zeros_like(params) if params.grad is None else params.grad
+    order = {2: (1, 0), 4: (2, 3, 1, 0)}.get(gradient.ndim)
+    return gradient.numpy() if order is None else gradient.numpy().transpose(order)
+
+
+def leaves(params: Tree) -> list[torch.Tensor]:
+    """All tensors."""
+    return [leaf for child in params.values() for leaf in leaves(child)] if isinstance(params, dict) else [params]
+
+
+def _unit(direction: torch.Tensor) -> torch.Tensor:
+    return direction / direction.flatten(1).norm(dim=1).view(-1, *[1] * (direction.ndim - 1))
+
+
+def _linear(p: Tree, x: torch.Tensor) -> torch.Tensor:
+    return functional.linear(x, _unit(p["direction"]) * p["gain"][:, None], p.get("bias"))
+
+
+def _conv(p: Tree, x: torch.Tensor, stride: int = 1) -> torch.Tensor:
+    kernel = _unit(p["direction"]) * p["gain"][:, None, None, None]
+    return functional.conv2d(x, kernel, p.get("bias"), stride=stride, padding=1)
+
+
+def _residual_linear(p: Tree, x: torch.Tensor) -> torch.Tensor:
+    return _linear(p["outer"], functional.elu(_linear(p["inner"], x))) + _linear(p["skip"], x)
+
+
+def _residual_conv(p: Tree, x: torch.Tensor, stride: int = 1) -> torch.Tensor:
+    return _conv(p["outer"], functional.elu(_conv(p["inner"], x, stride))) + _conv(p["skip"], x, stride)
+
+
+def _double(x: torch.Tensor) -> torch.Tensor:
+    return functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+
+
+def _conditional_linear(p: Tree, x: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
+    """The rows of `x` [B, ..., I] with the gains and biases of the context [B, C]."""
+
+    def of_context(p: Tree) -> torch.Tensor:
+        return functional.linear(context, p["kernel"], p["bias"]).view(len(context), *[1] * (x.ndim - 2), -1)
+
+    y = of_context(p["gain"]) * functional.linear(x, _unit(p["direction"]))
+    return y + of_context(p["bias"]) if "bias" in p else y
+
+
+def _conditional_gaussian(p: Tree, z: torch.Tensor, context: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    hidden = functional.elu(_conditional_linear(p["hidden"], z, context))
+    loc = _conditional_linear(p["loc"], hidden, context) + _conditional_linear(p["skip"], z, context)
+    return loc, _conditional_linear(p["raw"], hidden, context)
+
+
+def _log_normal(z: torch.Tensor, loc: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    return (-0.5 * ((z - loc) / scale) ** 2 - scale.log() - 0.5 * math.log(2 * math.pi)).sum(-1)
+
+
+def encode(p: Tree, x: torch.Tensor) -> torch.Tensor:
+    """Contexts [B, C] of images [B, 784]."""
+    image = x.view(-1, 1, 28, 28)
+    for block, stride in zip(p["blocks"].values(), (2, 1, 2, 1, 2), strict=True):
+        image = functional.elu(_residual_conv(block, image, stride))
+    return functional.elu(_residual_linear(p["output"], image.permute(0, 2, 3, 1).flatten(1)))
+
+
+def decode(p: Tree, z: torch.Tensor) -> torch.Tensor:
+    """Logits [N, 784] of samples [N, D]."""
+    features = functional.elu(_residual_linear(p["second"], functional.elu(_residual_linear(p["first"], z))))
+    image = _double(features.view(-1, 4, 4, 32).permute(0, 3, 1, 2).contiguous())
+    for block in p["at_8"].values():
+        image = functional.elu(_residual_conv(block, image))
+    image = _double(image[:, :, :-1, :-1])
+    for block in p["at_14"].values():
+        image = functional.elu(_residual_conv(block, image))
+    return _residual_conv(p["at_28"], _double(image)).flatten(1)
+
+
+def mean_bound(params: Tree, x: torch.Tensor, noise: torch.Tensor, *, num_samples: int) -> torch.Tensor:
+    """The mean over the batch [B, 784] of the H-IWLB for alpha = 1; `noise` [B, D + K D], that of z_0 first."""
+    B, K = len(x), num_samples
+    context = encode(params["encoder"], x)
+    base = params["base"]
+    loc0, scale0 = (_residual_linear(base[name], context) for name in ("loc", "raw_scale"))
+    scale0 = functional.softplus(scale0) + SCALE_FLOOR
+    D = loc0.shape[-1]
+    z0 = loc0 + scale0 * noise[:, :D]
+    loc, scale = _conditional_gaussian(params["conditionals"]["network"], z0, context)
+    loc, scale = loc.view(B, K, D), functional.softplus(scale).view(B, K, D) + SCALE_FLOOR
+    z = loc + scale * noise[:, D:].view(B, K, D)
+
+    reverse = params["reverse"]
+    member_context = _linear(reverse["member_contexts"], context)
+    reverse_loc, log_variance = _conditional_gaussian(reverse["network"], z, member_context)
+    reverse_scale = (0.5 * LOG_VARIANCE_BOUND * (log_variance / LOG_VARIANCE_BOUND).tanh()).exp()
+
+    logits = decode(params["decoder"], z.flatten(0, 1)).view(B, K, -1)
+    pixels = x[:, None, :].expand_as(logits)
+    log_w = -functional.binary_cross_entropy_with_logits(logits, pixels, reduction="none").sum(-1)
+    log_w = log_w + _log_normal(z, torch.zeros_like(z), torch.ones_like(z))
+    log_w = log_w + _log_normal(z0[:, None], reverse_loc, reverse_scale) - _log_normal(z0, loc0, scale0)[:, None]
+    # At alpha = 1 the member's own density cancels, and the sum of all members' densities remains.
+    densities = _log_normal(z[:, :, None], loc[:, None], scale[:, None])
+    return (log_w - densities.logsumexp(-1)).logsumexp(-1).mean()
+
+
+def value_and_grad(params: Tree, x: torch.Tensor, noise: torch.Tensor, *, num_samples: int) -> float:
+    """One step; the gradient stays in the parameters."""
+    for leaf in leaves(params):
+        leaf.grad = None
+    value = mean_bound(params, x, noise, num_samples=num_samples)
+    value.backward()
+    return float(value.detach())
+
+
+def kept_bytes(params: Tree, x: torch.Tensor, noise: torch.Tensor, *, num_samples: int) -> int:
+    """Bytes of what the forward pass keeps for the backward pass, parameters aside, each storage once."""
+    own = {leaf.untyped_storage().data_ptr() for leaf in leaves(params)}
+    storages = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            storages[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        mean_bound(params, x, noise, num_samples=num_samples)
+    return sum(storages.values())
