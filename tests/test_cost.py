@@ -45,8 +45,8 @@ def cost(kind, num_samples, alpha, gradient, backward_samples=None):
 
 
 CASES = [("iwae", 5, 0.0, "doubly_reparameterized")]
-CASES += [("hiwae", K, alpha, "doubly_reparameterized") for K in (1, 2, 5, 10) for alpha in (0.0, 1.0)]
-CASES += [("hiwae", 5, 1.0, "path_squared"), ("hiwae", 5, 1.0, "authors")]
+CASES += [("hiwae", K, alpha, "doubly_reparameterized") for K, alpha in ((1, 1.0), (10, 0.0), (10, 1.0))]
+CASES += [("hiwae", 5, 1.0, "doubly_reparameterized"), ("hiwae", 5, 1.0, "authors")]
 
 
 @pytest.mark.parametrize(("kind", "num_samples", "alpha", "gradient"), CASES)

@@ -129,7 +129,6 @@ def test_doubly_reparameterized_is_unbiased(case):
 @pytest.mark.parametrize(
     ("gradient", "case"),
     [
-        ("authors", {"alpha": 0.0}),
         ("authors", {"alpha": 1.0}),
         ("path_squared", {"alpha": 3.0}),
         ("path_squared", {"alpha": 0.0, "beta": 0.3}),

@@ -9,8 +9,6 @@ import pytest
 
 from benchmarks import gradient_problems, gradient_quality
 
-pytestmark = pytest.mark.optimized
-
 # The estimators that the smoke run compares; all six would take minutes to compile.
 TWO = ("reparameterized", "doubly_reparameterized")
 

@@ -170,6 +170,7 @@ def test_a_killed_run_goes_on_to_the_same_numbers(tmp_path):
                 "PYTHONPATH": str(root),
                 "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled"),
                 "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+                "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
             }
             return subprocess.Popen(arguments, cwd=root, env=environment, stdout=stream, stderr=stream)
 
