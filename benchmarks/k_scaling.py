@@ -18,7 +18,6 @@ and the ways of running them:
 
   recommended     `hj.batched_value_and_grad`, which chooses how many examples run at once; on a CPU, for K above 1,000,
                   one example and `make_bound(chunk_size=500)`, which evaluates the decoder's forward pass twice.
-                  Convolutions on a CPU are dispatched chunk by chunk (`dispatch=True`).
   all at once     `jax.value_and_grad` of the vmapped bound.
   sample chunks   for the least memory: on a CPU one example and 200 of its samples at once, on an accelerator all
                   examples and 1,000 samples of each.
@@ -36,7 +35,7 @@ What a cell says:
                 shapes and nothing else, at the number of rows that is fastest. Those are timed in every round, next to
                 the cell, so that a clock that changes or a neighbour who works takes from both. For "conv" in place of
                 these the fastest product of square matrices.
-  temp MB       temporary memory of the compiled program; none for `dispatch=True`, which calls several.
+  temp MB       temporary memory of the compiled program.
   peak MB       what the device says was in use at most, where it does and where this cell raised it.
 
 Precisions on an accelerator: "float32" and "tf32" are `jax.default_matmul_precision("float32" | "tensorfloat32")`, and
@@ -112,7 +111,7 @@ def measure(cell: Any, sizes: Any, reference: Any, *, seconds: float, limit: int
     result = {**cell._asdict(), "configuration": cell.configuration(), "chunks": built.chunks}
     result |= {"samples": built.samples, "flops": built.flops, "temp_bytes": built.temp_bytes}
     result["compile_seconds"] = time.monotonic() - began
-    if (built.temp_bytes or 0) > limit:
+    if built.temp_bytes > limit:
         needs = f"needs {built.temp_bytes / 1e9:.1f} GB of temporary memory, and the limit is {limit / 1e9:.1f} GB"
         return {**result, "skipped": needs}
     before = peak_bytes()

@@ -83,7 +83,7 @@ class Built(NamedTuple):
       flops: of the matrix products (or convolutions) of the decoder in one call: the forward pass and twice as much for
         the backward pass, one more forward pass for "refilled", forward alone for "evaluate". What is computed twice to
         save memory is not counted, nor are the encoder and the networks of the proposal.
-      temp_bytes: temporary memory of the compiled program; None where several programs are called in turn.
+      temp_bytes: temporary memory of the compiled program.
       chunks: what runs at once, in words.
     """
 
@@ -91,7 +91,7 @@ class Built(NamedTuple):
     arguments: tuple[Any, ...]
     samples: int
     flops: float
-    temp_bytes: int | None
+    temp_bytes: int
     chunks: str
 
 
@@ -258,7 +258,6 @@ def _training(cell: Cell, sizes: Sizes) -> Built:
         model.log_joint, model.proposal, weighting=model.weighting, gradient=cell.gradient, chunk_size=samples_at_once
     )
     arguments = (model.params, make_images(cell, sizes), jax.random.key(2))
-    dispatch = on_cpu and cell.decoder == "conv" and cell.way == RECOMMENDED
 
     def mean(params, batch, key):
         return jnp.mean(jax.vmap(bound, in_axes=(None, 0, 0))(params, batch, jax.random.split(key, len(batch))))
@@ -266,8 +265,8 @@ def _training(cell: Cell, sizes: Sizes) -> Built:
     if examples_at_once == sizes.batch:
         step = jax.value_and_grad(mean)
     else:
-        step = hj.batched_value_and_grad(bound, chunk_size=examples_at_once, dispatch=dispatch)
-    call = step if dispatch else compiled(step, arguments, cell.precision)
+        step = hj.batched_value_and_grad(bound, chunk_size=examples_at_once)
+    call = compiled(step, arguments, cell.precision)
     passes = 4 if cell.gradient == REFILLED else 3
     samples = sizes.batch * K
     examples = {None: "automatic", 1: "1", sizes.batch: "all"}[examples_at_once]
@@ -277,7 +276,7 @@ def _training(cell: Cell, sizes: Sizes) -> Built:
         arguments,
         samples=samples,
         flops=passes * samples * decoder_flops(cell.decoder, sizes),
-        temp_bytes=None if dispatch else call.memory_analysis().temp_size_in_bytes,
+        temp_bytes=call.memory_analysis().temp_size_in_bytes,
         chunks=f"examples {examples}, samples {of_samples}",
     )
 

@@ -110,8 +110,7 @@ def _draw_row(row: Any, content: dict[str, Any]) -> None:
         K = [cell["num_samples"] for cell in cells]
         time_axis.loglog(K, [cell["microseconds_per_sample"] for cell in cells], **style)
         fraction_axis.loglog(K, [cell["fraction"] for cell in cells], **style)
-        if first["temp_bytes"] is not None:
-            memory_axis.loglog(K, [max(cell["temp_bytes"], 1) / 1e6 for cell in cells], **style)
+        memory_axis.loglog(K, [max(cell["temp_bytes"], 1) / 1e6 for cell in cells], **style)
     for precision in content["rates"]:
         mlp = [
             c for c in measured if c["decoder"] == "mlp" and c["precision"] == precision and c["gradient"] != "refilled"

@@ -28,8 +28,8 @@ K more forward passes of the decoder. Each part pays for a program of its own, s
 The contest is the convolutional H-IWLB at alpha = 1 as a port to PyTorch (`benchmarks.torch_port`), eager, all rows at
 once; it starts from the same parameters and has to give the same value to 1e-4 and the same plain gradient to 1e-3 on
 the same noise, or there is no result. Ours are the plain estimator in one program, the same dispatched chunk by chunk
-from Python, and all examples at once. "peak MiB" is the growth of the process's peak resident memory during a step,
-"kept MiB" what PyTorch's forward pass keeps for the backward pass. Without PyTorch the port is left out.
+from Python, and all examples at once. "MiB" is the temporary memory of our compiled program, gradients included, and
+what PyTorch's forward pass keeps for the backward pass, without gradients. Without PyTorch the port is left out.
 
 Finished cells are kept in the JSON file; a second call adds what is missing, `--again` measures anew.
 """
@@ -154,23 +154,6 @@ def measure(sizes: Any, num_samples: int, options: argparse.Namespace) -> dict[s
     }
 
 
-def peak_growth(call: Callable[[], Any]) -> int | None:
-    """Bytes by which the peak of resident memory exceeds what was resident before; None where Linux does not say."""
-    reset, status = pathlib.Path("/proc/self/clear_refs"), pathlib.Path("/proc/self/status")
-
-    def read(name: str) -> int:
-        line = next(line for line in status.read_text().splitlines() if line.startswith(name))
-        return 1024 * int(line.split()[1])
-
-    try:
-        reset.write_text("5")  # sets the peak to what is resident now
-        before = read("VmRSS")
-    except (OSError, StopIteration):
-        return None
-    call()
-    return read("VmHWM") - before
-
-
 def contest(sizes: Any, num_samples: int, options: argparse.Namespace) -> dict[str, Any]:
     """The convolutional H-IWLB at alpha 1 in several ways; raises where the port computes something else."""
     import jax
@@ -188,11 +171,10 @@ def contest(sizes: Any, num_samples: int, options: argparse.Namespace) -> dict[s
     batch, key = problems.make_batch(options.batch_size), jax.random.key(2)
     arguments = problem.params, batch, key
     dispatched = hj.batched_value_and_grad(problem.bound, chunk_size=options.chunk_size, dispatch=True)
-    calls = {
-        ONE_PROGRAM: compiled(problem.bound, problem.params, batch, chunk_size=options.chunk_size)[0],
-        DISPATCHED: lambda: jax.block_until_ready(dispatched(*arguments)),
-        AT_ONCE: compiled(problem.bound, problem.params, batch, chunk_size=len(batch))[0],
-    }
+    calls, memory = {DISPATCHED: lambda: jax.block_until_ready(dispatched(*arguments))}, {}
+    for way, chunk_size in ((ONE_PROGRAM, options.chunk_size), (AT_ONCE, len(batch))):
+        calls[way], facts = compiled(problem.bound, problem.params, batch, chunk_size=chunk_size)
+        memory[way] = facts["temp_bytes"]
     value, gradient = calls[ONE_PROGRAM]()
 
     numbers = sizes.latent * (1 + num_samples)
@@ -201,6 +183,7 @@ def contest(sizes: Any, num_samples: int, options: argparse.Namespace) -> dict[s
     x, noise = (torch.tensor(np.asarray(array)) for array in (batch, noise))
     calls[PORT] = lambda: torch_port.value_and_grad(params, x, noise, num_samples=num_samples)
     theirs = calls[PORT]()
+    memory[PORT] = torch_port.kept_bytes(params, x, noise, num_samples=num_samples)
 
     def flat(tree: Any) -> Any:
         return jnp.concatenate([jnp.ravel(leaf) for leaf in jax.tree.leaves(tree)])
@@ -215,16 +198,15 @@ def contest(sizes: Any, num_samples: int, options: argparse.Namespace) -> dict[s
         "num_samples": num_samples,
         "batch_size": options.batch_size,
         "torch": torch.__version__,
-        "kept_bytes": torch_port.kept_bytes(params, x, noise, num_samples=num_samples),
         "ways": {
             name: {
                 "cpu": ratios(seconds[name], seconds[PORT], 0),
                 "wall": ratios(seconds[name], seconds[PORT], 1),
                 "cpu_ms": 1e3 * statistics.median(cpu for cpu, _ in seconds[name]),
                 "wall_ms": 1e3 * statistics.median(wall for _, wall in seconds[name]),
-                "peak_bytes": peak_growth(calls[name]),
+                "bytes": memory.get(name),
             }
-            for name in calls
+            for name in (ONE_PROGRAM, DISPATCHED, AT_ONCE, PORT)
         },
     }
 
@@ -268,16 +250,15 @@ def table(content: dict[str, Any]) -> str:
             "",
             f"H-IWLB, alpha 1, plain gradient; times over those of the PyTorch port (torch {contests[0]['torch']}).",
             "",
-            "| nets | batch | K | way | CPU | wall | CPU ms | wall ms | peak MiB | kept MiB |",
-            "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+            "| nets | batch | K | way | CPU | wall | CPU ms | wall ms | MiB |",
+            "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
         ]
     for cell in contests:
         for name, way in cell["ways"].items():
-            kept = f"{cell['kept_bytes'] / 2**20:.0f}" if name == PORT else ""
-            peak = "" if way["peak_bytes"] is None else f"{way['peak_bytes'] / 2**20:.0f}"
+            memory = "" if way["bytes"] is None else f"{way['bytes'] / 2**20:.0f}"
             lines.append(
                 f"| {cell['nets']} | {cell['batch_size']} | {cell['num_samples']} | {name} | {_spread(way['cpu'])} "
-                f"| {_spread(way['wall'])} | {way['cpu_ms']:.0f} | {way['wall_ms']:.0f} | {peak} | {kept} |"
+                f"| {_spread(way['wall'])} | {way['cpu_ms']:.0f} | {way['wall_ms']:.0f} | {memory} |"
             )
     return "\n".join(lines)
 

@@ -34,10 +34,11 @@ def batched_value_and_grad(
       objective: `(params, x, key, *shared) -> scalar`, of one example: a bound, its negative, an annealed objective.
       chunk_size: how many examples are evaluated at once; made smaller where the batch then divides more evenly. At
         least the batch size for all of them. None chooses it when traced, from the bytes that the backward pass keeps
-        for each example: 6 MiB on a CPU, or the size of the parameters if that is more, and 4 GiB elsewhere. Where a
-        single example keeps more, give `make_bound` a `chunk_size` of samples as well.
+        for each example: 6 MiB on a CPU, or one and a half times the parameters if that is more, and 4 GiB elsewhere.
+        Where a single example keeps more, give `make_bound` a `chunk_size` of samples as well.
       dispatch: False for a loop inside of the caller's program. True compiles the chunk alone and calls it from Python
-        for each chunk: for convolutions on a CPU, which are slow inside of compiled loops. Not to be called under jit.
+        for each chunk: for models that are slow inside of compiled loops, as most convolutions are on a CPU (those of
+        `hiwae_jax.nn` are not). Not to be called under jit.
       spmd_axis_name: of `jax.vmap` over examples: the axis of a mesh over which the batch lies, if any.
 
     Returns:
@@ -145,7 +146,7 @@ def _kept_budget(params: Params) -> int:
     if jax.default_backend() != "cpu":
         return KEPT_ELSEWHERE
     # Each chunk adds a gradient of the size of the parameters to the sum: it should have more to do than that.
-    return max(KEPT_ON_CPU, _bytes(params))
+    return max(KEPT_ON_CPU, 3 * _bytes(params) // 2)
 
 
 def _bytes(tree: Any) -> int:
