@@ -17,7 +17,8 @@ coin flips from a fixed key and the networks are untrained: neither changes what
 and the ways of running them:
 
   recommended     `hj.batched_value_and_grad`, which chooses how many examples run at once; on a CPU, for K above 1,000,
-                  one example and `make_bound(chunk_size=500)`, which evaluates the decoder's forward pass twice.
+                  one example and `make_bound(chunk_size=500)`, which evaluates the decoder's forward pass twice; 20
+                  samples where K = 1,000 of them are compared with as many members.
   all at once     `jax.value_and_grad` of the vmapped bound.
   sample chunks   for the least memory: on a CPU one example and 200 of its samples at once, on an accelerator all
                   examples and 1,000 samples of each.
@@ -120,9 +121,12 @@ def measure(cell: Any, sizes: Any, reference: Any, *, seconds: float, limit: int
     round_seconds = seconds / 10
     least = 3 if first < 2 * seconds else 1
     calls = 1 if first > 2 * seconds else roofline.calls_in(built.call, built.arguments, round_seconds)
+    roofline.wait(reference.program, reference.arguments, 2)
     reference_calls = roofline.calls_in(reference.program, reference.arguments, round_seconds)
     times, rates = [], []
     while len(times) < least or (len(times) < MOST_ROUNDS and time.monotonic() - began < seconds):
+        # A step that takes and returns much memory leaves the first calls after it to fetch their own anew.
+        roofline.wait(reference.program, reference.arguments, 2)
         rates.append(reference.flops / roofline.wait(reference.program, reference.arguments, reference_calls))
         times.append(roofline.wait(built.call, built.arguments, calls))
     step = statistics.median(times)

@@ -18,6 +18,7 @@ IWLB, HEADS, OFFSETS = "IWLB", "H-IWLB", "H-IWLB offsets"
 PLAIN, EXACT, REFILLED = "reparameterized", "doubly_reparameterized", "refilled"
 ALONE = 1_000  # samples of one example that a CPU can keep in its cache, about
 CPU_SAMPLES = 500  # that are fastest at once on a CPU, of one example, where there are more than ALONE
+PAIR_SAMPLES = 20  # the same where each of them is compared with ALONE or more members
 FEW_SAMPLES = 200  # that take the least memory there and are a little slower
 ACCELERATOR_SAMPLES = 1_000  # of each example of the batch, under "sample chunks" on an accelerator
 
@@ -250,6 +251,8 @@ def _training(cell: Cell, sizes: Sizes) -> Built:
     samples_at_once, examples_at_once = None, sizes.batch if cell.way != RECOMMENDED else None
     if cell.way == OVER_SAMPLES:
         samples_at_once = FEW_SAMPLES if on_cpu else ACCELERATOR_SAMPLES
+    elif cell.way == RECOMMENDED and on_cpu and cell.alpha > 0.0 and K >= ALONE:
+        samples_at_once = PAIR_SAMPLES
     elif cell.way == RECOMMENDED and on_cpu and K > ALONE:
         samples_at_once = CPU_SAMPLES
     if on_cpu and samples_at_once is not None:
