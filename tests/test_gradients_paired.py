@@ -108,9 +108,7 @@ def paired(
 CASES = [
     {"alpha": 0.0},
     {"alpha": 1.0},
-    {"alpha": 3.0},
     {"alpha": 1.0, "beta": 0.3},
-    {"alpha": 0.0, "shared": False},
     {"alpha": 1.0, "shared": False},
     {"alpha": 0.0, "shared": False, "equal": True},
     {"alpha": 1.0, "equal": True},

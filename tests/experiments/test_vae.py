@@ -152,7 +152,7 @@ def test_a_seed_does_not_depend_on_its_neighbours_and_patience_ends_it(tmp_path,
 
 def test_a_killed_run_goes_on_to_the_same_numbers(tmp_path):
     """Kill -9 after the first checkpoint, start again: the same result as without, to the last bit."""
-    options = ["--model", "iwae", *OPTIONS, "--steps", "600"]
+    options = ["--model", "vae", *OPTIONS, "--steps", "600"]
     code = (
         "import sys, pathlib; from experiments import training, vae; training.SECONDS_BETWEEN_CHECKPOINTS = 0.0; "
         "training.STEPS_A_CALL = 100; sys.exit(vae.main(sys.argv[1:]))"
@@ -185,7 +185,7 @@ def test_a_killed_run_goes_on_to_the_same_numbers(tmp_path):
     assert not list((tmp_path / "broken").glob("*/result.json"))
     again = start(tmp_path / "broken")
     assert again.wait() == 0, log.read_text()
-    ours, theirs = results(tmp_path / "broken")["digits-mlp-iwae"], results(tmp_path / "whole")["digits-mlp-iwae"]
+    ours, theirs = results(tmp_path / "broken")["digits-mlp-vae"], results(tmp_path / "whole")["digits-mlp-vae"]
     for name in ("settings", "steps", "train_bound", "test_bound", "validation_nll", "test_nll", "curves"):
         assert ours[name] == theirs[name], name
 
