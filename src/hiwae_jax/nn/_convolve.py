@@ -45,8 +45,8 @@ def _convolve(x: Any, kernel: Any, stride: int) -> Any:
     """A convolution whose derivatives are spelled for CPUs.
 
     XLA's CPU compiler has fast code for the labels NHWC, HWIO, NHWC. It brings others into this form at the top of a
-    program, but inside of a loop it falls back on plain nested ones, which take tens of times as long. The tangents below
-    are spelled so that their transposes, the convolutions of the backward pass, have the fast labels.
+    program, but inside of a loop it falls back on plain nested ones, which take tens of times as long. The tangents
+    below are spelled so that their transposes, the convolutions of the backward pass, have the fast labels.
     """
     return _spelled(x, kernel, stride, "NHWC", "HWIO", "NHWC")
 
