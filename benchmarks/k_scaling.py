@@ -44,45 +44,24 @@ Precisions on an accelerator: "float32" and "tf32" are `jax.default_matmul_preci
 "bfloat16" leaves NVIDIA GPUs at tf32). On a CPU there is only float32.
 
 Every cell is written to the JSON file when it is done. A second call with the same device, cores, versions and sizes
-measures what is missing there; `--again` measures all. What the time limit cut off is listed by name.
+measures what is missing there, and one with others refuses; `--again` measures all. What the time limit cut off is
+listed by name.
 """
 
 import argparse
-import datetime
-import importlib.metadata
-import json
 import os
 import pathlib
-import platform
 import re
 import statistics
 import time
 from typing import Any
 
+from benchmarks import machine
+
 RESULTS = pathlib.Path(__file__).parent / "results"
 FIGURE = pathlib.Path(__file__).parents[1] / "docs" / "k_scaling.png"
 ACCELERATOR_LIMIT = 450.0  # seconds
-PACKAGES = ("hiwae_jax", "jax", "jaxlib", "flax", "optax", "numpy")
 MOST_ROUNDS = 15
-
-
-def provenance() -> dict[str, Any]:
-    """What computes the numbers, but for the date all that has to be equal for a file to be continued."""
-    import jax
-
-    device = jax.devices()[0]
-    cpuinfo = pathlib.Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return {
-        **{name: importlib.metadata.version(name) for name in PACKAGES},
-        "python": platform.python_version(),
-        "device": f"{device.platform} {device.device_kind}",
-        "backend": device.client.platform_version.splitlines()[0],
-        "processor": names[0] if names else platform.machine(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "x64": jax.config.jax_enable_x64,
-    }
 
 
 def memory_limit() -> int:
@@ -152,6 +131,7 @@ def run(options: argparse.Namespace) -> None:
 
     from benchmarks import k_scaling_cells as cells
     from benchmarks import k_scaling_figure, roofline
+    from experiments import report
 
     began = time.monotonic()
     accelerator = jax.default_backend() != "cpu"
@@ -164,23 +144,27 @@ def run(options: argparse.Namespace) -> None:
     if options.smoke:
         rows, squares = (8, 16), (16, 32)
 
-    origin = {**provenance(), "sizes": sizes._asdict(), "smoke": options.smoke}
-    slug = re.sub(r"[^a-z0-9]+", "-", jax.devices()[0].device_kind.lower()).strip("-")
+    device = jax.devices()[0]
+    origin = {
+        **report.provenance(),
+        "used_cores": machine.used_cores(),
+        "backend": device.client.platform_version.splitlines()[0],
+        "x64": jax.config.jax_enable_x64,
+        "sizes": sizes._asdict(),
+        "smoke": options.smoke,
+    }
+    slug = re.sub(r"[^a-z0-9]+", "-", device.device_kind.lower()).strip("-")
     path = options.output / f"k_scaling_{slug}.json"
     options.output.mkdir(parents=True, exist_ok=True)
-    content = json.loads(path.read_text()) if path.exists() and not options.again else {}
-    if {key: content.get("provenance", {}).get(key) for key in origin} != origin:
-        content = {"cells": {}, "rates": {}}
-    content["provenance"] = {**origin, "date": datetime.datetime.now(datetime.UTC).date().isoformat()}
+    content = machine.begun(path, origin, again=options.again) or {"cells": {}, "rates": {}}
+    content["provenance"] = origin
     content["memory_limit_bytes"] = bytes_limit
 
     grid = cells.grid(accelerator=accelerator, smoke=options.smoke)
 
     def write() -> None:
         content["not_run"] = [cell.name() for cell in grid if cell.name() not in content["cells"]]
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(content, indent=1) + "\n")
-        partial.replace(path)
+        report.write_json(path, content)
         path.with_suffix(".md").write_text(k_scaling_figure.table(content) + "\n")
 
     wanted = [cell for cell in grid if all(part in cell.name() for part in options.only)]
@@ -208,9 +192,7 @@ def run(options: argparse.Namespace) -> None:
     write()
     standard = options.output.resolve() == RESULTS.resolve()
     figure = FIGURE if standard else options.output / FIGURE.name
-    k_scaling_figure.draw(
-        [json.loads(file.read_text()) for file in sorted(options.output.glob("k_scaling_*.json"))], figure
-    )
+    k_scaling_figure.draw([report.read_json(file) for file in sorted(options.output.glob("k_scaling_*.json"))], figure)
     print(f"{time.monotonic() - began:.0f} s; wrote {path}, the table next to it, and {figure}")
 
 
@@ -225,13 +207,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--smoke", action="store_true", help="tiny sizes, into runs/k_scaling_smoke")
     parser.add_argument("--output", type=pathlib.Path, help="folder; default: benchmarks/results")
     options = parser.parse_args(arguments)
-    if options.cores is not None:
-        if not hasattr(os, "sched_setaffinity"):
-            parser.error("--cores: this system cannot set the cores of a process")
-        usable = sorted(os.sched_getaffinity(0))
-        if not 1 <= options.cores <= len(usable):
-            parser.error(f"--cores: expected 1 to {len(usable)}, got {options.cores}")
-        os.sched_setaffinity(0, usable[: options.cores])  # before JAX is imported and starts its threads
+    machine.use_cores(options.cores)
     if options.output is None:
         options.output = pathlib.Path("runs/k_scaling_smoke") if options.smoke else RESULTS
     return options

@@ -66,9 +66,9 @@ def table(content: dict[str, Any]) -> str:
     origin = content["provenance"]
     versions = ", ".join(f"{name} {origin[name]}" for name in ("hiwae_jax", "jax", "jaxlib", "flax", "python"))
     lines = [
-        f"Device {origin['device']}; {origin['processor']}, {origin['cores']} cores; {versions}; {origin['date']}. "
-        f"Batch {origin['sizes']['batch']}; float32 parameters; value and gradient, no optimizer. Written by "
-        "`python -m benchmarks.k_scaling`, whose `--help` says what the columns are.",
+        f"Device {origin['device']}; {origin['processor']}, {origin['used_cores']} of them used; {versions}; "
+        f"{origin['date']}. Batch {origin['sizes']['batch']}; float32 parameters; value and gradient, no optimizer. "
+        "Written by `python -m benchmarks.k_scaling`, whose `--help` says what the columns are.",
         "",
         *(f"- {rates_line(precision, rates)}" for precision, rates in content["rates"].items()),
         "",
@@ -129,7 +129,7 @@ def _draw_row(row: Any, content: dict[str, Any]) -> None:
     fraction_axis.annotate("0.7", (0.01, 0.7), xycoords=("axes fraction", "data"), va="bottom", fontsize=7)
     origin = content["provenance"]
     machine = origin["device"].split(" ", 1)[1]
-    machine = f"{origin['processor']}, {origin['cores']} cores" if machine == "cpu" else machine
+    machine = f"{origin['processor']}, {origin['used_cores']} used" if machine == "cpu" else machine
     time_axis.set(title=f"{machine}: microseconds a sample", xlabel="K")
     fraction_axis.set(title="decoder FLOP/s, fraction of attainable", xlabel="K")
     memory_axis.set(title="temporary memory, MB", xlabel="K")

@@ -31,7 +31,8 @@ the same noise, or there is no result. Ours are the plain estimator in one progr
 from Python, and all examples at once. "MiB" is the temporary memory of our compiled program, gradients included, and
 what PyTorch's forward pass keeps for the backward pass, without gradients. Without PyTorch the port is left out.
 
-Finished cells are kept in the JSON file; a second call adds what is missing, `--again` measures anew.
+Finished cells are kept in the JSON file; a second call adds what is missing, values of alpha too, and refuses a file of
+another machine, version or batch; `--again` measures anew.
 """
 
 import argparse
@@ -43,6 +44,8 @@ import statistics
 import time
 from collections.abc import Callable
 from typing import Any
+
+from benchmarks import machine
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 FIGURE = pathlib.Path(__file__).parents[1] / "docs" / "overhead.png"
@@ -92,13 +95,13 @@ def compiled(objective: Any, params: Any, batch: Any, *, chunk_size: int | None)
     return lambda: jax.block_until_ready(program(*arguments)), facts
 
 
-def measure(sizes: Any, num_samples: int, options: argparse.Namespace) -> dict[str, Any]:
+def measure(sizes: Any, num_samples: int, alphas: list[float], options: argparse.Namespace) -> dict[str, Any]:
     """Methods and parts of one cell."""
     from benchmarks import overhead_problem as problems
 
     batch = problems.make_batch(options.batch_size)
     methods = [problems.Method(None, gradient) for gradient in (EXACT, PLAIN)]
-    for alpha, gradient in itertools.product(options.alpha, (EXACT, REFILLED, PLAIN)):
+    for alpha, gradient in itertools.product(alphas, (EXACT, REFILLED, PLAIN)):
         if alpha > 0.0 or gradient != REFILLED:  # under the uniform weighting nothing is refilled
             methods.append(problems.Method(alpha, gradient))
     calls, facts = {}, {}
@@ -149,6 +152,7 @@ def measure(sizes: Any, num_samples: int, options: argparse.Namespace) -> dict[s
         "nets": sizes.name(),
         "num_samples": num_samples,
         "batch_size": options.batch_size,
+        "rounds": options.rounds,
         "steps": {method.name(): of_step(method.name(), method.baseline().name()) for method in methods},
         "parts": {method.name(): of_parts(method) for method in methods if method.gradient != PLAIN},
     }
@@ -342,11 +346,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
             parser.error(f"--{name.replace('_', '-')}: expected at least 1, got {getattr(options, name)}")
     if min(options.num_samples) < 1 or min(options.alpha) < 0.0:
         parser.error("--num-samples and --alpha: expected at least 1 and 0")
-    if options.cores is not None:
-        usable = sorted(os.sched_getaffinity(0))
-        if not 1 <= options.cores <= len(usable):
-            parser.error(f"--cores: expected 1 to {len(usable)}, got {options.cores}")
-        os.sched_setaffinity(0, usable[: options.cores])
+    machine.use_cores(options.cores)
     if options.smoke:
         options.proposals, options.num_samples, options.alpha = ["small"], [2], [1.0]
         options.batch_size, options.rounds = 4, 2
@@ -363,12 +363,9 @@ def run(options: argparse.Namespace) -> None:
     began = time.monotonic()
     options.output.mkdir(parents=True, exist_ok=True)
     path = options.output / "overhead.json"
-    content = {"cells": {}, "contests": {}}
-    origin = {**report.provenance(), "used_cores": len(os.sched_getaffinity(0))}
-    if path.exists() and not options.again:
-        found = report.read_json(path)
-        if all(found["provenance"][key] == origin[key] for key in origin if key != "date"):
-            content = found
+    origin = {**report.provenance(), "used_cores": machine.used_cores()}
+    origin |= {"batch_size": options.batch_size, "chunk_size": options.chunk_size}
+    content = machine.begun(path, origin, again=options.again) or {"cells": {}, "contests": {}}
     content["provenance"] = origin
     widths = {"small": (12, 16), "large": (20, 24)} if options.smoke else {"small": (100, 100), "large": (450, 1_920)}
     with_port = not options.no_contest
@@ -387,8 +384,13 @@ def run(options: argparse.Namespace) -> None:
         sizes = Sizes(decoder, *widths[proposal])
         for K in options.num_samples:
             name = f"{sizes.name()}, K = {K}"
-            if not options.no_steps and name not in content["cells"]:
-                finish("cells", name, measure(sizes, K, options))
+            if not options.no_steps:
+                cell = content["cells"].get(name, {"steps": {}, "parts": {}})
+                missing = [a for a in options.alpha if not any(f"WLB {a:g} " in step for step in cell["steps"])]
+                if missing:
+                    found = measure(sizes, K, missing, options)
+                    found |= {kind: cell[kind] | found[kind] for kind in ("steps", "parts")}
+                    finish("cells", name, found)
             if with_port and decoder == "conv" and name not in content["contests"]:
                 finish("contests", name, contest(sizes, K, options))
     figure = FIGURE if options.output.resolve() == RESULTS.resolve() else options.output / FIGURE.name

@@ -49,6 +49,7 @@ import subprocess
 import sys
 from typing import Any
 
+from benchmarks import machine
 from benchmarks.peer_list import PEERS, REFERENCE, why_missing
 
 RIVALS = ("numpyro", "tfp-nightly", "torch", "pyro-ppl", "pythae")
@@ -90,10 +91,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def restrict(cores: int) -> None:
     """Keep this process on so many cores; frameworks size their thread pools by it when they are imported."""
-    allowed = sorted(os.sched_getaffinity(0))
-    if cores > len(allowed):
-        raise SystemExit(f"--cores: expected at most {len(allowed)}, which this process may use, got {cores}")
-    os.sched_setaffinity(0, allowed[:cores])
+    machine.use_cores(cores)
     os.environ["OMP_NUM_THREADS"] = str(cores)
     try:
         import torch

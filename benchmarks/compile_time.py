@@ -1,0 +1,56 @@
+"""CPU seconds until the training script's program is compiled, with no cache of compiled programs.
+
+    python -m benchmarks.compile_time
+
+The program is that of `experiments.vae` for the paper's MNIST cells at K = 5: some epochs of steps, the optimizer, and
+the bounds of train and validation images. Images are blank, which changes nothing. "initialization" is a program of its
+own, which is run too.
+"""
+
+import argparse
+import itertools
+import time
+
+PACKED = 784 // 8
+TRAIN, MONITORED = 4_096, 2_000  # images
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sweeps", nargs="+", default=["mnist-mlp", "mnist"], help="default: mnist-mlp mnist")
+    parser.add_argument("--models", nargs="+", default=["iwae", "hiwae-0", "hiwae-1"])
+    options = parser.parse_args(arguments)
+
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    from experiments import sweeps, training
+    from experiments.models import make_model
+
+    jax.config.update("jax_enable_compilation_cache", False)
+    train, monitored = (jnp.zeros((count, PACKED), jnp.uint8) for count in (TRAIN, MONITORED))
+    print("| sweep | model | initialization | trace and lower | compile |\n| --- | --- | --- | --- | --- |")
+    for sweep in options.sweeps:
+        for settings in sweeps.expand(sweeps.SWEEPS[sweep], {"model": options.models, "num_samples": [5]}):
+            model = make_model(settings.check(), pixel_mean=np.full(784, 0.1))
+            plan = training.make_plan(settings, TRAIN)
+            run_call = training.make_run_call(
+                model, settings, plan, lambda rows, _: jnp.unpackbits(rows, axis=-1).astype(jnp.float32)
+            )
+            seeds = jnp.arange(settings.seeds)
+            start = lambda seed, model=model, plan=plan: training.init_state(model, plan, seed)
+            marks = [time.process_time()]
+            state = jax.block_until_ready(jax.jit(lambda seeds, start=start: jax.lax.map(start, seeds))(seeds))
+            marks.append(time.process_time())
+            lowered = run_call.lower(seeds, state, train, monitored, monitored)
+            marks.append(time.process_time())
+            lowered.compile()
+            marks.append(time.process_time())
+            seconds = " | ".join(f"{after - before:.1f}" for before, after in itertools.pairwise(marks))
+            print(f"| {sweep} | {settings.model} | {seconds} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
