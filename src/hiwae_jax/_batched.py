@@ -21,6 +21,7 @@ KEPT_ELSEWHERE = 4 * 2**30
 def batched_value_and_grad(
     objective: Callable[..., Float[Array, ""]],
     *,
+    draw: Callable[..., Any] | None = None,
     chunk_size: int | None = None,
     dispatch: bool = False,
     spmd_axis_name: str | None = None,
@@ -32,10 +33,15 @@ def batched_value_and_grad(
 
     Args:
       objective: `(params, x, key, *shared) -> scalar`, of one example: a bound, its negative, an annealed objective.
+      draw: None, or `(params, x, key, *shared) -> drawn`, as a rule `proposal.draw`: what is evaluated, and
+        differentiated, for all examples at once, while only `objective`, then `(params, x, drawn, *shared) -> scalar`,
+        goes in chunks. A bound takes what its proposal drew in place of a key. Use it where the networks of the
+        proposal are large beside a chunk, those of a `hierarchical` one above all: each chunk then has no gradient of
+        theirs to add up. Their activations and the samples of the whole batch have to fit.
       chunk_size: how many examples are evaluated at once; made smaller where the batch then divides more evenly. At
         least the batch size for all of them. None chooses it when traced, from the bytes that the backward pass keeps
-        for each example: 6 MiB on a CPU, or one and a half times the parameters if that is more, and 4 GiB elsewhere.
-        Where a single example keeps more, give `make_bound` a `chunk_size` of samples as well.
+        for each example: 6 MiB on a CPU, or one and a half times the parameters that `objective` reads if that is more,
+        and 4 GiB elsewhere. Where a single example keeps more, give `make_bound` a `chunk_size` of samples as well.
       dispatch: False for a loop inside of the caller's program. True compiles the chunk alone and calls it from Python
         for each chunk: for models that are slow inside of compiled loops, as most convolutions are on a CPU (those of
         `hiwae_jax.nn` are not). Not to be called under jit.
@@ -44,17 +50,18 @@ def batched_value_and_grad(
     Returns:
       `value_and_grad(params, batch, key, *shared) -> (mean, gradient)`: `batch` is an array or pytree with a leading
       axis of examples, `key` one typed key that is split into one for each, and the gradient has the structure of
-      `params`. Every chunk size gives the same numbers, up to rounding.
+      `params`. Every chunk size, with `draw` or without, gives the same numbers, up to rounding.
 
     Raises:
       ValueError: if `chunk_size` is less than 1, and when called, for a batch without examples or with leaves of
         unequal length, or more than one key.
-      TypeError: if `objective` is no function; when called, for a key that is not typed, or under jit with `dispatch`.
+      TypeError: if `objective` or `draw` is no function; when called, for a key that is not typed, or under jit with
+        `dispatch`.
 
     >>> import hiwae_jax as hj
     >>> proposal = hj.independent(lambda params, x: (params * x, jnp.ones_like(x)), num_samples=8)
     >>> bound = hj.make_bound(lambda params, x, z: -0.5 * jnp.sum((x - z) ** 2 + z**2), proposal)
-    >>> step = jax.jit(hj.batched_value_and_grad(bound, chunk_size=16))
+    >>> step = jax.jit(hj.batched_value_and_grad(bound, draw=proposal.draw, chunk_size=16))
     >>> value, gradient = step(jnp.float32(0.5), jnp.ones((64, 2)), jax.random.key(0))
     >>> value.shape, gradient.shape
     ((), ())
@@ -62,19 +69,33 @@ def batched_value_and_grad(
     if not callable(objective):
         got = type(objective).__name__
         raise TypeError(f"objective: expected a function (params, x, key) -> scalar of one example, got {got}")
+    if draw is not None and not callable(draw):
+        got = type(draw).__name__
+        raise TypeError(f"draw: expected a function (params, x, key) -> drawn of one example, got {got}")
     if chunk_size is not None:
         chunk_size = _checks.positive_integer("chunk_size", chunk_size)
 
+    def over_examples(function: Callable[..., Any], params: Params, *of_each: Any, shared: tuple[Any, ...]) -> Any:
+        axes = (None, *[0] * len(of_each), *[None] * len(shared))
+        return jax.vmap(function, in_axes=axes, spmd_axis_name=spmd_axis_name)(params, *of_each, *shared)
+
+    def draw_all(params: Params, batch: Any, keys: Any, shared: tuple[Any, ...]) -> tuple[Any, Any, Any]:
+        """What `draw` gives that moves with the parameters, the pull of a gradient back to them, and all the rest."""
+        if draw is None:
+            return None, None, keys
+        of_params = lambda params: _split(over_examples(draw, params, batch, keys, shared=shared))
+        moving, pull, fixed = jax.vjp(of_params, params, has_aux=True)
+        return moving, pull, fixed
+
     def total(
-        params: Params, batch: Any, key_data: Any, counted: Bool[Array, " M"] | None, like: Any, *shared: Any
+        params: Params, moving: Any, batch: Any, fixed: Any, counted: Bool[Array, " M"] | None, shared: tuple[Any, ...]
     ) -> Float[Array, ""]:
-        keys = jax.random.wrap_key_data(key_data, impl=jax.random.key_impl(like))
-        axes = (None, 0, 0, *[None] * len(shared))
-        values = jax.vmap(objective, in_axes=axes, spmd_axis_name=spmd_axis_name)(params, batch, keys, *shared)
+        values = over_examples(objective, params, batch, _join(moving, fixed), shared=shared)
         return jnp.sum(values if counted is None else jnp.where(counted, values, 0.0))
 
-    of_chunk = jax.value_and_grad(total)
-    dispatched = jax.jit(of_chunk)
+    compiled = jax.jit if dispatch else lambda function: function
+    draw_all, of_chunk = compiled(draw_all), compiled(jax.value_and_grad(total, argnums=(0, 1)))
+    pull_back = compiled(lambda pull, moved, so_far: jax.tree.map(jnp.add, so_far, pull(moved)[0]))
     add = jax.jit(lambda so_far, part: jax.tree.map(jnp.add, so_far, part), donate_argnums=0)
 
     sizes: dict[Any, int] = {}
@@ -83,7 +104,7 @@ def batched_value_and_grad(
         leaves, structure = jax.tree.flatten(arguments)
         shapes = structure, *((jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves)
         if shapes not in sizes:  # calls from Python come with every step
-            sizes[shapes] = max(1, _kept_budget(arguments[0]) // _kept_by_example(total, *arguments))
+            sizes[shapes] = _examples_at_once(total, *arguments)
         return sizes[shapes]
 
     def value_and_grad(params: Params, batch: Any, key: Any, *shared: Any) -> tuple[Float[Array, ""], Params]:
@@ -99,29 +120,35 @@ def batched_value_and_grad(
             raise ValueError(
                 f"key: expected one typed key, which is split into one for each example, got shape {jnp.shape(key)}"
             )
-        key_data = jax.random.key_data(jax.random.split(_checks.one_key(key), num_examples))
-        at_once = chunk_size or chosen_size(params, batch, key_data, key, *shared)
+        keys = jax.random.split(_checks.one_key(key), num_examples)
+        moving, pull, fixed = draw_all(params, batch, keys, shared)
+        at_once = chunk_size or chosen_size(params, moving, batch, fixed, shared)
         chunks = -(-num_examples // at_once)
         at_once = -(-num_examples // chunks)
         padding = chunks * at_once - num_examples
-        counted = None
+        of_each, counted = (moving, batch, fixed), None
         if padding:
             # The last chunk is filled up with examples that do not count.
             places = jnp.arange(num_examples + padding) % num_examples
-            batch, key_data = jax.tree.map(lambda leaf: jnp.asarray(leaf)[places], (batch, key_data))
+            of_each = jax.tree.map(lambda leaf: jnp.asarray(leaf)[places], of_each)
             counted = jnp.arange(num_examples + padding) < num_examples
-        arguments = (batch, key_data, counted)
-        if dispatch:
-            value, gradient = dispatched(params, *_every(chunks, 0, arguments), key, *shared)
-            for first in range(1, chunks):
-                part = dispatched(params, *_every(chunks, first, arguments), key, *shared)
-                value, gradient = add((value, gradient), part)
-        elif chunks == 1:
-            value, gradient = of_chunk(params, *arguments, key, *shared)
+        if chunks == 1:
+            value, (gradient, moved) = of_chunk(params, *of_each, counted, shared)
+        elif dispatch:
+            value, gradient, parts = None, None, []
+            for first in range(chunks):
+                part, (slope, moved) = of_chunk(params, *_every(chunks, first, (*of_each, counted)), shared)
+                value, gradient = (part, slope) if first == 0 else add((value, gradient), (part, slope))
+                parts.append(moved)
+            moved = jax.tree.map(lambda *leaves: jnp.stack(leaves, axis=1).reshape(-1, *leaves[0].shape[1:]), *parts)
         else:
-            from optax.microbatching import microbatch  # takes longer to import than all the rest
+            from optax import microbatching  # takes longer to import than all the rest
 
-            value, gradient = microbatch(of_chunk, (1, 2, 3), at_once)(params, *arguments, key, *shared)
+            add_up, line_up = microbatching.AccumulationType.SUM, microbatching.AccumulationType.CONCAT
+            in_chunks = microbatching.microbatch(of_chunk, (1, 2, 3, 4), at_once, (add_up, (add_up, line_up)))
+            value, (gradient, moved) = in_chunks(params, *of_each, counted, shared)
+        if pull is not None:
+            gradient = pull_back(pull, jax.tree.map(lambda leaf: leaf[:num_examples], moved), gradient)
         mean: tuple[jax.Array, Params] = jax.tree.map(lambda leaf: leaf / num_examples, (value, gradient))
         return mean
 
@@ -142,22 +169,45 @@ def _every(step: int, first: int, tree: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf[first::step], tree)
 
 
-def _kept_budget(params: Params) -> int:
-    if jax.default_backend() != "cpu":
-        return KEPT_ELSEWHERE
-    # Each chunk adds a gradient of the size of the parameters to the sum: it should have more to do than that.
-    return max(KEPT_ON_CPU, 3 * _bytes(params) // 2)
+def _split(tree: Any) -> tuple[Any, Any]:
+    """The leaves that have derivatives, and the others, each in the structure of the tree with None elsewhere."""
+    moves = jax.tree.map(lambda leaf: jnp.issubdtype(leaf.dtype, jnp.inexact), tree)
+    moving, fixed = (
+        jax.tree.map(lambda leaf, moves: leaf if moves == wanted else None, tree, moves) for wanted in (True, False)
+    )
+    return moving, fixed
 
 
-def _bytes(tree: Any) -> int:
-    return sum(math.prod(jnp.shape(leaf)) * jnp.result_type(leaf).itemsize for leaf in jax.tree.leaves(tree))
+def _join(moving: Any, fixed: Any) -> Any:
+    """The tree that was split."""
+    if moving is None:
+        return fixed
+    return jax.tree.map(lambda a, b: b if a is None else a, moving, fixed, is_leaf=lambda leaf: leaf is None)
 
 
-def _kept_by_example(total: Callable[..., Any], params: Params, batch: Any, key_data: Any, *rest: Any) -> int:
-    """Bytes that the backward pass keeps for each example; found without evaluating anything."""
+def _bytes(leaf: Any) -> int:
+    return math.prod(leaf.shape) * leaf.dtype.itemsize
 
-    def backward(params: Params, batch: Any, key_data: Any) -> Any:
-        return jax.vjp(lambda params: total(params, batch, key_data, None, *rest), params)[1]
 
-    kept = _bytes(jax.eval_shape(backward, params, batch, key_data)) - _bytes(params)
-    return max(1, kept // _length(batch))
+def _examples_at_once(
+    total: Callable[..., Any], params: Params, moving: Any, batch: Any, fixed: Any, shared: tuple[Any, ...]
+) -> int:
+    """How many examples keep no more than they should for the backward pass; found without evaluating anything."""
+
+    def backward(params: Params, moving: Any, batch: Any, fixed: Any, shared: Any) -> Any:
+        return jax.vjp(lambda *moving: total(*moving, batch, fixed, None, shared), params, moving)[1]
+
+    program = jax.make_jaxpr(backward)(params, moving, batch, fixed, shared).jaxpr
+    arguments = {id(argument) for argument in program.invars}
+    kept = {id(result): _bytes(result.aval) for result in program.outvars if id(result) not in arguments}
+    budget = KEPT_ELSEWHERE
+    if jax.default_backend() == "cpu":
+        read = {id(result) for result in program.outvars}
+        for equation in reversed(program.eqns):
+            if any(id(result) in read for result in equation.outvars):
+                read.update(id(operand) for operand in equation.invars)
+        of_params = program.invars[: len(jax.tree.leaves(params))]
+        # Each chunk adds a gradient of the size of the parameters to the sum: it should have more to do than that.
+        added = sum(_bytes(argument.aval) for argument in of_params if id(argument) in read)
+        budget = max(KEPT_ON_CPU, 3 * added // 2)
+    return max(1, budget * _length(batch) // max(1, sum(kept.values())))

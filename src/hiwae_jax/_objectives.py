@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from hiwae_jax import _checks
 from hiwae_jax._gradients import GRADIENTS, Backward, reparameterized, scores_are_constant, with_path_rule
-from hiwae_jax._proposal import Example, Params, Proposal
+from hiwae_jax._proposal import Draw, Example, Params, Proposal
 from hiwae_jax._terms import LogDensity, make_evaluation
 from hiwae_jax._weightings import Weighting, uniform_weighting
 
@@ -52,8 +52,9 @@ def make_bound(
 
     Returns:
       `bound(params, x, key) -> scalar`, in nats, in at least float32. `params` is any pytree, `x` one example, `key`
-      one typed key. It composes with `jit`, `grad`, `jvp`, `vmap` and `scan`; vmap it over the batch, with a key for
-      each example.
+      one typed key, or in its place what `proposal.draw(params, x, key)` has drawn with the same parameters (with
+      `refill=True` for "refilled"). It composes with `jit`, `grad`, `jvp`, `vmap` and `scan`; vmap it over the batch,
+      with a key for each example.
 
     Raises:
       ValueError: for an unknown `gradient` or one that is not valid for the proposal, for a weighting that is not, and
@@ -239,6 +240,13 @@ def _chosen_gradient(gradient: str | None, proposal: Proposal, weighting: Weight
     return gradient
 
 
+def _check_draw(draw: Draw, refill: bool, backward_samples: int | None) -> None:
+    if refill and draw.refill is None:
+        raise ValueError("key: gradient='refilled' needs what proposal.draw(params, x, key, refill=True) has drawn")
+    if backward_samples is not None:
+        raise TypeError("key: backward_samples draws as well, and needs a key in place of what was drawn")
+
+
 def _make_estimate(
     name: str,
     log_likelihood: LogDensity,
@@ -259,7 +267,9 @@ def _make_estimate(
     refill = gradient == "refilled" and not scores_are_constant(proposal, chosen)
 
     def estimate(params: Params, x: Example, key: Any, beta: Any) -> Float[Array, ""]:
-        draw = proposal.draw(params, x, key, refill=refill)
+        draw = key if isinstance(key, Draw) else proposal.draw(params, x, key, refill=refill)
+        if draw is key:
+            _check_draw(draw, refill, backward_samples)
         beta = jnp.asarray(beta, draw.z.dtype)
         evaluation = make_evaluation(
             name,
