@@ -5,7 +5,8 @@
     python -m benchmarks.overhead --smoke                             # tiny, in minutes; figures mean nothing
 
 A step is value and gradient of the mean bound of a batch, without an optimizer, compiled as a user would:
-`jax.jit(hj.batched_value_and_grad(bound))`, which chooses how many examples run at once. The networks are the paper's
+`jax.jit(hj.batched_value_and_grad(bound, draw=proposal.draw))`: samples of the whole batch at once, and the rest of the
+bound of as many examples at once as it chooses. The networks are the paper's
 (`hiwae_jax.nn`): 32 latents, context / hidden units of the proposal's networks 100 / 100 and 450 / 1,920, and an MLP
 encoder and decoder (784-200-context, latent-200-200-784, tanh units) or the residual convolutional ones.
 
@@ -77,16 +78,19 @@ def ratios(ours: list[tuple[float, float]], theirs: list[tuple[float, float]], k
     return quartiles([a[kind] / b[kind] for a, b in zip(ours, theirs, strict=True)])
 
 
-def compiled(objective: Any, params: Any, batch: Any, *, chunk_size: int | None) -> tuple[Callable[[], Any], dict]:
+def compiled(
+    objective: Any, params: Any, batch: Any, *, chunk_size: int | None, draw: Any = None
+) -> tuple[Callable[[], Any], dict]:
     """A step without arguments, and what is known of it without running it."""
     import jax
 
     import hiwae_jax as hj
 
     arguments = params, batch, jax.random.key(2)
-    at_once = jax.jit(hj.batched_value_and_grad(objective, chunk_size=len(batch))).lower(*arguments)
+    at_once = jax.jit(hj.batched_value_and_grad(objective, draw=draw, chunk_size=len(batch))).lower(*arguments)
     began = time.process_time()
-    program = jax.jit(hj.batched_value_and_grad(objective, chunk_size=chunk_size)).lower(*arguments).compile()
+    step = hj.batched_value_and_grad(objective, draw=draw, chunk_size=chunk_size)
+    program = jax.jit(step).lower(*arguments).compile()
     facts = {
         "compile_seconds": time.process_time() - began,
         "temp_bytes": program.memory_analysis().temp_size_in_bytes,
@@ -111,12 +115,12 @@ def measure(sizes: Any, num_samples: int, alphas: list[float], options: argparse
         kind = "IWLB" if method.alpha is None else "H-IWLB 0" if method.alpha == 0.0 else "H-IWLB"
         return f"{part} of {kind}" if part == "proposal networks" else part
 
-    def add(name: str, objective: Any, params: Any) -> None:
-        calls[name], facts[name] = compiled(objective, params, batch, chunk_size=options.chunk_size)
+    def add(name: str, objective: Any, params: Any, draw: Any = None) -> None:
+        calls[name], facts[name] = compiled(objective, params, batch, chunk_size=options.chunk_size, draw=draw)
 
     for method in methods:
         problem = problems.make_problem(sizes, method, num_samples)
-        add(method.name(), problem.bound, problem.params)
+        add(method.name(), problem.bound, problem.params, problem.draw)
         for part, (objective, params) in problem.parts.items():
             if part_name(method, part) not in calls:
                 add(part_name(method, part), objective, params)
@@ -174,10 +178,12 @@ def contest(sizes: Any, num_samples: int, options: argparse.Namespace) -> dict[s
     problem = problems.make_problem(sizes, problems.Method(1.0, PLAIN), num_samples)
     batch, key = problems.make_batch(options.batch_size), jax.random.key(2)
     arguments = problem.params, batch, key
-    dispatched = hj.batched_value_and_grad(problem.bound, chunk_size=options.chunk_size, dispatch=True)
+    dispatched = hj.batched_value_and_grad(
+        problem.bound, draw=problem.draw, chunk_size=options.chunk_size, dispatch=True
+    )
     calls, memory = {DISPATCHED: lambda: jax.block_until_ready(dispatched(*arguments))}, {}
     for way, chunk_size in ((ONE_PROGRAM, options.chunk_size), (AT_ONCE, len(batch))):
-        calls[way], facts = compiled(problem.bound, problem.params, batch, chunk_size=chunk_size)
+        calls[way], facts = compiled(problem.bound, problem.params, batch, chunk_size=chunk_size, draw=problem.draw)
         memory[way] = facts["temp_bytes"]
     value, gradient = calls[ONE_PROGRAM]()
 

@@ -141,11 +141,16 @@ def make_problem(sizes: Sizes, method: Method, num_samples: int) -> Problem:
     if alpha is None:
         proposal = hj.independent(lambda params, x: net(params).base(net(params).encoder(x)), num_samples=K)
     else:
+
+        def contexts(params, x):
+            context = net(params).encoder(x)
+            return context, net(params).reverse.contexts(context)
+
         proposal = hj.hierarchical(
-            lambda params, context: net(params).base(context),
-            lambda params, context, z0: net(params).conditionals(context, z0),
-            lambda params, context, z: net(params).reverse(context, z),
-            context=lambda params, x: net(params).encoder(x),
+            lambda params, contexts: net(params).base(contexts[0]),
+            lambda params, contexts, z0: net(params).conditionals(contexts[0], z0),
+            lambda params, contexts, z: net(params).reverse.at(contexts[1], z),
+            context=contexts,
         )
     bound = hj.make_bound(log_joint, proposal, weighting=hj.power_heuristic(alpha or 0.0), gradient=method.gradient)
     draw = functools.partial(proposal.draw, refill=True) if method.gradient == "refilled" else proposal.draw

@@ -65,20 +65,17 @@ def _double(x: torch.Tensor) -> torch.Tensor:
     return functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
 
 
-def _conditional_linear(p: Tree, x: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
-    """The rows of `x` [B, ..., I] with the gains and biases of the context [B, C]."""
-
-    def of_context(p: Tree) -> torch.Tensor:
-        return functional.linear(context, p["kernel"], p["bias"]).view(len(context), *[1] * (x.ndim - 2), -1)
-
-    y = of_context(p["gain"]) * functional.linear(x, _unit(p["direction"]))
-    return y + of_context(p["bias"]) if "bias" in p else y
-
-
 def _conditional_gaussian(p: Tree, z: torch.Tensor, context: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    hidden = functional.elu(_conditional_linear(p["hidden"], z, context))
-    loc = _conditional_linear(p["loc"], hidden, context) + _conditional_linear(p["skip"], z, context)
-    return loc, _conditional_linear(p["raw"], hidden, context)
+    """The rows of `z` [B, ..., I] with the gains and biases of the context [B, C]."""
+    outputs = len(p["of_hidden"]) // 2
+    hidden = len(p["of_z"]) - outputs
+    gains = functional.linear(context, p["of_context"]["kernel"], p["of_context"]["bias"])
+    gains = gains.view(len(context), *[1] * (z.ndim - 2), -1)
+    of_z, of_hidden, hidden_bias, bias = gains.split([hidden + outputs, 2 * outputs, hidden, 2 * outputs], -1)
+    y = of_z * functional.linear(z, _unit(p["of_z"]))
+    units = functional.elu(y[..., :hidden] + hidden_bias)
+    loc, raw = (of_hidden * functional.linear(units, _unit(p["of_hidden"])) + bias).chunk(2, -1)
+    return loc + y[..., hidden:], raw
 
 
 def _log_normal(z: torch.Tensor, loc: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:

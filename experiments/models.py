@@ -163,13 +163,18 @@ def make_model(settings: Settings, *, pixel_mean: Any, sharding: NamedSharding |
             sharding=sharding,
         )
     else:
+
+        def contexts(params, x):
+            context = encode(params, x)
+            return context, net(params).reverse.contexts(context)
+
         proposal = hj.hierarchical(
-            base,
-            lambda params, context, z0: net(params).conditionals(context, z0),
-            lambda params, context, z: net(params).reverse(context, z),
+            lambda params, contexts: base(params, contexts[0]),
+            lambda params, contexts, z0: net(params).conditionals(contexts[0], z0),
+            lambda params, contexts, z: net(params).reverse.at(contexts[1], z),
             shared=name != "iwae-h",
             num_samples=K if name == "iwae-h" else None,
-            context=encode,
+            context=contexts,
             sharding=sharding,
         )
 

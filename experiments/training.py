@@ -154,18 +154,25 @@ def make_run_call(
     clip, adam = optax.clip_by_global_norm(settings.clip), optax.scale_by_adam()
     schedule = make_schedule(settings, plan.steps)
 
-    def loss(params, x, key, beta):
-        return -objective(params, x, key, beta)
+    compared = model.weighting.of_densities and not model.proposal.equal_members
+    refill = settings.gradient == "refilled" and compared
 
-    def inference_loss(inference, x, key, params, beta):
-        return loss(params._replace(inference=inference), x, key, beta)
+    def draw(params, x, key, beta):
+        return model.proposal.draw(params, x, key, refill=refill)
 
-    def over_batch(loss):
+    def loss(params, x, drawn, beta):
+        return -objective(params, x, drawn, beta)
+
+    def of_inference(function):
+        return lambda inference, x, given, params, beta: function(params._replace(inference=inference), x, given, beta)
+
+    def over_batch(loss, draw):
         # On one device as many examples at once as suit it; on a mesh all of them, each device its own.
         at_once = None if mesh is None else settings.batch_size
-        return hj.batched_value_and_grad(loss, chunk_size=at_once, spmd_axis_name=layout.batch_axis(mesh))
+        return hj.batched_value_and_grad(loss, draw=draw, chunk_size=at_once, spmd_axis_name=layout.batch_axis(mesh))
 
-    value_and_grad, inference_value_and_grad = over_batch(loss), over_batch(inference_loss)
+    value_and_grad = over_batch(loss, draw)
+    inference_value_and_grad = over_batch(of_inference(loss), of_inference(draw))
 
     def descend(params, opt_state, gradient, rate):
         direction, opt_state = adam.update(gradient, opt_state)

@@ -1,5 +1,7 @@
 """A minibatch in chunks of examples: the same mean and gradient, less memory, and errors before any work."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,6 +27,20 @@ def arguments():
     return params, {"left": left, "right": 0.1 * left[::-1]}, jax.random.key(1), 0.5
 
 
+def two_parts(gradient):
+    """A bound of such an example and the draw of its proposal, whose context carries integers along."""
+    pixels = lambda x: x["left"].astype(jnp.float32) + x["right"]
+    proposal = hj.hierarchical(
+        lambda params, context: images.base(params, context[0]),
+        lambda params, context, z0: images.conditionals(params, context[0], z0),
+        lambda params, context, z: images.reverse(params, context[0], z),
+        context=lambda params, x: (images.encode(params, pixels(x)), x["left"]),
+    )
+    log_joint = lambda params, x, z: images.log_joint(params, pixels(x), z)
+    bound = hj.make_bound(log_joint, proposal, weighting=hj.power_heuristic(1.0), gradient=gradient)
+    return bound, functools.partial(proposal.draw, refill=gradient == "refilled")
+
+
 @pytest.fixture(scope="module")
 def whole():
     """All examples at once, written out."""
@@ -46,6 +62,64 @@ def test_chunks_change_nothing_but_the_rounding(whole, chunk_size):
 def test_chunks_dispatched_from_python_are_the_same(whole):
     ours = hj.batched_value_and_grad(objective, chunk_size=3, dispatch=True)(*arguments())
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-6), ours, whole)
+
+
+@pytest.mark.parametrize("gradient", ["reparameterized", "doubly_reparameterized", "refilled"])
+@pytest.mark.parametrize("chunk_size", [None, 100, 3])
+def test_samples_of_the_whole_batch_and_chunks_of_the_rest_are_the_same(gradient, chunk_size):
+    bound, draw = two_parts(gradient)
+    params, batch, key, _ = arguments()
+    x = {"left": batch["left"].astype(jnp.int32), "right": batch["right"]}
+
+    def mean(params, batch, key):
+        keys = jax.random.split(key, EXAMPLES)
+        return jnp.mean(jax.vmap(bound, in_axes=(None, 0, 0))(params, batch, keys))
+
+    expected = models.quick_jit(jax.value_and_grad(mean))(params, x, key)
+    step = hj.batched_value_and_grad(bound, draw=draw, chunk_size=chunk_size)
+    ours = models.quick_jit(step)(params, x, key)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-6), ours, expected)
+
+
+def test_draws_are_dispatched_too_and_shared_arguments_reach_them():
+    bound, draw = two_parts("doubly_reparameterized")
+    params, batch, key, scale = arguments()
+    options = {
+        "objective": lambda params, x, drawn, scale: scale * bound(params, x, drawn),
+        "draw": lambda params, x, key, scale: draw(jax.tree.map(lambda leaf: scale * leaf, params), x, key),
+        "chunk_size": 3,
+    }
+    dispatched = hj.batched_value_and_grad(**options, dispatch=True)(params, batch, key, scale)
+    in_a_loop = models.quick_jit(hj.batched_value_and_grad(**options))(params, batch, key, scale)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-6), dispatched, in_a_loop)
+    unscaled = models.quick_jit(hj.batched_value_and_grad(bound, draw=draw))(params, batch, key)
+    assert not np.allclose(scale * unscaled[0], in_a_loop[0], rtol=1e-3)
+
+
+def test_parameters_that_only_the_draw_reads_do_not_enlarge_chunks(monkeypatch):
+    """Nothing of theirs is added up chunk by chunk, so that larger chunks would buy nothing."""
+    chosen = []
+    choose = _batched._examples_at_once
+    monkeypatch.setattr(_batched, "_examples_at_once", lambda *args: chosen.append(choose(*args)) or chosen[-1])
+    monkeypatch.setattr(_batched, "KEPT_ON_CPU", 1)
+    monkeypatch.setattr(_batched, "KEPT_ELSEWHERE", 1)
+    objective = lambda params, x, drawn: jnp.sum(jnp.tanh(params["few"] * drawn))
+    draw = lambda params, x, key: jnp.tanh(params["many"] @ x)
+
+    def examples(many):
+        params = {"few": jnp.ones(50), "many": jnp.ones((50, many))}
+        batch, key = jnp.ones((64, many)), jax.random.key(0)
+        together = hj.batched_value_and_grad(lambda params, x, key: objective(params, x, draw(params, x, key)))
+        for step in (hj.batched_value_and_grad(objective, draw=draw), together):
+            jax.eval_shape(step, params, batch, key)
+
+    examples(100)
+    examples(1000)
+    if jax.default_backend() == "cpu":
+        assert chosen[0] == chosen[2] == 1
+        assert 5 < chosen[1] < chosen[3] / 2
+    else:
+        assert chosen == [1, 1, 1, 1]
 
 
 def test_an_example_that_does_not_count_cannot_spoil_the_gradient():
@@ -94,6 +168,8 @@ def test_it_compiles_once():
 def test_bad_input_is_named():
     with pytest.raises(TypeError, match="objective: expected a function"):
         hj.batched_value_and_grad(3.0)
+    with pytest.raises(TypeError, match="draw: expected a function"):
+        hj.batched_value_and_grad(objective, draw=images.iwae(2))
     with pytest.raises(ValueError, match="chunk_size: expected"):
         hj.batched_value_and_grad(objective, chunk_size=0)
     step = hj.batched_value_and_grad(lambda params, x, key: params)

@@ -322,3 +322,15 @@ def test_the_refilled_estimator_is_refused_with_free_bits_where_it_would_be_bias
 def test_number_of_backward_samples(backward_samples):
     with pytest.raises(ValueError, match="backward_samples: expected an integer of at least 1"):
         independent_bound(backward_samples=backward_samples)
+
+
+def test_what_was_drawn_takes_the_place_of_a_key_where_it_is_enough():
+    proposal = hj.hierarchical(base, conditionals, reverse)
+    drawn = proposal.draw(None, X, jax.random.key(0))
+    options = {"weighting": hj.power_heuristic(1.0)}
+    with pytest.raises(ValueError, match=r"key: gradient='refilled' needs what proposal.draw\(.*refill=True\)"):
+        hj.make_bound(log_joint, proposal, gradient="refilled", **options)(None, X, drawn)
+    with pytest.raises(TypeError, match="key: backward_samples draws as well, and needs a key"):
+        hj.make_bound(log_joint, proposal, backward_samples=1, **options)(None, X, drawn)
+    bound = hj.make_bound(log_joint, proposal, **options)
+    assert bound(None, X, drawn) == bound(None, X, jax.random.key(0))

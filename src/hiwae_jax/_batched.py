@@ -171,10 +171,8 @@ def _every(step: int, first: int, tree: Any) -> Any:
 
 def _split(tree: Any) -> tuple[Any, Any]:
     """The leaves that have derivatives, and the others, each in the structure of the tree with None elsewhere."""
-    moves = jax.tree.map(lambda leaf: jnp.issubdtype(leaf.dtype, jnp.inexact), tree)
-    moving, fixed = (
-        jax.tree.map(lambda leaf, moves: leaf if moves == wanted else None, tree, moves) for wanted in (True, False)
-    )
+    moving = jax.tree.map(lambda leaf: leaf if jnp.issubdtype(leaf.dtype, jnp.inexact) else None, tree)
+    fixed = jax.tree.map(lambda leaf: None if jnp.issubdtype(leaf.dtype, jnp.inexact) else leaf, tree)
     return moving, fixed
 
 
@@ -185,8 +183,8 @@ def _join(moving: Any, fixed: Any) -> Any:
     return jax.tree.map(lambda a, b: b if a is None else a, moving, fixed, is_leaf=lambda leaf: leaf is None)
 
 
-def _bytes(leaf: Any) -> int:
-    return math.prod(leaf.shape) * leaf.dtype.itemsize
+def _bytes(array: Any) -> int:
+    return int(math.prod(array.shape) * array.dtype.itemsize)
 
 
 def _examples_at_once(

@@ -23,22 +23,28 @@ def draw(*shape: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
-def layer(params: Any, context: np.ndarray, x: np.ndarray, outputs: slice = slice(None)) -> np.ndarray:
-    """A conditional weight-norm layer restricted to some of its outputs."""
-    v = np.asarray(params["direction"][...], np.float64)[:, outputs]
-    affine = lambda p: (context @ np.asarray(p["kernel"][...], np.float64) + np.asarray(p["bias"][...]))[outputs]
-    y = affine(params["gain"]) * (x @ (v / np.linalg.norm(v, axis=0)))
-    return y + affine(params["bias"]) if "bias" in params else y
-
-
 def elu(u: np.ndarray) -> np.ndarray:
     return np.where(u > 0, u, np.expm1(np.minimum(u, 0)))
 
 
 def gaussian(params: Any, context: np.ndarray, z: np.ndarray, outputs: slice) -> tuple[np.ndarray, np.ndarray]:
-    hidden = elu(layer(params["hidden"], context, z))
-    loc = layer(params["loc"], context, hidden, outputs) + layer(params["skip"], context, z, outputs)
-    return loc, layer(params["raw"], context, hidden, outputs)
+    """Layer by layer as in appendix D, of some outputs: the parameters taken apart where their layers end."""
+    of_z, of_hidden, kernel, bias = (
+        np.asarray(leaf[...], np.float64)
+        for leaf in (params["of_z"], params["of_hidden"], *(params["of_context"][name] for name in ("kernel", "bias")))
+    )
+    F = of_z.shape[1] - H
+    ends = np.cumsum([H, F, F, F, H, F])
+    conditioned = np.split(context @ kernel + bias, ends)
+    hidden_gain, skip_gain, loc_gain, raw_gain, hidden_bias, loc_bias, raw_bias = conditioned
+
+    def layer(x: np.ndarray, v: np.ndarray, gain: np.ndarray) -> np.ndarray:
+        return gain * (x @ (v / np.linalg.norm(v, axis=0)))
+
+    hidden = elu(layer(z, of_z[:, :H], hidden_gain) + hidden_bias)
+    loc = layer(hidden, of_hidden[:, :F], loc_gain) + loc_bias + layer(z, of_z[:, H:], skip_gain)
+    raw = layer(hidden, of_hidden[:, F:], raw_gain) + raw_bias
+    return loc[outputs], raw[outputs]
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +141,29 @@ def test_proposal_and_reverse_start_near_the_standard_normal(initialise: Any) ->
         assert 0.05 < np.std(loc) < 0.3
         assert abs(np.mean(scale) - 1.0) < 0.05
         assert 0.01 < np.std(scale) < 0.2
+
+
+def test_gains_and_biases_start_where_they_should_and_spread_by_a_tenth(initialise: Any) -> None:
+    sizes = {"context_features": 50, "latent_features": 40, "base_features": 7, "hidden_features": 60}
+    _, params, _ = initialise(lambda rngs: nn.ReverseModel(**sizes, rngs=rngs))
+    of_context = params["network"]["of_context"]
+    values = draw(500, 50) @ np.asarray(of_context["kernel"][...]) + np.asarray(of_context["bias"][...])
+    head = 0.1 * 1.2452
+    starts = [(60, 1.0, 1.0), (7, 0.1, 0.1), (14, head, head), (60, 0.0, 1.0), (14, 0.0, 1.0)]
+    for part, (_, start, strength) in zip(np.split(values, [60, 67, 81, 141], axis=1), starts, strict=True):
+        np.testing.assert_allclose([part.mean(), part.std()], [start, 0.1 * strength], atol=0.015 * strength)
+
+
+def test_reverse_model_in_two_parts() -> None:
+    for options in ({}, {"per_member": True, "num_samples": K}):
+        model = nn.ReverseModel(**SIZES, **options, rngs=nnx.Rngs(0))
+        context, z = jnp.asarray(draw(C)), jnp.asarray(draw(K, D, seed=1))
+        contexts = model.contexts(context)
+        assert contexts.shape == ((K, C) if options else (C,))
+        for one, other in zip(model.at(contexts, z), model(context, z), strict=True):
+            np.testing.assert_array_equal(one, other)
+        with pytest.raises(ValueError, match="contexts must have shape"):
+            model.at(contexts[..., :-1], z)
 
 
 def test_wrong_numbers_of_members_are_errors(member_reverse: Any) -> None:

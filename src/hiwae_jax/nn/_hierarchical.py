@@ -1,7 +1,10 @@
 """Networks of the hierarchical proposal: K conditionals with shared hidden units, and the reverse model."""
 
+import math
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Shaped
@@ -10,14 +13,15 @@ from hiwae_jax._checks import at_least_float32
 from hiwae_jax.nn._checks import require_shape
 from hiwae_jax.nn._elu import elu
 from hiwae_jax.nn._gaussian import HEAD_GAIN, RAW_UNIT_SCALE, positive_scale, scale_from_log_variance
-from hiwae_jax.nn._weight_norm import ELU_GAIN, ConditionalWeightNormLinear, WeightNormLinear
+from hiwae_jax.nn._weight_norm import CONTEXT_STRENGTH, ELU_GAIN, WeightNormLinear, init_direction, unit
 
 
 class _ConditionalGaussian(nnx.Module):
     """The form that the conditionals and the reverse model have in common.
 
     `h = ELU(W_h z + b_h)`, `loc = W_mu h + b_mu + W_s z`, `raw = W_sigma h + b_sigma`, every layer with
-    conditional weight norm.
+    conditional weight norm, as in `ConditionalWeightNormLinear`. What reads the same input is one matrix product: all
+    gains and biases, `W_h` with `W_s`, `W_mu` with `W_sigma`.
     """
 
     def __init__(
@@ -32,31 +36,36 @@ class _ConditionalGaussian(nnx.Module):
         param_dtype: DTypeLike,
         rngs: nnx.Rngs,
     ) -> None:
-        def layer(
-            fan_in: int, fan_out: int, *, gain: float, bias: float = 0.0, use_bias: bool = True
-        ) -> ConditionalWeightNormLinear:
-            return ConditionalWeightNormLinear(
-                fan_in,
-                fan_out,
-                context_features,
-                use_bias=use_bias,
-                gain=gain,
-                bias=bias,
-                dtype=dtype,
-                param_dtype=param_dtype,
-                rngs=rngs,
-            )
-
-        self.hidden = layer(in_features, hidden_features, gain=1.0)
-        self.loc = layer(hidden_features, out_features, gain=HEAD_GAIN * ELU_GAIN)
-        self.skip = layer(in_features, out_features, gain=HEAD_GAIN, use_bias=False)
-        self.raw = layer(hidden_features, out_features, gain=HEAD_GAIN * ELU_GAIN, bias=raw_bias)
+        from_z, from_hidden = hidden_features + out_features, 2 * out_features
+        self.hidden_features = hidden_features
+        self.dtype = dtype
+        self.of_z = nnx.Param(init_direction(rngs, (in_features, from_z), param_dtype))
+        self.of_hidden = nnx.Param(init_direction(rngs, (hidden_features, from_hidden), param_dtype))
+        # Gains of the hidden units, the skip, loc and raw; biases of the hidden units, loc and raw.
+        sizes = np.array([hidden_features, out_features, from_hidden, hidden_features, out_features, out_features])
+        start = np.repeat([1.0, HEAD_GAIN, HEAD_GAIN * ELU_GAIN, 0.0, 0.0, raw_bias], sizes)
+        strength = np.repeat([1.0, HEAD_GAIN, HEAD_GAIN * ELU_GAIN, 1.0, 1.0, 1.0], sizes) * CONTEXT_STRENGTH
+        normal = jax.nn.initializers.normal(1.0 / math.sqrt(context_features))
+        self.of_context = nnx.Linear(
+            context_features,
+            len(start),
+            kernel_init=lambda *shape: normal(*shape) * jnp.asarray(strength, param_dtype)[None, :],
+            bias_init=lambda *shape: jnp.asarray(start, param_dtype),
+            dtype=dtype,
+            param_dtype=param_dtype,
+            rngs=rngs,
+        )
 
     def __call__(
         self, z: Shaped[Array, "I"], context: Shaped[Array, "C"]
     ) -> tuple[Float[Array, "O"], Float[Array, "O"]]:
-        hidden = elu(self.hidden(z, context))
-        return self.loc(hidden, context) + self.skip(z, context), self.raw(hidden, context)
+        H, from_z, from_hidden = self.hidden_features, self.of_z.shape[1], self.of_hidden.shape[1]
+        ends = np.cumsum([from_z, from_hidden, H])
+        gain_of_z, gain_of_hidden, hidden_bias, bias = jnp.split(self.of_context(context), ends)
+        y = gain_of_z * (z.astype(self.dtype) @ unit(self.of_z[...]).astype(self.dtype))
+        hidden = elu(y[:H] + hidden_bias)
+        loc, raw = jnp.split(gain_of_hidden * (hidden @ unit(self.of_hidden[...]).astype(self.dtype)) + bias, 2)
+        return loc + y[H:], raw
 
 
 class HierarchicalConditionals(nnx.Module):
@@ -64,7 +73,7 @@ class HierarchicalConditionals(nnx.Module):
 
     `h = ELU(W_h z_0 + b_h)`, shared by the members, then for each member j `loc_j = W_mu,j h + b_mu,j +
     W_s,j z_0` and `scale_j = positive_scale(W_sigma,j h + b_sigma,j)`. Every layer is a
-    `ConditionalWeightNormLinear` of the context. The members' heads are one matrix product with K * D
+    `ConditionalWeightNormLinear` of the context. The members' heads are one matrix product with 2 * K * D
     outputs.
 
     Initialisation: heads with gains of 0.1 and scales near one, so every member starts near N(0, I); their
@@ -209,21 +218,43 @@ class ReverseModel(nnx.Module):
             rngs=rngs,
         )
 
+    def contexts(self, context: Shaped[Array, "C"]) -> Float[Array, "..."]:
+        """What the layers are conditioned by: [C], or [K, C] with `per_member`.
+
+        Raises:
+          ValueError: `context` has another shape.
+        """
+        require_shape("context", context, (self.context_features,))
+        contexts = self.member_contexts(context)
+        return contexts if self.num_samples is None else contexts.reshape(self.num_samples, self.context_features)
+
+    def at(
+        self, contexts: Float[Array, "..."], z: Shaped[Array, "K D"]
+    ) -> tuple[Float[Array, "K D0"], Float[Array, "K D0"]]:
+        """Map `contexts(context)` and `z` [K, D] to `(loc [K, D0], scale [K, D0])`, row by row.
+
+        For steps that compute the contexts of a whole batch before the samples go in chunks: with `per_member` they
+        take K * C^2 parameters, most of a model at large K.
+
+        Raises:
+          ValueError: `contexts` or `z` has another shape; K is free when `per_member` is false.
+        """
+        require_shape("z", z, ("K" if self.num_samples is None else self.num_samples, self.latent_features))
+        if self.num_samples is None:
+            require_shape("contexts", contexts, (self.context_features,))
+            # Not a repeated context: the gains and biases are then computed once, not K times.
+            loc, log_variance = jax.vmap(self.network, in_axes=(0, None))(z, contexts)
+        else:
+            require_shape("contexts", contexts, (self.num_samples, self.context_features))
+            loc, log_variance = jax.vmap(self.network)(z, contexts)
+        return at_least_float32(loc), scale_from_log_variance(log_variance)
+
     def __call__(
         self, context: Shaped[Array, "C"], z: Shaped[Array, "K D"]
     ) -> tuple[Float[Array, "K D0"], Float[Array, "K D0"]]:
-        """Map `context` [C] and `z` [K, D] to `(loc [K, D0], scale [K, D0])`, row by row.
+        """Map `context` [C] and `z` [K, D] to `(loc [K, D0], scale [K, D0])`, row by row: `at(contexts(context), z)`.
 
         Raises:
           ValueError: `context` or `z` has another shape; K is free when `per_member` is false.
         """
-        require_shape("context", context, (self.context_features,))
-        require_shape("z", z, ("K" if self.num_samples is None else self.num_samples, self.latent_features))
-        contexts = self.member_contexts(context)
-        if self.num_samples is None:
-            # Not a repeated context: the gains and biases are then computed once, not K times.
-            loc, log_variance = jax.vmap(self.network, in_axes=(0, None))(z, contexts)
-        else:
-            contexts = contexts.reshape(self.num_samples, self.context_features)
-            loc, log_variance = jax.vmap(self.network)(z, contexts)
-        return at_least_float32(loc), scale_from_log_variance(log_variance)
+        return self.at(self.contexts(context), z)

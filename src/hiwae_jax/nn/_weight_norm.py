@@ -22,7 +22,7 @@ CONTEXT_STRENGTH = 0.1
 _SMALLEST_SQUARED_NORM = 1e-12
 
 
-def _unit(direction: Float[Array, "*fan_in out"]) -> Float[Array, "*fan_in out"]:
+def unit(direction: Float[Array, "*fan_in out"]) -> Float[Array, "*fan_in out"]:
     """Scale each output's slice to norm one: `v / |v|`, with a finite gradient at `v = 0`."""
     # A norm that is summed in bfloat16 loses its small terms, so it never is.
     direction = at_least_float32(direction)
@@ -31,7 +31,7 @@ def _unit(direction: Float[Array, "*fan_in out"]) -> Float[Array, "*fan_in out"]
     return direction * jax.lax.rsqrt(jnp.maximum(squared, _SMALLEST_SQUARED_NORM))
 
 
-def _init_direction(rngs: nnx.Rngs, shape: tuple[int, ...], param_dtype: DTypeLike) -> Float[Array, "..."]:
+def init_direction(rngs: nnx.Rngs, shape: tuple[int, ...], param_dtype: DTypeLike) -> Float[Array, "..."]:
     """Draw directions uniform on the sphere, of norm about one.
 
     The norm does not change the function, only how far a step of Adam turns it: at norm one the layer
@@ -81,7 +81,7 @@ class WeightNormLinear(nnx.Module):
     ) -> None:
         self.in_features = in_features
         self.dtype = dtype
-        self.direction = nnx.Param(_init_direction(rngs, (in_features, out_features), param_dtype))
+        self.direction = nnx.Param(init_direction(rngs, (in_features, out_features), param_dtype))
         self.gain = nnx.Param(jnp.full((out_features,), gain, param_dtype))
         self.bias = nnx.Param(jnp.full((out_features,), bias, param_dtype)) if use_bias else None
 
@@ -93,7 +93,7 @@ class WeightNormLinear(nnx.Module):
         """
         require_shape("x", x, (self.in_features,))
         # Folding g into the kernel costs nothing per example: under vmap it is done once.
-        kernel = _unit(self.direction[...]) * at_least_float32(self.gain[...])[None, :]
+        kernel = unit(self.direction[...]) * at_least_float32(self.gain[...])[None, :]
         y = x.astype(self.dtype) @ kernel.astype(self.dtype)
         return y if self.bias is None else y + self.bias[...].astype(self.dtype)
 
@@ -138,7 +138,7 @@ class WeightNormConv(nnx.Module):
         self.in_channels = in_channels
         self.stride = stride
         self.dtype = dtype
-        self.direction = nnx.Param(_init_direction(rngs, (3, 3, in_channels, out_channels), param_dtype))
+        self.direction = nnx.Param(init_direction(rngs, (3, 3, in_channels, out_channels), param_dtype))
         self.gain = nnx.Param(jnp.full((out_channels,), gain, param_dtype))
         self.bias = nnx.Param(jnp.full((out_channels,), bias, param_dtype)) if use_bias else None
 
@@ -154,7 +154,7 @@ class WeightNormConv(nnx.Module):
 
     def kernel(self) -> Float[Array, "3 3 I O"]:
         """The kernel `g * v / |v|` [3, 3, in_channels, out_channels]; under vmap it is computed once."""
-        kernel = _unit(self.direction[...]) * at_least_float32(self.gain[...])[None, None, None, :]
+        kernel = unit(self.direction[...]) * at_least_float32(self.gain[...])[None, None, None, :]
         return kernel.astype(self.dtype)
 
 
@@ -202,7 +202,7 @@ class ConditionalWeightNormLinear(nnx.Module):
         self.in_features = in_features
         self.context_features = context_features
         self.dtype = dtype
-        self.direction = nnx.Param(_init_direction(rngs, (in_features, out_features), param_dtype))
+        self.direction = nnx.Param(init_direction(rngs, (in_features, out_features), param_dtype))
 
         def of_context(start: float, strength: float) -> nnx.Linear:
             return nnx.Linear(
@@ -227,5 +227,5 @@ class ConditionalWeightNormLinear(nnx.Module):
         require_shape("x", x, (self.in_features,))
         require_shape("context", context, (self.context_features,))
         # The gain multiplies the output, not the kernel: a batch of contexts still shares one matrix product.
-        y = self.gain(context) * (x.astype(self.dtype) @ _unit(self.direction[...]).astype(self.dtype))
+        y = self.gain(context) * (x.astype(self.dtype) @ unit(self.direction[...]).astype(self.dtype))
         return y if self.bias is None else y + self.bias(context)
