@@ -255,8 +255,11 @@ def _training(cell: Cell, sizes: Sizes) -> Built:
         samples_at_once = PAIR_SAMPLES
     elif cell.way == RECOMMENDED and on_cpu and K > ALONE:
         samples_at_once = CPU_SAMPLES
+    draw = None
     if on_cpu and samples_at_once is not None:
         examples_at_once = 1
+    elif examples_at_once is None:
+        draw = functools.partial(model.proposal.draw, refill=cell.gradient == REFILLED)
     bound = hj.make_bound(
         model.log_joint, model.proposal, weighting=model.weighting, gradient=cell.gradient, chunk_size=samples_at_once
     )
@@ -268,7 +271,7 @@ def _training(cell: Cell, sizes: Sizes) -> Built:
     if examples_at_once == sizes.batch:
         step = jax.value_and_grad(mean)
     else:
-        step = hj.batched_value_and_grad(bound, chunk_size=examples_at_once)
+        step = hj.batched_value_and_grad(bound, draw=draw, chunk_size=examples_at_once)
     call = compiled(step, arguments, cell.precision)
     passes = 4 if cell.gradient == REFILLED else 3
     samples = sizes.batch * K
