@@ -16,6 +16,7 @@ from hiwae_jax import nn
 RECOMMENDED, AT_ONCE, OVER_SAMPLES = "recommended", "all at once", "sample chunks"
 IWLB, HEADS, OFFSETS = "IWLB", "H-IWLB", "H-IWLB offsets"
 PLAIN, EXACT, REFILLED = "reparameterized", "doubly_reparameterized", "refilled"
+DRAWN_TOGETHER = 100  # samples an example up to which a CPU has room in its cache for those of a whole batch
 ALONE = 1_000  # samples of one example that a CPU can keep in its cache, about
 CPU_SAMPLES = 500  # that are fastest at once on a CPU, of one example, where there are more than ALONE
 PAIR_SAMPLES = 20  # the same where each of them is compared with ALONE or more members
@@ -197,26 +198,30 @@ def make_model(cell: Cell, sizes: Sizes) -> Model:
     def encode(params, x):
         return net(params).encoder(x)
 
-    def base(params, context):
-        return net(params).base(context)
+    def contexts(params, x):
+        context = encode(params, x)
+        return context, net(params).reverse.contexts(context)
 
-    def conditionals(params, context, z0):
-        loc, scale = net(params).conditionals(context, z0)
+    def base(params, contexts):
+        return net(params).base(contexts[0])
+
+    def conditionals(params, contexts, z0):
+        loc, scale = net(params).conditionals(contexts[0], z0)
         if cell.bound == HEADS:
             return loc, scale
         return loc + net(params).offsets[...], jnp.broadcast_to(scale, (cell.num_samples, sizes.latent))
 
-    def reverse(params, context, z):
-        return net(params).reverse(context, z)
+    def reverse(params, contexts, z):
+        return net(params).reverse.at(contexts[1], z)
 
     def log_joint(params, x, z):
         likelihood = nn.bernoulli_log_prob(net(params).decoder(z), x)
         return likelihood + hj.diagonal_gaussian.log_prob((jnp.zeros_like(z), jnp.ones_like(z)), z)
 
     if cell.bound == IWLB:
-        proposal = hj.independent(lambda params, x: base(params, encode(params, x)), num_samples=cell.num_samples)
+        proposal = hj.independent(lambda params, x: net(params).base(encode(params, x)), num_samples=cell.num_samples)
     else:
-        proposal = hj.hierarchical(base, conditionals, reverse, context=encode)
+        proposal = hj.hierarchical(base, conditionals, reverse, context=contexts)
     return Model(params, log_joint, proposal, hj.power_heuristic(cell.alpha))
 
 
@@ -258,7 +263,7 @@ def _training(cell: Cell, sizes: Sizes) -> Built:
     draw = None
     if on_cpu and samples_at_once is not None:
         examples_at_once = 1
-    elif examples_at_once is None:
+    elif examples_at_once is None and (K <= DRAWN_TOGETHER or not on_cpu):
         draw = functools.partial(model.proposal.draw, refill=cell.gradient == REFILLED)
     bound = hj.make_bound(
         model.log_joint, model.proposal, weighting=model.weighting, gradient=cell.gradient, chunk_size=samples_at_once

@@ -119,7 +119,7 @@ def measure(sizes: Any, num_samples: int, alphas: list[float], options: argparse
 
     for method in methods:
         problem = problems.make_problem(sizes, method, num_samples)
-        add(method.name(), problem.bound, problem.params, problem.draw)
+        add(method.name(), problem.bound, problem.params, None if options.no_draw else problem.draw)
         for part, (objective, params) in problem.parts.items():
             if part_name(method, part) not in calls:
                 add(part_name(method, part), objective, params)
@@ -175,14 +175,13 @@ def contest(sizes: Any, num_samples: int, options: argparse.Namespace) -> dict[s
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     problem = problems.make_problem(sizes, problems.Method(1.0, PLAIN), num_samples)
+    draw_all = None if options.no_draw else problem.draw
     batch, key = problems.make_batch(options.batch_size), jax.random.key(2)
     arguments = problem.params, batch, key
-    dispatched = hj.batched_value_and_grad(
-        problem.bound, draw=problem.draw, chunk_size=options.chunk_size, dispatch=True
-    )
+    dispatched = hj.batched_value_and_grad(problem.bound, draw=draw_all, chunk_size=options.chunk_size, dispatch=True)
     calls, memory = {DISPATCHED: lambda: jax.block_until_ready(dispatched(*arguments))}, {}
     for way, chunk_size in ((ONE_PROGRAM, options.chunk_size), (AT_ONCE, len(batch))):
-        calls[way], facts = compiled(problem.bound, problem.params, batch, chunk_size=chunk_size, draw=problem.draw)
+        calls[way], facts = compiled(problem.bound, problem.params, batch, chunk_size=chunk_size, draw=draw_all)
         memory[way] = facts["temp_bytes"]
     value, gradient = calls[ONE_PROGRAM]()
 
@@ -231,6 +230,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--alpha", nargs="+", type=float, default=[0.0, 1.0, 3.0], help="default: 0 1 3")
     parser.add_argument("--batch-size", type=int, default=64, help="default: %(default)s")
     parser.add_argument("--chunk-size", type=int, help="examples at once; default: chosen by the library")
+    parser.add_argument("--no-draw", action="store_true", help="the proposal in chunks as well")
     parser.add_argument("--rounds", type=int, default=9, help="default: %(default)s")
     parser.add_argument("--cores", type=int, help="CPU cores to run on; default: all that the process may use")
     parser.add_argument("--no-steps", action="store_true", help="the contest alone")
@@ -262,7 +262,7 @@ def run(options: argparse.Namespace) -> None:
     options.output.mkdir(parents=True, exist_ok=True)
     path = options.output / "overhead.json"
     origin = {**report.provenance(), "used_cores": machine.used_cores()}
-    origin |= {"batch_size": options.batch_size, "chunk_size": options.chunk_size}
+    origin |= {"batch_size": options.batch_size, "chunk_size": options.chunk_size, "draw": not options.no_draw}
     content = machine.begun(path, origin, again=options.again) or {"cells": {}, "contests": {}}
     content["provenance"] = origin
     widths = {"small": (12, 16), "large": (20, 24)} if options.smoke else {"small": (100, 100), "large": (450, 1_920)}
