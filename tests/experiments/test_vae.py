@@ -99,8 +99,9 @@ def test_the_conv_model_has_the_sizes_of_the_paper():
     model = make_model(settings.check(), pixel_mean=np.full(784, 0.1))
     params = jax.eval_shape(model.init, jax.random.key(0))
     network = params.inference["conditionals"]["network"]
-    assert network["hidden"]["direction"].get_raw_value().shape == (32, 1920)
-    assert network["loc"]["gain"]["kernel"].get_raw_value().shape == (450, 5 * 32)
+    assert network["of_hidden"].get_raw_value().shape == (1920, 2 * 5 * 32)
+    # To a gain for every output of every layer, skip included, and a bias for all but the skip's.
+    assert network["of_context"]["kernel"].get_raw_value().shape == (450, 2 * 1920 + 5 * (5 * 32))
     assert jax.eval_shape(model.log_weights(), params, jnp.zeros(784), jax.random.key(0)).shape == (5,)
     assert settings.warmup == 50_000
     assert settings.learning_rate == 5e-5
