@@ -154,8 +154,7 @@ def make_run_call(
     clip, adam = optax.clip_by_global_norm(settings.clip), optax.scale_by_adam()
     schedule = make_schedule(settings, plan.steps)
 
-    compared = model.weighting.of_densities and not model.proposal.equal_members
-    refill = settings.gradient == "refilled" and compared
+    refill = settings.gradient == "refilled" and model.weighting.of_densities
 
     def draw(params, x, key, beta):
         return model.proposal.draw(params, x, key, refill=refill)

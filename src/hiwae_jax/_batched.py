@@ -196,8 +196,8 @@ def _examples_at_once(
         return jax.vjp(lambda *moving: total(*moving, batch, fixed, None, shared), params, moving)[1]
 
     program = jax.make_jaxpr(backward)(params, moving, batch, fixed, shared).jaxpr
-    arguments = {id(argument) for argument in program.invars}
-    kept = {id(result): _bytes(result.aval) for result in program.outvars if id(result) not in arguments}
+    given = {id(argument) for argument in (*program.invars, *program.constvars)}
+    kept = {id(result): _bytes(result.aval) for result in program.outvars if id(result) not in given}
     budget = KEPT_ELSEWHERE
     if jax.default_backend() == "cpu":
         read = {id(result) for result in program.outvars}

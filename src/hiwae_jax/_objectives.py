@@ -267,9 +267,11 @@ def _make_estimate(
     refill = gradient == "refilled" and not scores_are_constant(proposal, chosen)
 
     def estimate(params: Params, x: Example, key: Any, beta: Any) -> Float[Array, ""]:
-        draw = key if isinstance(key, Draw) else proposal.draw(params, x, key, refill=refill)
-        if draw is key:
+        if isinstance(key, Draw):
+            draw = key
             _check_draw(draw, refill, backward_samples)
+        else:
+            draw = proposal.draw(params, x, key, refill=refill)
         beta = jnp.asarray(beta, draw.z.dtype)
         evaluation = make_evaluation(
             name,
