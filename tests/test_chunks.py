@@ -6,9 +6,17 @@ import numpy as np
 import pytest
 
 import hiwae_jax as hj
+from hiwae_jax import _gradients
 from tests import images, models
 
 SIZES = {"pixels": 12, "hidden": 6, "latent": 3}
+
+
+@pytest.fixture(params=["one pass", "two passes"])
+def passes(request, monkeypatch):
+    """Differentiate each chunk at once, or evaluate it again: what is chosen by the sizes otherwise."""
+    monkeypatch.setattr(_gradients, "one_pass_pays", lambda *_, **__: request.param == "one pass")
+    return request.param
 
 
 def value_and_gradient(proposal, alpha, gradient, chunk_size, backward_samples=None):
@@ -33,7 +41,7 @@ def value_and_gradient(proposal, alpha, gradient, chunk_size, backward_samples=N
         (1.0, "doubly_reparameterized", 3),
     ],
 )
-def test_chunks_change_nothing_but_the_rounding(alpha, gradient, backward_samples):
+def test_chunks_change_nothing_but_the_rounding(alpha, gradient, backward_samples, passes):
     params = images.init(5, **SIZES)
     arguments = params, jnp.linspace(0.0, 1.0, 12), jax.random.key(1)
     whole = value_and_gradient(images.hiwae(), alpha, gradient, None, backward_samples)(*arguments)
@@ -56,18 +64,29 @@ def test_log_weights_and_the_annealed_objective_take_chunks_too():
     np.testing.assert_allclose(objective(*arguments, 0.5), same(*arguments, 0.5), rtol=1e-6)
 
 
-def test_memory_for_the_model_does_not_grow_with_the_number_of_samples():
+def one_member(params, context, z0):
+    """The first of the members, for all samples."""
+    return jax.tree.map(lambda rows: rows[:1], images.conditionals(params, context, z0))
+
+
+@pytest.mark.parametrize("kind", ["independent", "hierarchical"])
+def test_memory_for_the_model_does_not_grow_with_the_number_of_samples(kind):
     sizes = {"pixels": 200, "hidden": 100, "latent": 2}
 
     def temporaries(num_samples, chunk_size):
-        arguments = jax.eval_shape(lambda: (images.init(num_samples, **sizes), jnp.zeros(200), jax.random.key(0)))
-        function = value_and_gradient(images.iwae(num_samples), 0.0, "doubly_reparameterized", chunk_size)
+        arguments = jax.eval_shape(lambda: (images.init(1, **sizes), jnp.zeros(200), jax.random.key(0)))
+        proposal = images.iwae(num_samples)
+        if kind == "hierarchical":  # the reverse model is found to treat all samples alike
+            proposal = hj.hierarchical(
+                images.base, one_member, images.reverse, num_samples=num_samples, context=images.encode
+            )
+        function = value_and_gradient(proposal, 0.0, "doubly_reparameterized", chunk_size)
         return function.lower(*arguments).compile().memory_analysis().temp_size_in_bytes
 
-    few, many = temporaries(50, None), temporaries(1_000, 50)
-    # A thousand samples themselves, their noise and their weights are what is left.
-    assert many < few + 1_000 * 4 * 30
-    assert temporaries(1_000, None) > 10 * few
+    few, many = temporaries(500, 50), temporaries(1_000, 50)
+    # The samples themselves, their noise and their weights are what is left.
+    assert many < few + 500 * 4 * 30
+    assert temporaries(1_000, None) > 5 * many
 
 
 @pytest.mark.optimized
@@ -92,14 +111,26 @@ def test_memory_for_pairs_of_members_does_not_grow_with_their_number():
     assert many < 4 * 800 * 800
 
 
-@pytest.mark.parametrize("case", ["separate z_0", "free bits", "learned", "flow chain", "markov"])
-def test_chunks_where_a_row_knows_more_than_its_sample(case):
+CASES = ["separate z_0", "free bits", "learned", "flow chain", "markov", "reverse model for each member"]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_chunks_where_a_row_knows_more_than_its_sample(case, passes):
     params = images.init(4, **SIZES)
     arguments = params, jnp.linspace(0.0, 1.0, 12), jax.random.key(1), 0.5
     proposal = images.hiwae(shared=case != "separate z_0")
     weighting = hj.power_heuristic(1.0)
     if case in ("learned", "markov"):
         weighting = hj.learned_weighting(lambda params, h, z, z0: jnp.stack([z[0], z[1], 0.0 * z[0], -z[1]]))
+    if case == "reverse model for each member":
+        weighting = hj.uniform_weighting()
+        number = jnp.arange(4.0)[:, None]
+
+        def reverse(params, context, z):
+            loc, scale = images.reverse(params, context, z)
+            return loc + params["base"]["kernel"][:1, :3] * number, scale
+
+        proposal = hj.hierarchical(images.base, images.conditionals, reverse, context=images.encode)
     if case == "markov":
         step = lambda params, x, z, number: (0.5 * z + x[:3], jnp.full(3, 0.9))
         proposal = hj.markov(lambda params, x: (x[:3], jnp.ones(3)), step, step, num_samples=4)
@@ -120,6 +151,90 @@ def test_chunks_where_a_row_knows_more_than_its_sample(case):
         return models.quick_jit(jax.value_and_grad(objective))(*arguments)
 
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-6), results(3), results(None))
+
+
+def straight_line(params, x, z):
+    """`log w` is anything that the sizes of z make of it: `params * z_0`, and -inf where z_1 is negative."""
+    return jnp.where(z[1] < 0.0, -jnp.inf, params["slope"] * z[0] + params["curve"] * z[0] ** 2)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize("z_1", [[1.0, 1.0, 1.0, 1.0, 1.0], [-1.0, -1.0, 1.0, 1.0, -1.0], [-1.0] * 5])
+def test_one_pass_over_weights_of_every_size(order, z_1, passes):
+    """Ascending, so that every sum is scaled down to nothing; descending; a chunk, or all, without weight."""
+    noise = jnp.stack([jnp.array([-200.0, -80.0, 0.0, 0.5, 90.0])[::order], jnp.array(z_1)], axis=1)
+    proposal = hj.independent(
+        lambda params, x: (params["loc"] * jnp.ones(2), jnp.ones(2)), num_samples=5, sampler=models.injected
+    )
+
+    def results(chunk_size):
+        bound = hj.make_bound(straight_line, proposal, chunk_size=chunk_size)
+        params = {"slope": 1.5, "curve": 0.01, "loc": 0.0}
+        return models.quick_jit(jax.value_and_grad(bound))(params, None, noise)
+
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-30), results(2), results(None))
+
+
+def test_second_derivatives_go_through_the_chunks(passes):
+    params = images.init(5, **SIZES)
+    direction = jax.tree.map(jnp.cos, params)
+
+    def curvature(chunk_size):
+        bound = hj.make_bound(images.log_joint, images.hiwae(), gradient="reparameterized", chunk_size=chunk_size)
+        slope = lambda params: jax.grad(bound)(params, jnp.linspace(0.0, 1.0, 12), jax.random.key(1))
+        return models.quick_jit(lambda params: jax.jvp(slope, (params,), (direction,)))(params)
+
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), curvature(2), curvature(None))
+
+
+def matrix_products(jaxpr, times=1):
+    """FLOPs of all of them, those of a loop as often as it runs."""
+    total = 0
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "dot_general":
+            (contracted, _), _ = equation.params["dimension_numbers"]
+            left = equation.invars[0].aval.shape
+            of_one = np.prod([left[axis] for axis in contracted]) * np.prod(equation.outvars[0].aval.shape)
+            total += 2 * times * int(of_one)
+        inside = equation.params.get("length", 1) if equation.primitive.name == "scan" else 1
+        for value in equation.params.values():
+            if hasattr(value, "eqns") or hasattr(value, "jaxpr"):
+                total += matrix_products(getattr(value, "jaxpr", value), times * inside)
+    return total
+
+
+@pytest.mark.parametrize("gradient", ["reparameterized", "doubly_reparameterized"])
+def test_samples_in_one_pass_are_decoded_once(gradient):
+    """Forward, and backward at twice the price: a second forward pass would make it four thirds."""
+
+    def flops(chunk_size):
+        bound = hj.make_bound(images.log_joint, images.iwae(300), gradient=gradient, chunk_size=chunk_size)
+        arguments = images.init(1), jnp.zeros(images.PIXELS), jax.random.key(0)
+        return matrix_products(jax.make_jaxpr(jax.value_and_grad(bound))(*arguments).jaxpr)
+
+    one_sample = 2 * (50 * 200 + 200 * 200 + 200 * 784)
+    assert flops(None) > 3 * 300 * one_sample
+    assert flops(None) <= flops(150) <= 1.01 * flops(None)  # 150 keep more than a gradient of the decoder takes
+    assert flops(10) > flops(None) + 0.9 * 300 * one_sample  # ten keep less
+
+
+def test_a_convolution_is_evaluated_twice():
+    """In one pass, `vmap` over examples would make its kernels' gradients a convolution with groups."""
+
+    def convolved(params, x, z):
+        image = jnp.broadcast_to(z[0], (1, 1, 8, 8))
+        return -jnp.sum(jax.lax.conv(image, params, (1, 1), "SAME") ** 2)
+
+    proposal = hj.independent(lambda params, x: (x, jnp.ones(2)), num_samples=8)
+    bound = hj.make_bound(convolved, proposal, chunk_size=4)
+
+    def total(params, x, keys):
+        return jnp.sum(jax.vmap(bound, in_axes=(None, 0, 0))(params, x, keys))
+
+    arguments = jnp.ones((1, 1, 3, 3)), jnp.zeros((2, 2)), jax.random.split(jax.random.key(0))
+    program = str(jax.make_jaxpr(jax.grad(total))(*arguments))
+    assert "conv_general_dilated" in program
+    assert "group_count=2" not in program
 
 
 def test_a_chunk_has_at_least_one_sample():

@@ -1,6 +1,5 @@
 """Value and gradient of a minibatch, as many examples at once as the machine likes."""
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from hiwae_jax import _checks
+from hiwae_jax._memory import bytes_of, kept_for_backward
 from hiwae_jax._proposal import Params
 
 # What the backward pass may keep at once. On a CPU small arrays are the fast ones: they stay in the cache, and the
@@ -183,29 +183,15 @@ def _join(moving: Any, fixed: Any) -> Any:
     return jax.tree.map(lambda a, b: b if a is None else a, moving, fixed, is_leaf=lambda leaf: leaf is None)
 
 
-def _bytes(array: Any) -> int:
-    return int(math.prod(array.shape) * array.dtype.itemsize)
-
-
 def _examples_at_once(
     total: Callable[..., Any], params: Params, moving: Any, batch: Any, fixed: Any, shared: tuple[Any, ...]
 ) -> int:
     """How many examples keep no more than they should for the backward pass; found without evaluating anything."""
-
-    def backward(params: Params, moving: Any, batch: Any, fixed: Any, shared: Any) -> Any:
-        return jax.vjp(lambda *moving: total(*moving, batch, fixed, None, shared), params, moving)[1]
-
-    program = jax.make_jaxpr(backward)(params, moving, batch, fixed, shared).jaxpr
-    given = {id(argument) for argument in (*program.invars, *program.constvars)}
-    kept = {id(result): _bytes(result.aval) for result in program.outvars if id(result) not in given}
+    of_all = lambda params, moving, batch, fixed, shared: total(params, moving, batch, fixed, None, shared)
+    kept, is_read = kept_for_backward(of_all, (params, moving), (batch, fixed, shared))
     budget = KEPT_ELSEWHERE
     if jax.default_backend() == "cpu":
-        read = {id(result) for result in program.outvars}
-        for equation in reversed(program.eqns):
-            if any(id(result) in read for result in equation.outvars):
-                read.update(id(operand) for operand in equation.invars)
-        of_params = program.invars[: len(jax.tree.leaves(params))]
         # Each chunk adds a gradient of the size of the parameters to the sum: it should have more to do than that.
-        added = sum(_bytes(argument.aval) for argument in of_params if id(argument) in read)
+        added = sum(bytes_of(leaf) for leaf, read in zip(jax.tree.leaves(params), is_read, strict=False) if read)
         budget = max(KEPT_ON_CPU, 3 * added // 2)
-    return max(1, budget * _length(batch) // max(1, sum(kept.values())))
+    return max(1, budget * _length(batch) // max(1, kept))

@@ -18,16 +18,15 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float
 
 from hiwae_jax._bounds import log_sum_exp, normalized_weights, weighted_tangent
 from hiwae_jax._cross_paths import cross_paths
+from hiwae_jax._model_passes import at_all_samples, at_drawn_samples, in_one_pass, one_pass_pays
 from hiwae_jax._paths import Operands, Rows, Step, authors, own_paths, path_squared, plain
 from hiwae_jax._proposal import Draw, Proposal, over_samples
 from hiwae_jax._refilled import refilled
-from hiwae_jax._resampling import systematic_indices
 from hiwae_jax._terms import Evaluation, Terms, log_shares
 from hiwae_jax._weightings import Weighting
 
@@ -44,6 +43,15 @@ class Backward(NamedTuple):
 
     num_samples: int
     uniform: Float[Array, ""]
+
+
+class _Captured(NamedTuple):
+    """What the functions of an `Evaluation` close over; the arrays of the model first."""
+
+    model: list[Any]
+    rest: list[Any]
+    combine: list[Any]
+    members_at: list[Any]
 
 
 def scores_are_constant(proposal: Proposal, weighting: Weighting) -> bool:
@@ -84,91 +92,86 @@ def with_path_rule(
     fixed = jax.lax.stop_gradient(draw)
     members = proposal.members
     scored = gradient == "reparameterized"
+    chunk_size = evaluation.chunk_size
 
     # Whatever the model closes over becomes an argument, so that its derivative is seen.
-    values = jax.tree.map(jnp.zeros_like, jax.eval_shape(jax.vmap(evaluation.model), fixed.z))
+    of_densities = fixed.z, fixed.z0, fixed.base, fixed.members
     model_of_one, model_arrays = jax.closure_convert(evaluation.model, fixed.z[0])
-    weigh, weigh_arrays = jax.closure_convert(evaluation.weigh, values, fixed.z, fixed.z0, fixed.base, fixed.members)
+    rest_of_all, rest_arrays = jax.closure_convert(evaluation.rest, *of_densities)
+    of_one = jax.eval_shape(evaluation.model, fixed.z[0]), jax.eval_shape(evaluation.rest, *of_densities)
+    zeros = jax.tree.map(lambda known: jnp.zeros((), known.dtype), of_one)
+    combine, combine_arrays = jax.closure_convert(evaluation.combine, *zeros)
     members_at, member_arrays = None, list[Any]()
     if members is not None and members.at is not None and gradient not in ("authors", "reparameterized"):
         at = members.at
         members_at, member_arrays = jax.closure_convert(lambda z0: at(*frozen_params, z0), fixed.z0)
 
-    def model(z: Any, *arrays: Any) -> Any:
-        return over_samples(lambda one: model_of_one(one, *arrays), z, evaluation.chunk_size)
-
-    ends = len(model_arrays), len(model_arrays) + len(weigh_arrays)
-
     @jax.custom_jvp
-    def bound(operands: Operands, captured: list[Any]) -> Float[Array, ""]:
-        terms = weigh(
-            model(operands.z, *captured[: ends[0]]),
-            operands.z,
-            operands.z0,
-            operands.base,
-            operands.members,
-            *captured[ends[0] : ends[1]],
-        )
+    def bound(operands: Operands, captured: _Captured) -> Float[Array, ""]:
+        values = over_samples(lambda z: model_of_one(z, *captured.model), operands.z, chunk_size)
+        rest = rest_of_all(operands.z, operands.z0, operands.base, operands.members, *captured.rest)
+        terms = jax.vmap(lambda values, rest: combine(values, rest, *captured.combine))(values, rest)
         return log_sum_exp(terms.log_weights, -1)
 
     def rule(primals: Any, tangents: Any) -> tuple[Float[Array, ""], Float[Array, ""]]:
         operands, captured = primals
+        leaves, structure = jax.tree.flatten(captured)
         # Arrays without a tangent (the data, stopped parameters) are constants here, not zeros to multiply.
-        active = [i for i, tangent in enumerate(tangents[1]) if not isinstance(tangent, SymbolicZero)]
-        moving, moved = [captured[i] for i in active], [tangents[1][i] for i in active]
+        tangent_leaves = jax.tree.leaves(tangents[1])
+        active = [i for i, tangent in enumerate(tangent_leaves) if not isinstance(tangent, SymbolicZero)]
+        moving, moved = [leaves[i] for i in active], [tangent_leaves[i] for i in active]
+        of_model = sum(i < len(captured.model) for i in active)
 
-        def arrays(moving: Any) -> list[Any]:
-            full = list(captured)
-            for i, array in zip(active, moving, strict=True):
+        def arrays(moving: Any) -> _Captured:
+            """All arrays, the first few of the moving ones being these."""
+            full = list(leaves)
+            for i, array in zip(active, moving, strict=False):
                 full[i] = array
-            return full
+            whole: _Captured = jax.tree.unflatten(structure, full)
+            return whole
 
-        def model_of(z: Any, *moving: Any) -> Any:
-            return model(z, *arrays(moving)[: ends[0]])
+        def model(z: Any, *moving: Any) -> Any:
+            return model_of_one(z, *arrays(moving).model)
 
-        def terms_of(values: Any, z: Any, z0: Any, densities: Any, *moving: Any) -> Terms:
+        def rest_of(z: Any, z0: Any, densities: Any, *moving: Any) -> Any:
             full = arrays(moving)
             base, members = densities if scored else (operands.base, operands.members)
             if members_at is not None:
-                members = members_at(z0, *full[ends[1] :])
-            terms: Terms = weigh(values, z, z0, base, members, *full[ends[0] : ends[1]])
+                members = members_at(z0, *full.members_at)
+            return rest_of_all(z, z0, base, members, *full.rest)
+
+        def terms_of(values: Any, rest: Any, *moving: Any) -> Terms:
+            arrays_of_it = arrays(moving).combine
+            terms: Terms = jax.vmap(lambda values, rest: combine(values, rest, *arrays_of_it))(values, rest)
             return terms
+
+        def log_weights_at(z: Any, z0: Any) -> Any:
+            return terms_of(over_samples(model, z, chunk_size), rest_of(z, z0, densities[0])).log_weights
 
         along = jax.tree.map(_instantiate, tangents[0], operands)
         densities = ((operands.base, operands.members), (along.base, along.members)) if scored else ((), ())
-        if backward is None:
-            values, push_model = jax.linearize(model_of, operands.z, *moving)
+        rest, push_rest = jax.linearize(rest_of, operands.z, operands.z0, densities[0], *moving)
+        of_pass = model, operands.z, moving[:of_model]
+        if backward is not None:
+            model_pass = at_drawn_samples(
+                *of_pass, chunk_size=chunk_size, num_samples=backward.num_samples, uniform=operands.uniform
+            )
+        elif chunk_size is not None and one_pass_pays(*of_pass, chunk_size=chunk_size):
+            model_pass = in_one_pass(*of_pass, rest=rest, combine=terms_of, chunk_size=chunk_size)
         else:
-            values = model_of(operands.z, *moving)
-        terms, push = jax.linearize(terms_of, values, operands.z, operands.z0, densities[0], *moving)
-
-        def log_weights_at(z: Any, z0: Any) -> Any:
-            return terms_of(model_of(z, *moving), z, z0, densities[0], *moving).log_weights
+            model_pass = at_all_samples(*of_pass, chunk_size=chunk_size)
+        terms, push = jax.linearize(terms_of, model_pass.values, rest, *moving)
 
         weights = normalized_weights(terms.log_weights)
         with_z0 = None
         if members_at is not None:
             # How the members move with a sample's own z_0 while their parameters stay.
-            arrays_at = arrays(moving)[ends[1] :]
-            with_z0 = jax.jvp(lambda z0: members_at(z0, *arrays_at), (operands.z0,), (along.z0,))[1]
-        rows = Rows(operands, along, with_z0, terms, weights, evaluation.chunk_size)
+            with_z0 = jax.jvp(lambda z0: members_at(z0, *captured.members_at), (operands.z0,), (along.z0,))[1]
+        rows = Rows(operands, along, with_z0, terms, weights, chunk_size)
         step = _step(gradient, proposal, weighting, rows, log_weights_at)
-        least = float(np.finfo(weights.dtype).tiny)
-        if backward is None:
-            pushed_values = push_model(step.z, *moved)
-        else:
-            shares = step.weights if step.shares is None else step.shares
-            shares /= jnp.maximum(jnp.sum(shares), least)
-            chosen = systematic_indices(operands.uniform, shares, num_samples=backward.num_samples)
-            _, push_model = jax.linearize(model_of, operands.z[chosen], *moving)
-            scale = 1.0 / (backward.num_samples * jnp.maximum(shares[chosen], least))
-            pushed_values = jax.tree.map(
-                lambda value, tangent: jnp.zeros_like(value).at[chosen].add(scale * tangent),
-                values,
-                push_model(step.z[chosen], *moved),
-            )
-        pushed = push(pushed_values, step.z, step.z0, densities[1], *moved)
-        tangent = weighted_tangent(step.weights, pushed.log_weights) + step.scores
+        pushed_values, of_model_alone = model_pass.push(step, moved[:of_model])
+        pushed = push(pushed_values, push_rest(step.z, step.z0, densities[1], *moved), *moved).log_weights
+        tangent = weighted_tangent(step.weights, pushed) + of_model_alone + step.scores
         return log_sum_exp(terms.log_weights, -1), tangent
 
     bound.defjvp(rule, symbolic_zeros=True)
@@ -182,7 +185,7 @@ def with_path_rule(
         beta=jax.lax.stop_gradient(beta),
         uniform=None if backward is None else backward.uniform,
     )
-    return bound(operands, [*model_arrays, *weigh_arrays, *member_arrays])
+    return bound(operands, _Captured(model_arrays, rest_arrays, combine_arrays, member_arrays))
 
 
 def _step(gradient: str, proposal: Proposal, weighting: Weighting, rows: Rows, log_weights_at: Any) -> Step:

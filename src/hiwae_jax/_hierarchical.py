@@ -147,23 +147,23 @@ def hierarchical(
         own_densities=members.own_densities,
         pair_densities=members.pair_densities,
         log_reverse=log_reverse,
-        check_reverse=_make_reverse_check(reverse_rows),
+        reverse_is_alike=_make_reverse_check(reverse_rows),
         equal_members=members.equal,
         members=members,
         refills=not members.equal,
     )
 
 
-def _make_reverse_check(reverse_rows: Callable[..., Parameters]) -> Callable[[Params, Any, Any], None]:
-    """Make a function that raises if the reverse model's row for a given z depends on the place of the row.
+def _make_reverse_check(reverse_rows: Callable[..., Parameters]) -> Callable[[Params, Any, Any], bool | None]:
+    """Make a function that tells whether the reverse model's row for a given z is the same whatever its place.
 
     The parameters of the moment may hide it (an embedding that starts at zero), so the reverse model is tried on random
     ones, at trace time and outside the traced program, once for each set of shapes. Where it cannot be evaluated so,
-    because it closes over values of an outer transformation, nothing is said.
+    because it closes over values of an outer transformation or overflows, the answer is None.
     """
 
     @functools.cache
-    def rows_differ(structure: Any, shapes: tuple[tuple[tuple[int, ...], Any], ...]) -> bool:
+    def rows_agree(structure: Any, shapes: tuple[tuple[tuple[int, ...], Any], ...]) -> bool | None:
         random = np.random.default_rng(0)
         arrays = []
         for shape, dtype in shapes:
@@ -173,18 +173,16 @@ def _make_reverse_check(reverse_rows: Callable[..., Parameters]) -> Callable[[Pa
         with jax.ensure_compile_time_eval():
             rows = jax.tree.leaves(jax.jit(reverse_rows)(params, h, np.repeat(z[:1], len(z), axis=0)))
             if any(isinstance(row, jax.core.Tracer) for row in rows):
-                return False
+                return None
             rows = [np.asarray(row) for row in rows]
-        return any(bool(np.any(np.abs(row - row[:1]) > 1e-3 * (1.0 + np.abs(row)))) for row in rows)
+        if any(bool(np.any(np.abs(row - row[:1]) > 1e-3 * (1.0 + np.abs(row)))) for row in rows):
+            return False
+        return True if all(bool(np.all(np.isfinite(row))) for row in rows) else None
 
-    def check(params: Params, h: Any, z: Any) -> None:
+    def is_alike(params: Params, h: Any, z: Any) -> bool | None:
         leaves, structure = jax.tree.flatten((params, h, z))
-        is_array = [hasattr(leaf, "dtype") and not jnp.issubdtype(leaf.dtype, jax.dtypes.extended) for leaf in leaves]
-        if all(is_array) and rows_differ(structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves)):
-            raise ValueError(
-                "reverse: gives different rows for the same z, but a weighting other than the uniform one is valid "
-                "only if r(z_0 | z) is the same for all members; give every row the same treatment, or use "
-                "weighting=hj.uniform_weighting()"
-            )
+        if any(not hasattr(leaf, "dtype") or jnp.issubdtype(leaf.dtype, jax.dtypes.extended) for leaf in leaves):
+            return None
+        return rows_agree(structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves))
 
-    return check
+    return is_alike

@@ -286,7 +286,7 @@ def _make_estimate(
             free_bits=free_bits,
             chunk_size=chunk_size,
         )
-        if gradient == "reparameterized" and backward_samples is None:
+        if gradient == "reparameterized" and backward_samples is None and chunk_size is None:
             return reparameterized(evaluation, draw)
         backward = None
         if backward_samples is not None:

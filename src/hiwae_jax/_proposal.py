@@ -131,7 +131,8 @@ class Proposal(NamedTuple):
         densities in common, and only a weighting that does not look at densities is valid.
       log_reverse: `(params, context, z0, z [K, D]) -> [K]`, the log-density of all auxiliary variables of sample j
         given z_j; None without auxiliary variables.
-      check_reverse: raises if the reverse model treats the members differently, as only the uniform weighting allows.
+      reverse_is_alike: `(params, context, z) -> bool or None`, whether the reverse model treats all members alike, as
+        every weighting but the uniform one needs; None where that cannot be told.
       equal_members: whether the members are one distribution, so that a power heuristic is uniform.
       members: None where no estimator but the plain one is known.
       why_plain: if so, the reason, for the error message.
@@ -142,7 +143,7 @@ class Proposal(NamedTuple):
     own_densities: Callable[[Parameters, Any], Float[Array, " K"]]
     pair_densities: Callable[[Parameters, Any], Float[Array, "N K"]] | None
     log_reverse: Callable[[Params, Any, Any, Any], Float[Array, " K"]] | None = None
-    check_reverse: Callable[[Params, Any, Any], None] | None = None
+    reverse_is_alike: Callable[[Params, Any, Any], bool | None] | None = None
     equal_members: bool = False
     members: Members | None = None
     why_plain: str = ""

@@ -16,15 +16,15 @@ ModelValues = tuple[Float[Array, "..."], Float[Array, "..."]]
 
 
 class Terms(NamedTuple):
-    """The log-weights of K samples.
+    """The log-weights of K samples, or of one.
 
     Attributes:
       log_weights: [K], mixing weight included.
       clipped: [K], 1 where free bits hold the bracket of sample j and beta does not reach it; None without free bits.
     """
 
-    log_weights: Float[Array, " K"]
-    clipped: Float[Array, " K"] | None
+    log_weights: Float[Array, "..."]
+    clipped: Float[Array, "..."] | None
 
 
 class Evaluation(NamedTuple):
@@ -32,17 +32,21 @@ class Evaluation(NamedTuple):
 
     Attributes:
       model: `z [D] -> (log p(x | z), log p(z))`, of one sample.
-      weigh: `(the model's values [K] and [K], z [K, D], z0, base, members) -> Terms`.
+      rest: `(z [K, D], z0, base, members) -> [K]`, what the bracket of each log-weight has besides the model.
+      combine: `(the model's values, rest) -> Terms`, of one sample: scalars.
       chunk_size: for how many samples the model is in memory at once; None for all.
     """
 
     model: Callable[[Any], ModelValues]
-    weigh: Callable[[ModelValues, Any, Any, Any, Any], Terms]
+    rest: Callable[[Any, Any, Any, Any], Float[Array, " K"]]
+    combine: Callable[[ModelValues, Float[Array, ""]], Terms]
     chunk_size: int | None
 
     def terms(self, z: Any, z0: Any, base: Any, members: Any) -> Terms:
         """Both parts together."""
-        return self.weigh(over_samples(self.model, z, self.chunk_size), z, z0, base, members)
+        values = over_samples(self.model, z, self.chunk_size)
+        terms: Terms = jax.vmap(self.combine)(values, self.rest(z, z0, base, members))
+        return terms
 
 
 def log_shares(
@@ -94,8 +98,18 @@ def make_evaluation(
     K = draw.z.shape[0]
     of_densities = weighting.of_densities and not proposal.equal_members
     same_for_all = of_densities or weighting.logits is not None
-    if proposal.check_reverse is not None and same_for_all:
-        proposal.check_reverse(params, draw.context, draw.z)
+    in_chunks = chunk_size is not None
+    alike = None
+    if proposal.reverse_is_alike is not None and (same_for_all or in_chunks):
+        alike = proposal.reverse_is_alike(params, draw.context, draw.z)
+    if alike is False and same_for_all:
+        raise ValueError(
+            "reverse: gives different rows for the same z, but a weighting other than the uniform one is valid only if "
+            "r(z_0 | z) is the same for all members; give every row the same treatment, or use "
+            "weighting=hj.uniform_weighting()"
+        )
+    # Only a reverse model whose rows do not know of one another can be given one row.
+    reverse_in_chunks = in_chunks and proposal.reverse_is_alike is not None and (same_for_all or alike is True)
 
     def model(z: Float[Array, " D"]) -> ModelValues:
         likelihood = _checks.scalar(name, log_likelihood(params, x, z), z=z)
@@ -118,28 +132,31 @@ def make_evaluation(
             z0, z = one
             return proposal.log_reverse(params, draw.context, z0[None], z[None])[0]  # type: ignore[misc]
 
-        # Only a reverse model whose rows do not know of one another can be given one row.
-        if chunk_size is None or proposal.check_reverse is None or not same_for_all:
+        if not reverse_in_chunks:
             return proposal.log_reverse(params, draw.context, z0, z)  # type: ignore[misc]
         densities: jax.Array = over_samples(of_one, (z0, z), chunk_size)
         return densities
 
-    def weigh(values: ModelValues, z: Any, z0: Any, base: Any, members: Any) -> Terms:
-        likelihood, bracket = values
+    def rest(z: Any, z0: Any, base: Any, members: Any) -> Float[Array, " K"]:
+        if of_densities:
+            bracket = log_shares(proposal, weighting, members, z, chunk_size)
+        else:
+            log_share = -jnp.log(jnp.asarray(K, z.dtype)) if weighting.logits is None else learned(z, z0)
+            bracket = log_share - proposal.own_densities(members, z)
         if proposal.log_reverse is not None:
             bracket += log_reverse(z0, z)
         if z0 is not None:
             base_family = proposal.members.base_family  # type: ignore[union-attr]  # a proposal with a z_0 has members
             bracket -= jax.vmap(base_family.log_prob, in_axes=(None, 0))(base, z0)  # type: ignore[union-attr]
-        if of_densities:
-            bracket += log_shares(proposal, weighting, members, z, chunk_size)
-        else:
-            log_share = -jnp.log(jnp.asarray(K, z.dtype)) if weighting.logits is None else learned(z, z0)
-            bracket -= proposal.own_densities(members, z) - log_share
+        return bracket
+
+    def combine(values: ModelValues, rest: Float[Array, ""]) -> Terms:
+        likelihood, prior = values
+        bracket = prior + rest
         if free_bits == 0.0:
             return Terms(likelihood + beta * bracket, None)
         held = -beta * bracket < free_bits
         log_weights = likelihood - jnp.where(held, free_bits, -beta * bracket)
-        return Terms(log_weights, held.astype(z.dtype))
+        return Terms(log_weights, held.astype(log_weights.dtype))
 
-    return Evaluation(model, weigh, chunk_size)
+    return Evaluation(model, rest, combine, chunk_size)
