@@ -119,9 +119,15 @@ def make_objective(model: Model, settings: Settings) -> Callable[..., Any]:
     )
 
 
-def init_state(model: Model, plan: Plan, seed: Any) -> State:
-    """The state of one seed before the first step."""
-    params = model.init(jax.random.key(seed))
+def init_states(model: Model, plan: Plan, seeds: Any) -> State:
+    """The state of each seed [S] before the first step."""
+    # One seed after another: under vmap a seed's parameters would depend on how many seeds there are. Only what is
+    # drawn goes through the loop, which takes its time to compile.
+    params = jax.lax.map(lambda seed: model.init(jax.random.key(seed)), seeds)
+    return jax.vmap(lambda params: _state_of(params, plan))(params)
+
+
+def _state_of(params: Params, plan: Plan) -> State:
     adam = optax.scale_by_adam()
     return State(
         params=params,
@@ -278,11 +284,7 @@ def train(
     plan = make_plan(settings, len(data.train))
     run_call = make_run_call(model, settings, plan, images.make_pixels(data), in_turn=in_turn, mesh=mesh)
     seeds = layout.whole(mesh, jnp.arange(settings.seeds))
-    # One seed after another: under vmap a seed's parameters would depend on how many seeds there are.
-    init = jax.jit(
-        lambda seeds: jax.lax.map(lambda seed: init_state(model, plan, seed), seeds), out_shardings=layout.over(mesh)
-    )
-    state = init(seeds)
+    state = jax.jit(lambda seeds: init_states(model, plan, seeds), out_shardings=layout.over(mesh))(seeds)
     monitored = [images.spread(split, MONITORED_EXAMPLES) for split in (data.train, data.validation)]
     arrays = layout.whole(mesh, jax.tree.map(jnp.asarray, (data.train, *monitored)))
     options = ocp.CheckpointManagerOptions(max_to_keep=1, create=True)

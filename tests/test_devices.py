@@ -148,8 +148,8 @@ def test_training_goes_on_across_layouts(in_processes, folder):
     settings, data = program.TRAINING, images.load("digits", None)
     model = make_model(settings, pixel_mean=images.pixel_mean(data))
     plan = training.make_plan(settings, len(data.train))._replace(calls=3)
-    one = jax.eval_shape(lambda: training.init_state(model, plan, 0))
-    state = jax.tree.map(lambda leaf: jnp.zeros((settings.seeds, *leaf.shape), leaf.dtype), one)
+    shapes = jax.eval_shape(lambda: training.init_states(model, plan, jnp.arange(settings.seeds)))
+    state = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     with ocp.CheckpointManager(folder / "parts" / settings.name() / "checkpoints") as manager:
         restored, _ = training._restore(manager, manager.latest_step(), state)
     assert {leaf.sharding for leaf in jax.tree.leaves(restored)} == {state.calls.sharding}

@@ -42,13 +42,9 @@ class ModelPass(NamedTuple):
 def at_all_samples(model: Model, z: Samples, arrays: Arrays, *, chunk_size: int | None) -> ModelPass:
     """Linearized at every sample; in chunks, each is evaluated again for its derivative."""
     of_all = lambda z, *arrays: over_samples(lambda one: model(one, *arrays), z, chunk_size)
-    push_all: Any
-    values, push_all = jax.linearize(of_all, z, *arrays)
-
-    def push(step: Step, moved: Arrays) -> tuple[ModelValues, Any]:
-        return push_all(step.z, *moved), 0.0
-
-    return ModelPass(values, push)
+    linear: Any = jax.linearize(of_all, z, *arrays)
+    values, push = linear
+    return ModelPass(values, lambda step, moved: (push(step.z, *moved), 0.0))
 
 
 def at_drawn_samples(

@@ -24,8 +24,7 @@ def made_by_vae(tmp_path, monkeypatch):
 
     def untrained(model, settings, data, folder, **_):
         plan = training.make_plan(settings, len(data.train))
-        states = [training.init_state(model, plan, seed) for seed in range(settings.seeds)]
-        state = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
+        state = training.init_states(model, plan, jnp.arange(settings.seeds))
         return training.Trained(state._replace(calls=state.calls + plan.calls), 1.5, True)
 
     monkeypatch.setattr(training, "train", untrained)
