@@ -17,12 +17,10 @@ coin flips from a fixed key and the networks are untrained: neither changes what
 and the ways of running them:
 
   recommended     `hj.batched_value_and_grad`, which chooses how many examples run at once, with `draw=proposal.draw`
-                  (on a CPU up to K = 100); on a CPU, for K above 1,000, one example and `make_bound(chunk_size=500)`,
-                  which evaluates the decoder's forward pass twice; 20 samples where K = 1,000 of them are compared
-                  with as many members.
+                  (on a CPU up to K = 100); on a CPU, from K = 1,000 on, one example and `make_bound(chunk_size=200)`,
+                  or 20 where each sample is compared with all members.
   all at once     `jax.value_and_grad` of the vmapped bound.
-  sample chunks   for the least memory: on a CPU one example and 200 of its samples at once, on an accelerator all
-                  examples and 1,000 samples of each.
+  sample chunks   on an accelerator, for the least memory: all examples and 1,000 samples of each.
 
 "log evidence" is `hj.make_log_evidence` for one example.
 

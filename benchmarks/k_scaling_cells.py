@@ -17,10 +17,9 @@ RECOMMENDED, AT_ONCE, OVER_SAMPLES = "recommended", "all at once", "sample chunk
 IWLB, HEADS, OFFSETS = "IWLB", "H-IWLB", "H-IWLB offsets"
 PLAIN, EXACT, REFILLED = "reparameterized", "doubly_reparameterized", "refilled"
 DRAWN_TOGETHER = 100  # samples an example up to which a CPU has room in its cache for those of a whole batch
-ALONE = 1_000  # samples of one example that a CPU can keep in its cache, about
-CPU_SAMPLES = 500  # that are fastest at once on a CPU, of one example, where there are more than ALONE
-PAIR_SAMPLES = 20  # the same where each of them is compared with ALONE or more members
-FEW_SAMPLES = 200  # that take the least memory there and are a little slower
+MANY = 1_000  # samples of one example from which on a CPU takes them in chunks
+CPU_SAMPLES = 200  # of a chunk: a few hundred are equally fast, and these take the least memory
+PAIR_SAMPLES = 20  # the same where each of them is compared with all members
 ACCELERATOR_SAMPLES = 1_000  # of each example of the batch, under "sample chunks" on an accelerator
 
 
@@ -111,7 +110,8 @@ def grid(*, accelerator: bool, smoke: bool) -> list[Cell]:
 
         for precision in precisions:
             yield from train(IWLB, 0.0, EXACT, K, precision=precision)
-        yield from train(IWLB, 0.0, EXACT, over, way=OVER_SAMPLES)
+        if accelerator or smoke:
+            yield from train(IWLB, 0.0, EXACT, over, way=OVER_SAMPLES)
         yield from train(IWLB, 0.0, EXACT, (1, 5, 50, 500, 5_000, 10_000) if accelerator else K, way=AT_ONCE)
         for precision in dict.fromkeys((precisions[0], precisions[-1])):
             yield Cell("evaluate", "mlp", IWLB, 0.0, "", precision, RECOMMENDED, 3 if smoke else 1_000, total)
@@ -124,8 +124,9 @@ def grid(*, accelerator: bool, smoke: bool) -> list[Cell]:
         conv_few = (2,) if smoke else (1, 5, 50, 500) if accelerator else (1, 5, 50)
         for precision, way in itertools.product(precisions[:2], (RECOMMENDED, AT_ONCE)):
             yield from train(IWLB, 0.0, EXACT, conv_few, decoder="conv", precision=precision, way=way)
-        yield from train(OFFSETS, 0.0, EXACT, few if smoke else (100, 1_000, 10_000))
-        yield from train(OFFSETS, 1.0, EXACT, few if smoke else (100, 1_000))
+        for gradient in (EXACT, PLAIN):
+            yield from train(OFFSETS, 0.0, gradient, few if smoke else (50, 100, 500, 1_000, 5_000, 10_000))
+        yield from train(OFFSETS, 1.0, EXACT, few if smoke else (50, 100, 1_000))
         yield from train(HEADS, 1.0, EXACT, few if smoke else (50, 100), way=AT_ONCE)
         for precision in precisions[2:]:
             yield from train(HEADS, 1.0, EXACT, few, precision=precision)
@@ -255,11 +256,9 @@ def _training(cell: Cell, sizes: Sizes) -> Built:
     # None of the samples is all of them; None of the examples, as many as the library chooses.
     samples_at_once, examples_at_once = None, sizes.batch if cell.way != RECOMMENDED else None
     if cell.way == OVER_SAMPLES:
-        samples_at_once = FEW_SAMPLES if on_cpu else ACCELERATOR_SAMPLES
-    elif cell.way == RECOMMENDED and on_cpu and cell.alpha > 0.0 and K >= ALONE:
-        samples_at_once = PAIR_SAMPLES
-    elif cell.way == RECOMMENDED and on_cpu and K > ALONE:
-        samples_at_once = CPU_SAMPLES
+        samples_at_once = ACCELERATOR_SAMPLES
+    elif cell.way == RECOMMENDED and on_cpu and K >= MANY:
+        samples_at_once = PAIR_SAMPLES if cell.alpha > 0.0 else CPU_SAMPLES
     draw = None
     if on_cpu and samples_at_once is not None:
         examples_at_once = 1
@@ -295,7 +294,7 @@ def _training(cell: Cell, sizes: Sizes) -> Built:
 def _evaluation(cell: Cell, sizes: Sizes) -> Built:
     model, K = make_model(cell, sizes), cell.num_samples
     log_weights = hj.make_log_weights(model.log_joint, model.proposal, weighting=model.weighting)
-    rows = ALONE if jax.default_backend() == "cpu" else 64 * ALONE
+    rows = 1_000 if jax.default_backend() == "cpu" else 64_000
     chunk = max(1, min(rows, cell.total) // K)
     log_evidence = hj.make_log_evidence(log_weights, num_draws=cell.total // K, chunk_size=chunk)
     arguments = (model.params, make_images(cell, sizes)[0], jax.random.key(2))

@@ -11,6 +11,7 @@ import pathlib
 import re
 import shutil
 import sys
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +23,7 @@ import hiwae_jax as hj
 from experiments import images, layout, report, training, vae
 from experiments.models import make_model
 from experiments.settings import Settings
+from hiwae_jax import _model_passes
 
 # Every size is one of a kind, so that a shape tells what it is of.
 BATCH, K, LATENT, HIDDEN, PIXELS, CONTEXT, PROPOSAL_HIDDEN = 8, 6, 7, 40, 20, 10, 12
@@ -73,10 +75,12 @@ def proposal(name, sharding=None):
     return hj.hierarchical(base, conditionals, reverse, context=context, sharding=sharding)
 
 
-def loss(name, *, gradient=None, sharding=None, axis=None):
+def loss(name, *, gradient=None, sharding=None, axis=None, chunk_size=None):
     """`(params, x, keys) -> scalar` of a batch."""
     weighting = hj.power_heuristic(ALPHA[name])
-    bound = hj.make_bound(log_joint, proposal(name, sharding), weighting=weighting, gradient=gradient)
+    bound = hj.make_bound(
+        log_joint, proposal(name, sharding), weighting=weighting, gradient=gradient, chunk_size=chunk_size
+    )
     over_batch = jax.vmap(bound, in_axes=(None, 0, 0), spmd_axis_name=axis)
     return lambda params, x, keys: -jnp.mean(over_batch(params, x, keys))
 
@@ -160,11 +164,14 @@ def sharded_parameters(right):
 def by_hand(right):
     """`jax.shard_map` over the batch: the mean in the loss, and of the gradients, which is 8 times too large."""
     mesh = make_mesh(data=8)
-    local = loss("iwae")
+    local, local_in_chunks = loss("iwae"), loss("iwae", chunk_size=4)
     params, x, key = make_arguments()
 
     def mean_in_loss(params, x, keys):
         return jax.grad(lambda params: jax.lax.pmean(local(params, x, keys), "data"))(params)
+
+    def in_chunks(params, x, keys):
+        return jax.grad(lambda params: jax.lax.pmean(local_in_chunks(params, x, keys), "data"))(params)
 
     def mean_of_gradients(params, x, keys):
         return jax.lax.pmean(jax.grad(local)(params, x, keys), "data")
@@ -172,11 +179,14 @@ def by_hand(right):
     @jax.jit
     def both(*arguments):
         specs = {"in_specs": (P(), P("data"), P("data")), "out_specs": P()}
-        return [jax.shard_map(step, mesh=mesh, **specs)(*arguments) for step in (mean_in_loss, mean_of_gradients)]
+        steps = mean_in_loss, mean_of_gradients, in_chunks
+        return [jax.shard_map(step, mesh=mesh, **specs)(*arguments) for step in steps]
 
-    inside, outside = both(params, x, jax.random.split(key, BATCH))
+    with mock.patch.object(_model_passes, "bytes_of", return_value=0):  # so that one pass would pay on one device
+        inside, outside, chunked = both(params, x, jax.random.split(key, BATCH))
     return {
         "mean_in_loss": difference(inside, right),
+        "in_chunks": difference(chunked, right),
         "mean_of_gradients": difference(outside, jax.tree.map(lambda leaf: mesh.size * leaf, right)),
     }
 

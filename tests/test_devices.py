@@ -120,6 +120,7 @@ def test_parameters_may_be_split_too(on_devices):
 
 def test_the_mean_over_devices_belongs_into_the_loss(on_devices):
     assert on_devices["by_hand"]["mean_in_loss"] < ROUNDING
+    assert on_devices["by_hand"]["in_chunks"] < ROUNDING
     # A control: the mean of gradients is larger by the number of devices.
     assert on_devices["by_hand"]["mean_of_gradients"] < ROUNDING
 

@@ -98,9 +98,8 @@ def with_path_rule(
     of_densities = fixed.z, fixed.z0, fixed.base, fixed.members
     model_of_one, model_arrays = jax.closure_convert(evaluation.model, fixed.z[0])
     rest_of_all, rest_arrays = jax.closure_convert(evaluation.rest, *of_densities)
-    of_one = jax.eval_shape(evaluation.model, fixed.z[0]), jax.eval_shape(evaluation.rest, *of_densities)
-    zeros = jax.tree.map(lambda known: jnp.zeros((), known.dtype), of_one)
-    combine, combine_arrays = jax.closure_convert(evaluation.combine, *zeros)
+    of_one = jax.eval_shape(lambda *given: (evaluation.model(given[0][0]), evaluation.rest(*given)[0]), *of_densities)
+    combine, combine_arrays = jax.closure_convert(evaluation.combine, *jax.tree.map(jnp.zeros_like, of_one))
     members_at, member_arrays = None, list[Any]()
     if members is not None and members.at is not None and gradient not in ("authors", "reparameterized"):
         at = members.at

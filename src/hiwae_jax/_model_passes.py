@@ -39,11 +39,18 @@ class ModelPass(NamedTuple):
     push: Callable[[Step, Arrays], tuple[ModelValues, Any]]
 
 
+def _over_all(model: Model, chunk_size: int | None) -> Callable[..., ModelValues]:
+    def of_all(z: Samples, *arrays: Any) -> ModelValues:
+        values: ModelValues = over_samples(lambda one: model(one, *arrays), z, chunk_size)
+        return values
+
+    return of_all
+
+
 def at_all_samples(model: Model, z: Samples, arrays: Arrays, *, chunk_size: int | None) -> ModelPass:
     """Linearized at every sample; in chunks, each is evaluated again for its derivative."""
-    of_all = lambda z, *arrays: over_samples(lambda one: model(one, *arrays), z, chunk_size)
-    linear: Any = jax.linearize(of_all, z, *arrays)
-    values, push = linear
+    of_all = _over_all(model, chunk_size)
+    values, push = jax.linearize(of_all, z, *arrays)
     return ModelPass(values, lambda step, moved: (push(step.z, *moved), 0.0))
 
 
@@ -51,7 +58,7 @@ def at_drawn_samples(
     model: Model, z: Samples, arrays: Arrays, *, chunk_size: int | None, num_samples: int, uniform: Float[Array, ""]
 ) -> ModelPass:
     """Linearized at `num_samples` that are drawn by their weights, as the number `uniform` in [0, 1) says."""
-    of_all = lambda z, *arrays: over_samples(lambda one: model(one, *arrays), z, chunk_size)
+    of_all = _over_all(model, chunk_size)
     values = of_all(z, *arrays)
 
     def push(step: Step, moved: Arrays) -> tuple[ModelValues, Any]:
@@ -73,9 +80,11 @@ def one_pass_pays(model: Model, z: Samples, arrays: Arrays, *, chunk_size: int) 
     In one pass each example has a gradient of the model to itself until its weights are known. There is room for it
     where it is no larger than what a chunk keeps for its backward pass, and it is then written in less time than the
     chunk takes to be evaluated again. Of a convolution it would be one with a group for each example under `vmap`,
-    which is slow everywhere.
+    which is slow everywhere; and in arrays that the devices of a `jax.shard_map` share it would be summed over them.
     """
-    if chunk_size >= len(z) or "conv_general_dilated" in str(jax.make_jaxpr(model)(z[0], *arrays)):
+    if chunk_size >= len(z) or jax.sharding.get_abstract_mesh().manual_axes:
+        return False
+    if "conv_general_dilated" in str(jax.make_jaxpr(model)(z[0], *arrays)):
         return False
     kept, _ = kept_for_backward(model, (z[0], *arrays), ())
     return bytes_of(arrays) <= chunk_size * kept
@@ -114,9 +123,10 @@ def in_one_pass(
         gradient = [rescale * so_far + part for so_far, part in zip(gradient, parts, strict=True)]
         return (larger, rescale * total + jnp.sum(weights), gradient), (values, inverse * slopes)
 
-    K, of_weight = len(z), rest.dtype
+    K = len(z)
     whole = K - K % chunk_size
-    sums = jnp.full((), -jnp.inf, of_weight), jnp.zeros((), of_weight), jax.tree.map(jnp.zeros_like, arrays)
+    zero = jnp.zeros_like(rest[0])
+    sums = zero - jnp.inf, zero, jax.tree.map(jnp.zeros_like, arrays)
     chunks = jax.tree.map(lambda rows: rows[:whole].reshape(-1, chunk_size, *rows.shape[1:]), (z, rest))
     sums, of_samples = jax.lax.scan(add, sums, chunks)
     of_samples = jax.tree.map(lambda rows: rows.reshape(whole, *rows.shape[2:]), of_samples)
