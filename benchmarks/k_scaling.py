@@ -16,7 +16,7 @@ coin flips from a fixed key and the networks are untrained: neither changes what
 
 and the ways of running them:
 
-  recommended     `hj.batched_value_and_grad`, which chooses how many examples run at once, with `draw=proposal.draw`
+  recommended     `hj.batched_value_and_grad`, which chooses how many examples run at once, with `draw=bound.draw`
                   (on a CPU up to K = 100); on a CPU, from K = 1,000 on, one example and `make_bound(chunk_size=200)`,
                   or 20 where each sample is compared with all members.
   all at once     `jax.value_and_grad` of the vmapped bound.

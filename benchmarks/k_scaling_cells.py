@@ -259,14 +259,14 @@ def _training(cell: Cell, sizes: Sizes) -> Built:
         samples_at_once = ACCELERATOR_SAMPLES
     elif cell.way == RECOMMENDED and on_cpu and K >= MANY:
         samples_at_once = PAIR_SAMPLES if cell.alpha > 0.0 else CPU_SAMPLES
+    bound = hj.make_bound(
+        model.log_joint, model.proposal, weighting=model.weighting, gradient=cell.gradient, chunk_size=samples_at_once
+    )
     draw = None
     if on_cpu and samples_at_once is not None:
         examples_at_once = 1
     elif examples_at_once is None and (K <= DRAWN_TOGETHER or not on_cpu):
-        draw = functools.partial(model.proposal.draw, refill=cell.gradient == REFILLED)
-    bound = hj.make_bound(
-        model.log_joint, model.proposal, weighting=model.weighting, gradient=cell.gradient, chunk_size=samples_at_once
-    )
+        draw = bound.draw
     arguments = (model.params, make_images(cell, sizes), jax.random.key(2))
 
     def mean(params, batch, key):

@@ -26,6 +26,7 @@ COLORS = {
     ("H-IWLB", 0.0, "doubly_reparameterized"): "C2",
     ("H-IWLB", 0.0, "reparameterized"): "C8",
     ("H-IWLB offsets", 0.0, "doubly_reparameterized"): "C5",
+    ("H-IWLB offsets", 0.0, "reparameterized"): "C7",
     ("H-IWLB offsets", 1.0, "doubly_reparameterized"): "C4",
 }
 

@@ -5,7 +5,7 @@
     python -m benchmarks.overhead --smoke                             # tiny, in minutes; figures mean nothing
 
 A step is value and gradient of the mean bound of a batch, without an optimizer, compiled as a user would:
-`jax.jit(hj.batched_value_and_grad(bound, draw=proposal.draw))`: samples of the whole batch at once, and the rest of the
+`jax.jit(hj.batched_value_and_grad(bound, draw=bound.draw))`: samples of the whole batch at once, and the rest of the
 bound of as many examples at once as it chooses. The networks are the paper's
 (`hiwae_jax.nn`): 32 latents, context / hidden units of the proposal's networks 100 / 100 and 450 / 1,920, and an MLP
 encoder and decoder (784-200-context, latent-200-200-784, tanh units) or the residual convolutional ones.
@@ -119,7 +119,7 @@ def measure(sizes: Any, num_samples: int, alphas: list[float], options: argparse
 
     for method in methods:
         problem = problems.make_problem(sizes, method, num_samples)
-        add(method.name(), problem.bound, problem.params, None if options.no_draw else problem.draw)
+        add(method.name(), problem.bound, problem.params, None if options.no_draw else problem.bound.draw)
         for part, (objective, params) in problem.parts.items():
             if part_name(method, part) not in calls:
                 add(part_name(method, part), objective, params)
@@ -175,7 +175,7 @@ def contest(sizes: Any, num_samples: int, options: argparse.Namespace) -> dict[s
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     problem = problems.make_problem(sizes, problems.Method(1.0, PLAIN), num_samples)
-    draw_all = None if options.no_draw else problem.draw
+    draw_all = None if options.no_draw else problem.bound.draw
     batch, key = problems.make_batch(options.batch_size), jax.random.key(2)
     arguments = problem.params, batch, key
     dispatched = hj.batched_value_and_grad(problem.bound, draw=draw_all, chunk_size=options.chunk_size, dispatch=True)

@@ -1,6 +1,5 @@
 """The bounds that `benchmarks.overhead` times: the paper's networks, and parts of a step alone."""
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -56,15 +55,13 @@ class Problem(NamedTuple):
 
     Attributes:
       params: initial parameters, of NNX modules in a state.
-      draw: `(params, x, key) -> drawn`, of the proposal.
-      bound: `(params, x, drawn) -> scalar`.
-      parts: for each of PARTS a scalar function of the same form that evaluates it alone at the shapes of a step, and
-        the parameters that it depends on.
+      bound: of `hj.make_bound`.
+      parts: for each of PARTS a scalar function of `(params, x, drawn)` that evaluates it alone at the shapes of a
+        step, and the parameters that it depends on.
     """
 
     params: Any
-    draw: Callable[..., Any]
-    bound: Callable[..., Any]
+    bound: Any
     parts: dict[str, tuple[Callable[..., Any], Any]]
 
 
@@ -153,8 +150,7 @@ def make_problem(sizes: Sizes, method: Method, num_samples: int) -> Problem:
             context=contexts,
         )
     bound = hj.make_bound(log_joint, proposal, weighting=hj.power_heuristic(alpha or 0.0), gradient=method.gradient)
-    draw = functools.partial(proposal.draw, refill=True) if method.gradient == "refilled" else proposal.draw
-    return Problem(params, draw, bound, parts)
+    return Problem(params, bound, parts)
 
 
 def make_batch(batch_size: int) -> Any:

@@ -160,11 +160,6 @@ def make_run_call(
     clip, adam = optax.clip_by_global_norm(settings.clip), optax.scale_by_adam()
     schedule = make_schedule(settings, plan.steps)
 
-    refill = settings.gradient == "refilled" and model.weighting.of_densities
-
-    def draw(params, x, key, beta):
-        return model.proposal.draw(params, x, key, refill=refill)
-
     def loss(params, x, drawn, beta):
         return -objective(params, x, drawn, beta)
 
@@ -176,8 +171,8 @@ def make_run_call(
         at_once = None if mesh is None else settings.batch_size
         return hj.batched_value_and_grad(loss, draw=draw, chunk_size=at_once, spmd_axis_name=layout.batch_axis(mesh))
 
-    value_and_grad = over_batch(loss, draw)
-    inference_value_and_grad = over_batch(of_inference(loss), of_inference(draw))
+    value_and_grad = over_batch(loss, objective.draw)
+    inference_value_and_grad = over_batch(of_inference(loss), of_inference(objective.draw))
 
     def descend(params, opt_state, gradient, rate):
         direction, opt_state = adam.update(gradient, opt_state)

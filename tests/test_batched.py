@@ -1,7 +1,5 @@
 """A minibatch in chunks of examples: the same mean and gradient, less memory, and errors before any work."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -27,8 +25,8 @@ def arguments():
     return params, {"left": left, "right": 0.1 * left[::-1]}, jax.random.key(1), 0.5
 
 
-def two_parts(gradient):
-    """A bound of such an example and the draw of its proposal, whose context carries integers along."""
+def two_parts(**options):
+    """A bound of such an example, in which the context of the proposal carries integers along."""
     pixels = lambda x: x["left"].astype(jnp.float32) + x["right"]
     proposal = hj.hierarchical(
         lambda params, context: images.base(params, context[0]),
@@ -37,8 +35,7 @@ def two_parts(gradient):
         context=lambda params, x: (images.encode(params, pixels(x)), x["left"]),
     )
     log_joint = lambda params, x, z: images.log_joint(params, pixels(x), z)
-    bound = hj.make_bound(log_joint, proposal, weighting=hj.power_heuristic(1.0), gradient=gradient)
-    return bound, functools.partial(proposal.draw, refill=gradient == "refilled")
+    return hj.make_bound(log_joint, proposal, weighting=hj.power_heuristic(1.0), **options)
 
 
 @pytest.fixture(scope="module")
@@ -64,10 +61,19 @@ def test_chunks_dispatched_from_python_are_the_same(whole):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-6), ours, whole)
 
 
-@pytest.mark.parametrize("gradient", ["reparameterized", "doubly_reparameterized", "refilled"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"gradient": "reparameterized"},
+        {"gradient": "doubly_reparameterized"},
+        {"gradient": "refilled"},
+        {"gradient": "refilled", "backward_samples": 1},
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize("chunk_size", [None, 100, 3])
-def test_samples_of_the_whole_batch_and_chunks_of_the_rest_are_the_same(gradient, chunk_size):
-    bound, draw = two_parts(gradient)
+def test_samples_of_the_whole_batch_and_chunks_of_the_rest_are_the_same(options, chunk_size):
+    bound = two_parts(**options)
     params, batch, key, _ = arguments()
     x = {"left": batch["left"].astype(jnp.int32), "right": batch["right"]}
 
@@ -76,23 +82,23 @@ def test_samples_of_the_whole_batch_and_chunks_of_the_rest_are_the_same(gradient
         return jnp.mean(jax.vmap(bound, in_axes=(None, 0, 0))(params, batch, keys))
 
     expected = models.quick_jit(jax.value_and_grad(mean))(params, x, key)
-    step = hj.batched_value_and_grad(bound, draw=draw, chunk_size=chunk_size)
+    step = hj.batched_value_and_grad(bound, draw=bound.draw, chunk_size=chunk_size)
     ours = models.quick_jit(step)(params, x, key)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-6), ours, expected)
 
 
 def test_draws_are_dispatched_too_and_shared_arguments_reach_them():
-    bound, draw = two_parts("doubly_reparameterized")
+    bound = two_parts()
     params, batch, key, scale = arguments()
     options = {
         "objective": lambda params, x, drawn, scale: scale * bound(params, x, drawn),
-        "draw": lambda params, x, key, scale: draw(jax.tree.map(lambda leaf: scale * leaf, params), x, key),
+        "draw": lambda params, x, key, scale: bound.draw(jax.tree.map(lambda leaf: scale * leaf, params), x, key),
         "chunk_size": 3,
     }
     dispatched = hj.batched_value_and_grad(**options, dispatch=True)(params, batch, key, scale)
     in_a_loop = models.quick_jit(hj.batched_value_and_grad(**options))(params, batch, key, scale)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-6), dispatched, in_a_loop)
-    unscaled = models.quick_jit(hj.batched_value_and_grad(bound, draw=draw))(params, batch, key)
+    unscaled = models.quick_jit(hj.batched_value_and_grad(bound, draw=bound.draw))(params, batch, key)
     assert not np.allclose(scale * unscaled[0], in_a_loop[0], rtol=1e-3)
 
 
@@ -170,6 +176,8 @@ def test_bad_input_is_named():
         hj.batched_value_and_grad(3.0)
     with pytest.raises(TypeError, match="draw: expected a function"):
         hj.batched_value_and_grad(objective, draw=images.iwae(2))
+    with pytest.raises(TypeError, match=r"draw: expected bound\.draw, got the bound itself"):
+        hj.batched_value_and_grad(two_parts(), draw=two_parts())
     with pytest.raises(ValueError, match="chunk_size: expected"):
         hj.batched_value_and_grad(objective, chunk_size=0)
     step = hj.batched_value_and_grad(lambda params, x, key: params)

@@ -100,14 +100,14 @@ def test_transformations_agree(name, gradient):
 @pytest.mark.parametrize(("name", "gradient"), [*PAIRS[:1], *PAIRS[2:], ("own z_0", "refilled")])
 def test_the_gradient_is_the_same_through_what_was_drawn_before(name, gradient):
     """Nothing reaches the parameters beside the draw that should go through it, nor twice."""
-    bound, draw = make(name, gradient), functools.partial(PROPOSALS[name].draw, refill=gradient == "refilled")
+    bound = make(name, gradient)
     x, key = jnp.stack([X, 1.0 - X]), KEY
 
     @jax.jit
     def both(params):
         keys = jax.random.split(key, 2)
         mean = lambda p: jnp.mean(jax.vmap(bound, in_axes=(None, 0, 0))(p, x, keys))
-        ahead = hj.batched_value_and_grad(bound, draw=draw, chunk_size=1)
+        ahead = hj.batched_value_and_grad(bound, draw=bound.draw, chunk_size=1)
         return jax.value_and_grad(mean)(params), ahead(params, x, key)
 
     expected, ours = both(params())

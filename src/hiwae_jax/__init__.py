@@ -23,7 +23,7 @@ from hiwae_jax._independent import antithetic, defensive, independent
 from hiwae_jax._jackknife import jackknife
 from hiwae_jax._joint_gaussian import joint_gaussian
 from hiwae_jax._markov import markov
-from hiwae_jax._objectives import make_annealed_objective, make_bound, make_log_weights
+from hiwae_jax._objectives import Bound, make_annealed_objective, make_bound, make_log_weights
 from hiwae_jax._pareto import pareto_khat
 from hiwae_jax._proposal import Draw, Members, Proposal
 from hiwae_jax._resampling import posterior_resample, systematic_resample
@@ -35,6 +35,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Bijection",
+    "Bound",
     "DiscreteFamily",
     "Draw",
     "Family",

@@ -9,6 +9,7 @@ from jaxtyping import Array, Bool, Float
 
 from hiwae_jax import _checks
 from hiwae_jax._memory import bytes_of, kept_for_backward
+from hiwae_jax._objectives import Bound
 from hiwae_jax._proposal import Params
 
 # What the backward pass may keep at once. On a CPU small arrays are the fast ones: they stay in the cache, and the
@@ -33,9 +34,9 @@ def batched_value_and_grad(
 
     Args:
       objective: `(params, x, key, *shared) -> scalar`, of one example: a bound, its negative, an annealed objective.
-      draw: None, or `(params, x, key, *shared) -> drawn`, as a rule `proposal.draw`: what is evaluated, and
+      draw: None, or `(params, x, key, *shared) -> drawn`, as a rule `bound.draw`: what is evaluated, and
         differentiated, for all examples at once, while only `objective`, then `(params, x, drawn, *shared) -> scalar`,
-        goes in chunks. A bound takes what its proposal drew in place of a key. Use it where the networks of the
+        goes in chunks. A bound takes what it has drawn in place of a key. Use it where the networks of the
         proposal are large beside a chunk, those of a `hierarchical` one above all: each chunk then has no gradient of
         theirs to add up. Their activations and the samples of the whole batch have to fit.
       chunk_size: how many examples are evaluated at once; made smaller where the batch then divides more evenly. At
@@ -61,7 +62,7 @@ def batched_value_and_grad(
     >>> import hiwae_jax as hj
     >>> proposal = hj.independent(lambda params, x: (params * x, jnp.ones_like(x)), num_samples=8)
     >>> bound = hj.make_bound(lambda params, x, z: -0.5 * jnp.sum((x - z) ** 2 + z**2), proposal)
-    >>> step = jax.jit(hj.batched_value_and_grad(bound, draw=proposal.draw, chunk_size=16))
+    >>> step = jax.jit(hj.batched_value_and_grad(bound, draw=bound.draw, chunk_size=16))
     >>> value, gradient = step(jnp.float32(0.5), jnp.ones((64, 2)), jax.random.key(0))
     >>> value.shape, gradient.shape
     ((), ())
@@ -72,6 +73,8 @@ def batched_value_and_grad(
     if draw is not None and not callable(draw):
         got = type(draw).__name__
         raise TypeError(f"draw: expected a function (params, x, key) -> drawn of one example, got {got}")
+    if isinstance(draw, Bound):
+        raise TypeError("draw: expected bound.draw, got the bound itself")
     if chunk_size is not None:
         chunk_size = _checks.positive_integer("chunk_size", chunk_size)
 

@@ -33,18 +33,6 @@ from hiwae_jax._weightings import Weighting
 GRADIENTS = ("reparameterized", "doubly_reparameterized", "refilled", "path_squared", "authors")
 
 
-class Backward(NamedTuple):
-    """A backward pass of the generative model for some of the samples only.
-
-    Attributes:
-      num_samples: M, how many are drawn by their weights.
-      uniform: the number in [0, 1) that draws them.
-    """
-
-    num_samples: int
-    uniform: Float[Array, ""]
-
-
 class _Captured(NamedTuple):
     """What the functions of an `Evaluation` close over; the arrays of the model first."""
 
@@ -74,7 +62,7 @@ def with_path_rule(
     beta: Float[Array, ""],
     gradient: str,
     frozen_params: tuple[Any, Any],
-    backward: Backward | None = None,
+    backward_samples: int | None = None,
 ) -> Float[Array, ""]:
     """The same value as `reparameterized`, differentiated by the rule that `gradient` names.
 
@@ -87,7 +75,8 @@ def with_path_rule(
       gradient: a member of `GRADIENTS`.
       frozen_params: `(params, context)`, both stopped: with a z_0 of its own for each sample, the densities still
         depend on z_0 through the members, and that dependence belongs to the path.
-      backward: None for a backward pass through the model at every sample.
+      backward_samples: how many samples are drawn by their weights for the backward pass through the model; None for
+        all.
     """
     fixed = jax.lax.stop_gradient(draw)
     members = proposal.members
@@ -151,9 +140,9 @@ def with_path_rule(
         densities = ((operands.base, operands.members), (along.base, along.members)) if scored else ((), ())
         rest, push_rest = jax.linearize(rest_of, operands.z, operands.z0, densities[0], *moving)
         of_pass = model, operands.z, moving[:of_model]
-        if backward is not None:
+        if backward_samples is not None:
             model_pass = at_drawn_samples(
-                *of_pass, chunk_size=chunk_size, num_samples=backward.num_samples, uniform=operands.uniform
+                *of_pass, chunk_size=chunk_size, num_samples=backward_samples, uniform=operands.uniform
             )
         elif chunk_size is not None and one_pass_pays(*of_pass, chunk_size=chunk_size):
             model_pass = in_one_pass(*of_pass, rest=rest, combine=terms_of, chunk_size=chunk_size)
@@ -182,7 +171,7 @@ def with_path_rule(
         joint=fixed.joint,
         refill=fixed.refill,
         beta=jax.lax.stop_gradient(beta),
-        uniform=None if backward is None else backward.uniform,
+        uniform=fixed.uniform,
     )
     return bound(operands, _Captured(model_arrays, rest_arrays, combine_arrays, member_arrays))
 

@@ -1,5 +1,6 @@
 """Bounds as functions: a log-joint and a proposal in, `bound(params, x, key)` for one example out."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -8,12 +9,28 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from hiwae_jax import _checks
-from hiwae_jax._gradients import GRADIENTS, Backward, reparameterized, scores_are_constant, with_path_rule
+from hiwae_jax._gradients import GRADIENTS, reparameterized, scores_are_constant, with_path_rule
 from hiwae_jax._proposal import Draw, Example, Params, Proposal
 from hiwae_jax._terms import LogDensity, make_evaluation
 from hiwae_jax._weightings import Weighting, uniform_weighting
 
-Bound = Callable[[Params, Example, Any], Float[Array, ""]]
+
+@dataclasses.dataclass(frozen=True)
+class Bound:
+    """A bound, or an annealed objective, as a function of one example: `bound(params, x, key, *shared) -> scalar`.
+
+    Attributes:
+      evaluate: the function. In place of the key it takes what `draw` has drawn.
+      draw: `(params, x, key, *shared) -> Draw`, all that the bound draws, for
+        `batched_value_and_grad(bound, draw=bound.draw)`.
+    """
+
+    evaluate: Callable[..., Float[Array, ""]]
+    draw: Callable[..., Draw]
+
+    def __call__(self, params: Params, x: Example, key: Any, *shared: Any, **named: Any) -> Float[Array, ""]:
+        """The value for one example, in nats; what is `shared`, or `named`, is the beta of an annealed objective."""
+        return self.evaluate(params, x, key, *shared, **named)
 
 
 def make_bound(
@@ -47,14 +64,16 @@ def make_bound(
       backward_samples: M, to run the backward pass through the generative model for M samples only, drawn by their
         weights (systematic resampling), after a forward pass of all K: the gradient stays unbiased, at K + M forward
         and M backward evaluations. The key is folded for the draw. None for all K.
-      chunk_size: how many samples the model evaluates at once, so that memory does not grow with K: the backward pass
-        evaluates each chunk again. Value and gradient change by rounding only. None for all K.
+      chunk_size: how many samples the model evaluates at once, so that memory does not grow with K. Each chunk is
+        differentiated while it is in memory, in one pass, where the model's gradient is no larger than what a chunk
+        keeps (a hundred samples or two for an MLP) and there are no convolutions; otherwise, and inside of
+        `jax.shard_map`, the backward pass evaluates each chunk again. Value and gradient change by rounding only. None
+        for all K.
 
     Returns:
       `bound(params, x, key) -> scalar`, in nats, in at least float32. `params` is any pytree, `x` one example, `key`
-      one typed key, or in its place what `proposal.draw(params, x, key)` has drawn with the same parameters (with
-      `refill=True` for "refilled"). It composes with `jit`, `grad`, `jvp`, `vmap` and `scan`; vmap it over the batch,
-      with a key for each example.
+      one typed key, or in its place what `bound.draw(params, x, key)` has drawn with the same parameters. It composes
+      with `jit`, `grad`, `jvp`, `vmap` and `scan`; vmap it over the batch, with a key for each example.
 
     Raises:
       ValueError: for an unknown `gradient` or one that is not valid for the proposal, for a weighting that is not, and
@@ -77,7 +96,7 @@ def make_bound(
     >>> value.shape, sorted(gradient)
     ((), ['a', 's', 'w'])
     """
-    estimate = _make_estimate(
+    annealed = _make_annealed(
         "log_joint",
         log_joint,
         _no_prior,
@@ -88,7 +107,7 @@ def make_bound(
         backward_samples=backward_samples,
         chunk_size=chunk_size,
     )
-    return lambda params, x, key: estimate(params, x, key, 1.0)
+    return Bound(lambda params, x, key: annealed(params, x, key, 1.0), annealed.draw)
 
 
 def make_annealed_objective(
@@ -101,7 +120,7 @@ def make_annealed_objective(
     free_bits: float = 0.0,
     backward_samples: int | None = None,
     chunk_size: int | None = None,
-) -> Callable[[Params, Example, Any, Any], Float[Array, ""]]:
+) -> Bound:
     """The objective of warm-up: the log-density terms besides the likelihood are scaled by beta, then floored.
 
     With `kl_j = log q_0 + log q_j - log r - log p(z_j) - log pi_j` the log-weights are
@@ -120,13 +139,14 @@ def make_annealed_objective(
       chunk_size: as for `make_bound`.
 
     Returns:
-      `objective(params, x, key, beta) -> scalar`; beta may be traced, so that a schedule does not recompile.
+      `objective(params, x, key, beta) -> scalar`, with a `draw` like a bound; beta may be traced, so that a schedule
+      does not recompile.
 
     Reference: Sonderby et al. (2016) for warm-up, Kingma et al. (2016) for free bits.
     """
     if not free_bits >= 0.0:
         raise ValueError(f"free_bits: expected a number of at least 0 (0 for none), got {free_bits}")
-    return _make_estimate(
+    return _make_annealed(
         "log_likelihood",
         log_likelihood,
         log_prior,
@@ -240,14 +260,7 @@ def _chosen_gradient(gradient: str | None, proposal: Proposal, weighting: Weight
     return gradient
 
 
-def _check_draw(draw: Draw, refill: bool, backward_samples: int | None) -> None:
-    if refill and draw.refill is None:
-        raise ValueError("key: gradient='refilled' needs what proposal.draw(params, x, key, refill=True) has drawn")
-    if backward_samples is not None:
-        raise TypeError("key: backward_samples draws as well, and needs a key in place of what was drawn")
-
-
-def _make_estimate(
+def _make_annealed(
     name: str,
     log_likelihood: LogDensity,
     log_prior: LogDensity,
@@ -258,7 +271,7 @@ def _make_estimate(
     free_bits: float,
     backward_samples: int | None,
     chunk_size: int | None,
-) -> Callable[[Params, Example, Any, Any], Float[Array, ""]]:
+) -> Bound:
     chosen = _checked({name: log_likelihood, "log_prior": log_prior}, proposal, weighting)
     gradient = _chosen_gradient(gradient, proposal, chosen, free_bits)
     if backward_samples is not None:
@@ -266,13 +279,23 @@ def _make_estimate(
     chunk_size = _checked_chunk(chunk_size)
     refill = gradient == "refilled" and not scores_are_constant(proposal, chosen)
 
-    def estimate(params: Params, x: Example, key: Any, beta: Any) -> Float[Array, ""]:
-        if isinstance(key, Draw):
-            draw = key
-            _check_draw(draw, refill, backward_samples)
-        else:
-            draw = proposal.draw(params, x, key, refill=refill)
-        beta = jnp.asarray(beta, draw.z.dtype)
+    def draw(params: Params, x: Example, key: Any, *shared: Any) -> Draw:
+        drawn = proposal.draw(params, x, key, refill=refill)
+        if backward_samples is None:
+            return drawn
+        return drawn._replace(uniform=jax.random.uniform(jax.random.fold_in(key, 0), dtype=drawn.z.dtype))
+
+    def evaluate(params: Params, x: Example, key: Any, beta: Any) -> Float[Array, ""]:
+        drawn = key if isinstance(key, Draw) else draw(params, x, key)
+        for is_missing, what in (
+            (refill and drawn.refill is None, "the refills of gradient='refilled'"),
+            (backward_samples is not None and drawn.uniform is None, "the choice of backward_samples"),
+        ):
+            if is_missing:
+                raise ValueError(
+                    f"key: expected a key, or what bound.draw(params, x, key) has drawn; this lacks {what}"
+                )
+        beta = jnp.asarray(beta, drawn.z.dtype)
         evaluation = make_evaluation(
             name,
             log_likelihood,
@@ -281,26 +304,22 @@ def _make_estimate(
             chosen,
             params,
             x,
-            draw,
+            drawn,
             beta=beta,
             free_bits=free_bits,
             chunk_size=chunk_size,
         )
         if gradient == "reparameterized" and backward_samples is None and chunk_size is None:
-            return reparameterized(evaluation, draw)
-        backward = None
-        if backward_samples is not None:
-            uniform = jax.random.uniform(jax.random.fold_in(key, 0), dtype=draw.z.dtype)
-            backward = Backward(backward_samples, uniform)
+            return reparameterized(evaluation, drawn)
         return with_path_rule(
             evaluation,
             proposal,
             chosen,
-            draw,
+            drawn,
             beta=beta,
             gradient=gradient,
-            frozen_params=jax.lax.stop_gradient((params, draw.context)),
-            backward=backward,
+            frozen_params=jax.lax.stop_gradient((params, drawn.context)),
+            backward_samples=backward_samples,
         )
 
-    return estimate
+    return Bound(evaluate, draw)

@@ -26,6 +26,7 @@ class Draw(NamedTuple):
       context: what the conditionals and the reverse model receive in place of x.
       joint: the parameters of the joint density of all samples, where they are not independent; or None.
       refill: where asked for, `(z [K, D], z0)` drawn anew from the same members (and the same z_0, if it is shared).
+      uniform: where a bound asks for it, the number in [0, 1) that picks samples for its backward pass.
     """
 
     z: Float[Array, "K D"]
@@ -35,6 +36,7 @@ class Draw(NamedTuple):
     context: Any = None
     joint: Parameters | None = None
     refill: tuple[Any, Any] | None = None
+    uniform: Float[Array, ""] | None = None
 
 
 def over_samples(function: Callable[[Any], Any], samples: Any, chunk_size: int | None) -> Any:
