@@ -87,6 +87,21 @@ def test_samples_of_the_whole_batch_and_chunks_of_the_rest_are_the_same(options,
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-6), ours, expected)
 
 
+@pytest.mark.parametrize("ahead", [False, True])
+def test_a_chunk_of_one_example_has_no_axis_for_it(ahead):
+    """On a CPU sums of products with an axis of length one are compiled to slow code; there are three members."""
+    bound = two_parts()
+    params, batch, key, _ = arguments()
+
+    def program(chunk_size):
+        step = hj.batched_value_and_grad(bound, draw=bound.draw if ahead else None, chunk_size=chunk_size)
+        return str(jax.make_jaxpr(step)(params, batch, key))
+
+    assert "f32[2,3,3,3]" in program(2)
+    assert "f32[1,3,3,3]" not in program(1)
+    assert "f32[3,3,3]" in program(1)
+
+
 def test_draws_are_dispatched_too_and_shared_arguments_reach_them():
     bound = two_parts()
     params, batch, key, scale = arguments()
