@@ -187,6 +187,27 @@ def test_second_derivatives_go_through_the_chunks(passes):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), curvature(2), curvature(None))
 
 
+def test_half_precision_is_summed_in_single_precision(passes):
+    """Parameters and model in bfloat16: the gradients are no further from those of all samples at once."""
+    narrow = lambda tree: jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), tree)
+    x = jnp.linspace(0.0, 1.0, 12)
+    proposal = hj.independent(lambda params, x: images.base(params, images.encode(params, narrow(x))), num_samples=5)
+
+    def results(chunk_size):
+        bound = hj.make_bound(
+            lambda params, x, z: images.log_joint(params, narrow(x), narrow(z)), proposal, chunk_size=chunk_size
+        )
+        return models.quick_jit(jax.value_and_grad(bound))(narrow(images.init(5, **SIZES)), x, jax.random.key(1))
+
+    (value, gradient), (whole_value, whole) = results(2), results(None)
+    assert value.dtype == jnp.float32
+    np.testing.assert_allclose(value, whole_value, rtol=1e-2)
+    for ours, right in zip(jax.tree.leaves(gradient), jax.tree.leaves(whole), strict=True):
+        assert ours.dtype == jnp.bfloat16
+        ours, right = np.asarray(ours, np.float32), np.asarray(right, np.float32)
+        assert np.max(np.abs(ours - right)) < 0.03 * np.max(np.abs(right)) + 1e-6
+
+
 def matrix_products(jaxpr, times=1):
     """FLOPs of all of them, those of a loop as often as it runs."""
     total = 0

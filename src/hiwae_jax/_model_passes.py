@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from hiwae_jax._checks import at_least_float32
 from hiwae_jax._memory import bytes_of, kept_for_backward
 from hiwae_jax._paths import Step, outer_factor
 from hiwae_jax._proposal import over_samples
@@ -110,23 +111,29 @@ def in_one_pass(
       chunk_size: how many samples are in memory.
     """
 
+    def values_of(z: Any, *arrays: Any) -> ModelValues:
+        values: ModelValues = jax.vmap(lambda one: model(one, *arrays))(z)
+        return values
+
     def add(sums: tuple[Any, Any, Arrays], chunk: tuple[Any, Any]) -> tuple[Any, Any]:
         largest, total, gradient = sums
         z, rest = chunk
-        values, pull = jax.vjp(lambda z, *arrays: jax.vmap(lambda one: model(one, *arrays))(z), z, *arrays)
+        values, pull = jax.vjp(values_of, z, *arrays)
         log_weights, pull_values = jax.vjp(lambda values: combine(values, rest).log_weights, values)
         larger = jnp.maximum(largest, jax.lax.stop_gradient(jnp.max(log_weights)))
         shift = jnp.where(larger == -jnp.inf, 0.0, larger)
         weights, rescale = jnp.exp(log_weights - shift), jnp.exp(largest - shift)
         factor, inverse = outer_factor(log_weights, weights)
-        slopes, *parts = pull(*pull_values(factor))
-        gradient = [rescale * so_far + part for so_far, part in zip(gradient, parts, strict=True)]
-        return (larger, rescale * total + jnp.sum(weights), gradient), (values, inverse * slopes)
+        slopes, *parts = jax.tree.map(at_least_float32, pull(*pull_values(factor)))
+        gradient = [rescale.astype(part.dtype) * g + part for g, part in zip(gradient, parts, strict=True)]
+        slopes = inverse.astype(slopes.dtype) * slopes
+        return (larger, rescale * total + jnp.sum(weights), gradient), (values, slopes)
 
     K = len(z)
     whole = K - K % chunk_size
-    zero = jnp.zeros_like(rest[0])
-    sums = zero - jnp.inf, zero, jax.tree.map(jnp.zeros_like, arrays)
+    of_weights = jax.eval_shape(lambda z, rest: combine(values_of(z, *arrays), rest).log_weights, z[:1], rest[:1])
+    zero = jnp.zeros((), of_weights.dtype)
+    sums = zero - jnp.inf, zero, [jnp.zeros_like(at_least_float32(array)) for array in arrays]
     chunks = jax.tree.map(lambda rows: rows[:whole].reshape(-1, chunk_size, *rows.shape[1:]), (z, rest))
     sums, of_samples = jax.lax.scan(add, sums, chunks)
     of_samples = jax.tree.map(lambda rows: rows.reshape(whole, *rows.shape[2:]), of_samples)
@@ -138,8 +145,10 @@ def in_one_pass(
 
     def push(step: Step, moved: Arrays) -> tuple[ModelValues, Any]:
         likelihood, prior = values
-        along_slopes = jnp.sum(slopes * step.z, axis=-1).astype(likelihood.dtype)  # log w_j moves with its likelihood
-        of_arrays = sum((jnp.vdot(g, move) for g, move in zip(gradient, moved, strict=True)), start=0.0)
-        return (along_slopes, jnp.zeros_like(prior)), inverse * of_arrays
+        along_slopes = jnp.sum(slopes * step.z.astype(slopes.dtype), axis=-1)  # log w_j moves with its likelihood
+        of_arrays = jnp.zeros_like(inverse)
+        for g, move in zip(gradient, moved, strict=True):
+            of_arrays += jnp.vdot(g, move.astype(g.dtype)).astype(inverse.dtype)
+        return (along_slopes.astype(likelihood.dtype), jnp.zeros_like(prior)), inverse * of_arrays
 
     return ModelPass(values, push)

@@ -25,7 +25,7 @@ def test_parses_images():
         (b"", "the file is empty"),
         (b"\0\0", r"no idx file of images: it starts with b'\\x00\\x00' where the magic number 2051"),
         (b"<html>", "no idx file of images: it starts with b'<htm'"),
-        (gzip.compress(CONTENT), "compressed with gzip: give its name the ending .gz"),
+        (gzip.compress(CONTENT, mtime=0), "compressed with gzip: give its name the ending .gz"),
         (struct.pack(">II", 2049, 5) + bytes(5), r"it holds labels \(magic number 2049\) where images"),
         (CONTENT[:15], "ends within its header"),
         (CONTENT[:-1], "29 pixels follow the header where 30 were expected"),
