@@ -160,6 +160,7 @@ def straight_line(params, x, z):
 
 @pytest.mark.parametrize("order", [1, -1])
 @pytest.mark.parametrize("z_1", [[1.0, 1.0, 1.0, 1.0, 1.0], [-1.0, -1.0, 1.0, 1.0, -1.0], [-1.0] * 5])
+@pytest.mark.parametrize("passes", ["one pass"], indirect=True)
 def test_one_pass_over_weights_of_every_size(order, z_1, passes):
     """Ascending, so that every sum is scaled down to nothing; descending; a chunk, or all, without weight."""
     noise = jnp.stack([jnp.array([-200.0, -80.0, 0.0, 0.5, 90.0])[::order], jnp.array(z_1)], axis=1)
@@ -175,6 +176,7 @@ def test_one_pass_over_weights_of_every_size(order, z_1, passes):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-30), results(2), results(None))
 
 
+@pytest.mark.parametrize("passes", ["one pass"], indirect=True)
 def test_second_derivatives_go_through_the_chunks(passes):
     params = images.init(5, **SIZES)
     direction = jax.tree.map(jnp.cos, params)
