@@ -202,7 +202,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--time-limit", type=float, help="seconds; default: 450 on an accelerator, none on a CPU")
     parser.add_argument("--memory-limit", type=float, help="GB of temporary memory that a cell may ask for")
     parser.add_argument("--only", nargs="+", default=[], help="cells whose names contain all of these")
-    parser.add_argument("--again", action="store_true", help="measure what is in the file too")
+    parser.add_argument("--again", action="store_true", help="begin the file anew: what it has is lost")
     parser.add_argument("--smoke", action="store_true", help="tiny sizes, into runs/k_scaling_smoke")
     parser.add_argument("--output", type=pathlib.Path, help="folder; default: benchmarks/results")
     options = parser.parse_args(arguments)

@@ -33,7 +33,7 @@ from Python, and all examples at once. "MiB" is the temporary memory of our comp
 what PyTorch's forward pass keeps for the backward pass, without gradients. Without PyTorch the port is left out.
 
 Finished cells are kept in the JSON file; a second call adds what is missing, values of alpha too, and refuses a file of
-another machine, version or batch; `--again` measures anew.
+another machine, version or batch; `--again` begins it anew.
 """
 
 import argparse
@@ -235,7 +235,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--cores", type=int, help="CPU cores to run on; default: all that the process may use")
     parser.add_argument("--no-steps", action="store_true", help="the contest alone")
     parser.add_argument("--no-contest", action="store_true", help="without the PyTorch port")
-    parser.add_argument("--again", action="store_true", help="measure what is in the file too")
+    parser.add_argument("--again", action="store_true", help="begin the file anew: what it has is lost")
     parser.add_argument("--smoke", action="store_true", help="tiny, into runs/overhead_smoke")
     parser.add_argument("--output", type=pathlib.Path, help="folder; default: benchmarks/results")
     options = parser.parse_args(arguments)

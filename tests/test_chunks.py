@@ -189,7 +189,7 @@ def test_second_derivatives_go_through_the_chunks(passes):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), curvature(2), curvature(None))
 
 
-def test_half_precision_is_summed_in_single_precision(passes):
+def test_half_precision_goes_through_the_chunks(passes):
     """Parameters and model in bfloat16: the gradients are no further from those of all samples at once."""
     narrow = lambda tree: jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), tree)
     x = jnp.linspace(0.0, 1.0, 12)
