@@ -141,7 +141,7 @@ def make_model(settings: Settings, *, pixel_mean: Any, sharding: NamedSharding |
     # All parameters from one compiled program, with the generator that takes the least time to compile.
     @jax.jit
     def draw(seed):
-        _, generative, inference = split(jax.random.wrap_key_data(seed, impl="rbg"))
+        _, generative, inference = split(jax.random.wrap_key_data(seed, impl="unsafe_rbg"))
         return Params(inference, generative)
 
     def init(key):

@@ -246,7 +246,10 @@ def make_run_call(
             return jax.lax.map(lambda one: run_call(*one, *arrays), (seeds, state))
         return jax.vmap(lambda seed, state: run_call(seed, state, *arrays))(seeds, state)
 
-    return jax.jit(run_all, donate_argnums=1, out_shardings=layout.over(mesh))
+    # On a CPU the program runs as fast with LLVM's first level of optimization, and is compiled in four fifths of the
+    # time.
+    options = {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
+    return jax.jit(run_all, donate_argnums=1, out_shardings=layout.over(mesh), compiler_options=options)
 
 
 def train(

@@ -96,14 +96,24 @@ def batched_value_and_grad(
         moving, pull, fixed = jax.vjp(of_params, params, has_aux=True)
         return moving, pull, fixed
 
-    def total(
-        params: Params, moving: Any, batch: Any, fixed: Any, counted: Bool[Array, " M"] | None, shared: tuple[Any, ...]
+    def part_of_mean(
+        params: Params,
+        moving: Any,
+        batch: Any,
+        fixed: Any,
+        counted: Bool[Array, " M"] | None,
+        num_examples: Any,
+        shared: tuple[Any, ...],
     ) -> Float[Array, ""]:
         values = over_examples(objective, params, batch, _join(moving, fixed), shared=shared)
-        return jnp.sum(values if counted is None else jnp.where(counted, values, 0.0))
+        total = jnp.sum(values if counted is None else jnp.where(counted, values, 0.0))
+        mean: jax.Array = total / num_examples
+        return mean
 
+    # Under jit even inside of a loop, which traces it twice.
+    of_chunk = jax.jit(jax.value_and_grad(part_of_mean, argnums=(0, 1)))
     compiled = jax.jit if dispatch else lambda function: function
-    draw_all, of_chunk = compiled(draw_all), compiled(jax.value_and_grad(total, argnums=(0, 1)))
+    draw_all = compiled(draw_all)
     pull_back = compiled(lambda pull, moved, so_far: jax.tree.map(jnp.add, so_far, pull(moved)[0]))
     add = jax.jit(lambda so_far, part: jax.tree.map(jnp.add, so_far, part), donate_argnums=0)
 
@@ -113,7 +123,7 @@ def batched_value_and_grad(
         leaves, structure = jax.tree.flatten(arguments)
         shapes = structure, *((jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves)
         if shapes not in sizes:  # calls from Python come with every step
-            sizes[shapes] = _examples_at_once(total, *arguments)
+            sizes[shapes] = _examples_at_once(part_of_mean, *arguments)
         return sizes[shapes]
 
     def value_and_grad(params: Params, batch: Any, key: Any, *shared: Any) -> tuple[Float[Array, ""], Params]:
@@ -131,7 +141,7 @@ def batched_value_and_grad(
             )
         keys = jax.random.split(_checks.one_key(key), num_examples)
         moving, pull, fixed = draw_all(params, batch, keys, shared)
-        at_once = chunk_size or chosen_size(params, moving, batch, fixed, shared)
+        at_once = chunk_size or chosen_size(params, moving, batch, fixed, None, num_examples, shared)
         chunks = -(-num_examples // at_once)
         at_once = -(-num_examples // chunks)
         padding = chunks * at_once - num_examples
@@ -142,11 +152,12 @@ def batched_value_and_grad(
             of_each = jax.tree.map(lambda leaf: jnp.asarray(leaf)[places], of_each)
             counted = jnp.arange(num_examples + padding) < num_examples
         if chunks == 1:
-            value, (gradient, moved) = of_chunk(params, *of_each, counted, shared)
+            value, (gradient, moved) = of_chunk(params, *of_each, counted, num_examples, shared)
         elif dispatch:
             value, gradient, parts = None, None, []
             for first in range(chunks):
-                part, (slope, moved) = of_chunk(params, *_every(chunks, first, (*of_each, counted)), shared)
+                chunk = _every(chunks, first, (*of_each, counted))
+                part, (slope, moved) = of_chunk(params, *chunk, num_examples, shared)
                 value, gradient = (part, slope) if first == 0 else add((value, gradient), (part, slope))
                 parts.append(moved)
             moved = jax.tree.map(lambda *leaves: jnp.stack(leaves, axis=1).reshape(-1, *leaves[0].shape[1:]), *parts)
@@ -155,11 +166,10 @@ def batched_value_and_grad(
 
             add_up, line_up = microbatching.AccumulationType.SUM, microbatching.AccumulationType.CONCAT
             in_chunks = microbatching.microbatch(of_chunk, (1, 2, 3, 4), at_once, (add_up, (add_up, line_up)))
-            value, (gradient, moved) = in_chunks(params, *of_each, counted, shared)
+            value, (gradient, moved) = in_chunks(params, *of_each, counted, num_examples, shared)
         if pull is not None:
             gradient = pull_back(pull, jax.tree.map(lambda leaf: leaf[:num_examples], moved), gradient)
-        mean: tuple[jax.Array, Params] = jax.tree.map(lambda leaf: leaf / num_examples, (value, gradient))
-        return mean
+        return value, gradient
 
     return value_and_grad
 
@@ -192,12 +202,9 @@ def _join(moving: Any, fixed: Any) -> Any:
     return jax.tree.map(lambda a, b: b if a is None else a, moving, fixed, is_leaf=lambda leaf: leaf is None)
 
 
-def _examples_at_once(
-    total: Callable[..., Any], params: Params, moving: Any, batch: Any, fixed: Any, shared: tuple[Any, ...]
-) -> int:
+def _examples_at_once(function: Callable[..., Any], params: Params, moving: Any, batch: Any, *given: Any) -> int:
     """How many examples keep no more than they should for the backward pass; found without evaluating anything."""
-    of_all = lambda params, moving, batch, fixed, shared: total(params, moving, batch, fixed, None, shared)
-    kept, is_read = kept_for_backward(of_all, (params, moving), (batch, fixed, shared))
+    kept, is_read = kept_for_backward(function, (params, moving), (batch, *given))
     budget = KEPT_ELSEWHERE
     if jax.default_backend() == "cpu":
         # Each chunk adds a gradient of the size of the parameters to the sum: it should have more to do than that.
