@@ -205,3 +205,15 @@ def test_bad_input_is_named():
         step(1.0, jnp.zeros(3), jax.random.split(jax.random.key(0), 3))
     with pytest.raises(TypeError, match="dispatch"):
         jax.jit(hj.batched_value_and_grad(objective, dispatch=True))(*arguments())
+
+
+def test_a_loop_traces_the_objective_once():
+    traced = []
+
+    def objective(params, x, key):
+        traced.append(x)
+        return jnp.sum(params * x)
+
+    step = jax.jit(hj.batched_value_and_grad(objective, chunk_size=2))
+    step(jnp.float32(1.0), jnp.ones((6, 3)), jax.random.key(0))
+    assert len(traced) == 1
