@@ -248,7 +248,8 @@ def make_run_call(
 
     # On a CPU the program runs as fast with LLVM's first level of optimization, and is compiled in four fifths of the
     # time.
-    options = {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
+    less = jax.default_backend() == "cpu" and not jax.config.values["jax_disable_most_optimizations"]
+    options = {"xla_backend_optimization_level": 1} if less else None
     return jax.jit(run_all, donate_argnums=1, out_shardings=layout.over(mesh), compiler_options=options)
 
 
