@@ -1,6 +1,7 @@
 # Each target sets up everything it needs in .venv first; nothing has to be activated.
 PYTHON ?= python3
 BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 .PHONY: train toy test
 
@@ -10,11 +11,14 @@ train: .venv/installed  # train and evaluate all six models; ARGS="--dataset bin
 toy: .venv/installed  # the two-dimensional target of the paper's figure 2
 	$(BIN)/python -m experiments.toy $(ARGS)
 
+# Most tests compile much and compute little, so they compile in a hurry; those marked `optimized` do as users do.
 test: .venv/installed  # lint, types, examples in docstrings and docs, and the whole suite
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
+	JAX_DISABLE_MOST_OPTIMIZATIONS=1 XLA_FLAGS="$$XLA_FLAGS --xla_cpu_use_fusion_emitters=false" \
+	  $(PYTEST) -m "not optimized"
+	$(PYTEST) -m optimized
 
 .venv/installed: pyproject.toml Makefile
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed; choose one with: make PYTHON=python3.12")'

@@ -15,12 +15,6 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def compiled_quickly(request):
-    """Most files compile much and compute little; those marked `optimized` look at what the compiler makes of it."""
-    jax.config.update("jax_disable_most_optimizations", not request.node.get_closest_marker("optimized"))
-
-
 @pytest.fixture
 def raw_data_dir() -> pathlib.Path:
     """The folder of the benchmark files, named by HIWAE_DATA_DIR; tests on real data skip without it."""
