@@ -201,7 +201,7 @@ def make_model(cell: Cell, sizes: Sizes) -> Model:
 
     def contexts(params, x):
         context = encode(params, x)
-        return context, net(params).reverse.contexts(context)
+        return context, net(params).reverse.given(context)
 
     def base(params, contexts):
         return net(params).base(contexts[0])

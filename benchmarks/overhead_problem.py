@@ -141,7 +141,7 @@ def make_problem(sizes: Sizes, method: Method, num_samples: int) -> Problem:
 
         def contexts(params, x):
             context = net(params).encoder(x)
-            return context, net(params).reverse.contexts(context)
+            return context, net(params).reverse.given(context)
 
         proposal = hj.hierarchical(
             lambda params, contexts: net(params).base(contexts[0]),

@@ -166,7 +166,7 @@ def make_model(settings: Settings, *, pixel_mean: Any, sharding: NamedSharding |
 
         def contexts(params, x):
             context = encode(params, x)
-            return context, net(params).reverse.contexts(context)
+            return context, net(params).reverse.given(context)
 
         proposal = hj.hierarchical(
             lambda params, contexts: base(params, contexts[0]),

@@ -17,6 +17,7 @@ SIZES: dict[str, int] = {
     "base_features": D0,
     "hidden_features": H,
 }
+MEMBERS: dict[str, Any] = {"per_member": True, "num_samples": K}
 
 
 def draw(*shape: int, seed: int = 0) -> np.ndarray:
@@ -155,15 +156,16 @@ def test_gains_and_biases_start_where_they_should_and_spread_by_a_tenth(initiali
 
 
 def test_reverse_model_in_two_parts() -> None:
-    for options in ({}, {"per_member": True, "num_samples": K}):
-        model = nn.ReverseModel(**SIZES, **options, rngs=nnx.Rngs(0))
-        context, z = jnp.asarray(draw(C)), jnp.asarray(draw(K, D, seed=1))
-        contexts = model.contexts(context)
-        assert contexts.shape == ((K, C) if options else (C,))
-        for one, other in zip(model.at(contexts, z), model(context, z), strict=True):
+    models = [nn.ReverseModel(**SIZES, **options, rngs=nnx.Rngs(0)) for options in ({}, MEMBERS)]
+    context, z = jnp.asarray(draw(C)), jnp.asarray(draw(K, D, seed=1))
+    for model, other_model in zip(models, models[::-1], strict=True):
+        given = model.given(context)
+        for one, other in zip(model.at(given, z), model(context, z), strict=True):
             np.testing.assert_array_equal(one, other)
-        with pytest.raises(ValueError, match="contexts must have shape"):
-            model.at(contexts[..., :-1], z)
+        with pytest.raises(TypeError, match="given: expected what given"):
+            other_model.at(given, z)
+    with pytest.raises(ValueError, match="given must have shape"):
+        models[1].at(given[:-1], z)
 
 
 def test_wrong_numbers_of_members_are_errors(member_reverse: Any) -> None:

@@ -10,6 +10,7 @@ from flax import nnx
 from scipy import signal
 
 from hiwae_jax import nn
+from hiwae_jax.nn._weight_norm import weight_norm
 
 
 def draw(*shape: int, seed: int = 0) -> np.ndarray:
@@ -73,6 +74,28 @@ def test_gradient_is_orthogonal_to_the_direction_and_finite_at_zero() -> None:
     params["direction"][...] = jnp.zeros((5, 3))
     for leaf in jax.tree.leaves(gradient(params)):
         assert np.all(np.isfinite(leaf))
+
+
+def test_derivatives_of_the_kernel_are_those_of_its_formula() -> None:
+    """JAX's own, of `g * v / |v|` as it is written, in both modes and twice."""
+
+    def function(kernel_of: Any) -> Any:
+        return lambda v, g: jnp.sum(jnp.sin(kernel_of(v, g)) * jnp.arange(54.0).reshape(3, 3, 2, 3))
+
+    def plain(v: Any, g: Any) -> Any:
+        return g[None, None, None] * v / jnp.sqrt(jnp.sum(v**2, axis=(0, 1, 2), keepdims=True))
+
+    ours, theirs = function(weight_norm), function(plain)
+    arguments = jnp.asarray(draw(3, 3, 2, 3)), jnp.array([0.0, 2.0, -0.5])
+    along = jnp.asarray(draw(3, 3, 2, 3, seed=1)), jnp.asarray(draw(3, seed=2))
+    derivatives = [
+        lambda f: jax.value_and_grad(f, argnums=(0, 1))(*arguments),
+        lambda f: jax.jvp(f, arguments, along),
+        lambda f: jax.jvp(jax.grad(f, argnums=(0, 1)), arguments, along),
+    ]
+    for derivative in derivatives:
+        for one, other in zip(*(jax.tree.leaves(derivative(f)) for f in (ours, theirs)), strict=True):
+            np.testing.assert_allclose(one, other, rtol=2e-5, atol=2e-5)
 
 
 def test_conditional_is_its_formula_and_depends_on_the_context() -> None:

@@ -1,6 +1,7 @@
 """Networks of the hierarchical proposal: K conditionals with shared hidden units, and the reverse model."""
 
 import math
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,19 @@ from hiwae_jax.nn._checks import require_shape
 from hiwae_jax.nn._elu import elu
 from hiwae_jax.nn._gaussian import HEAD_GAIN, RAW_UNIT_SCALE, positive_scale, scale_from_log_variance
 from hiwae_jax.nn._weight_norm import CONTEXT_STRENGTH, ELU_GAIN, WeightNormLinear, init_direction, unit
+
+
+class _Given(NamedTuple):
+    """The gains and biases that a context gives to every layer.
+
+    Arrays of their own, not one that is sliced when used: XLA's CPU code for two slices of an array that is itself a
+    slice, as in a loop over chunks, takes eight times as long.
+    """
+
+    gain_of_z: Float[Array, "H+O"]
+    gain_of_hidden: Float[Array, "2*O"]
+    hidden_bias: Float[Array, "H"]
+    bias: Float[Array, "2*O"]
 
 
 class _ConditionalGaussian(nnx.Module):
@@ -56,15 +70,16 @@ class _ConditionalGaussian(nnx.Module):
             rngs=rngs,
         )
 
-    def __call__(
-        self, z: Shaped[Array, "I"], context: Shaped[Array, "C"]
-    ) -> tuple[Float[Array, "O"], Float[Array, "O"]]:
+    def given(self, context: Shaped[Array, "C"]) -> _Given:
         H, from_z, from_hidden = self.hidden_features, self.of_z.shape[1], self.of_hidden.shape[1]
-        ends = np.cumsum([from_z, from_hidden, H])
-        gain_of_z, gain_of_hidden, hidden_bias, bias = jnp.split(self.of_context(context), ends)
-        y = gain_of_z * (z.astype(self.dtype) @ unit(self.of_z[...]).astype(self.dtype))
-        hidden = elu(y[:H] + hidden_bias)
-        loc, raw = jnp.split(gain_of_hidden * (hidden @ unit(self.of_hidden[...]).astype(self.dtype)) + bias, 2)
+        return _Given(*jnp.split(self.of_context(context), np.cumsum([from_z, from_hidden, H])))
+
+    def __call__(self, z: Shaped[Array, "I"], given: _Given) -> tuple[Float[Array, "O"], Float[Array, "O"]]:
+        H = self.hidden_features
+        y = given.gain_of_z * (z.astype(self.dtype) @ unit(self.of_z[...]).astype(self.dtype))
+        hidden = elu(y[:H] + given.hidden_bias)
+        from_hidden = hidden @ unit(self.of_hidden[...]).astype(self.dtype)
+        loc, raw = jnp.split(given.gain_of_hidden * from_hidden + given.bias, 2)
         return loc + y[H:], raw
 
 
@@ -141,7 +156,7 @@ class HierarchicalConditionals(nnx.Module):
         """
         require_shape("context", context, (self.context_features,))
         require_shape("z0", z0, (self.base_features,))
-        loc, raw = self.network(z0, context)
+        loc, raw = self.network(z0, self.network.given(context))
         members = (self.num_samples, self.latent_features)
         return at_least_float32(loc).reshape(members), positive_scale(raw).reshape(members)
 
@@ -218,43 +233,44 @@ class ReverseModel(nnx.Module):
             rngs=rngs,
         )
 
-    def contexts(self, context: Shaped[Array, "C"]) -> Float[Array, "..."]:
-        """What the layers are conditioned by: [C], or [K, C] with `per_member`.
+    def given(self, context: Shaped[Array, "C"]) -> Any:
+        """All that depends on x alone, a pytree for `at`: to be computed once for a batch whose samples go in chunks.
+
+        Gains and biases of every layer; with `per_member` the members' contexts [K, C], since K times the gains and
+        biases would be most of a step's memory.
 
         Raises:
           ValueError: `context` has another shape.
         """
         require_shape("context", context, (self.context_features,))
         contexts = self.member_contexts(context)
-        return contexts if self.num_samples is None else contexts.reshape(self.num_samples, self.context_features)
+        if self.num_samples is None:
+            return self.network.given(contexts)
+        return contexts.reshape(self.num_samples, self.context_features)
 
-    def at(
-        self, contexts: Float[Array, "..."], z: Shaped[Array, "K D"]
-    ) -> tuple[Float[Array, "K D0"], Float[Array, "K D0"]]:
-        """Map `contexts(context)` and `z` [K, D] to `(loc [K, D0], scale [K, D0])`, row by row.
-
-        For steps that compute the contexts of a whole batch before the samples go in chunks: with `per_member` they
-        take K * C^2 parameters, most of a model at large K.
+    def at(self, given: Any, z: Shaped[Array, "K D"]) -> tuple[Float[Array, "K D0"], Float[Array, "K D0"]]:
+        """Map `given(context)` and `z` [K, D] to `(loc [K, D0], scale [K, D0])`, row by row.
 
         Raises:
-          ValueError: `contexts` or `z` has another shape; K is free when `per_member` is false.
+          TypeError: `given` is not what the method of this name returns.
+          ValueError: `z` has another shape; K is free when `per_member` is false.
         """
         require_shape("z", z, ("K" if self.num_samples is None else self.num_samples, self.latent_features))
+        if isinstance(given, _Given) is not (self.num_samples is None):
+            raise TypeError(f"given: expected what given(context) of this model returns, got {type(given).__name__}")
         if self.num_samples is None:
-            require_shape("contexts", contexts, (self.context_features,))
-            # Not a repeated context: the gains and biases are then computed once, not K times.
-            loc, log_variance = jax.vmap(self.network, in_axes=(0, None))(z, contexts)
+            loc, log_variance = jax.vmap(self.network, in_axes=(0, None))(z, given)
         else:
-            require_shape("contexts", contexts, (self.num_samples, self.context_features))
-            loc, log_variance = jax.vmap(self.network)(z, contexts)
+            require_shape("given", given, (self.num_samples, self.context_features))
+            loc, log_variance = jax.vmap(lambda z, context: self.network(z, self.network.given(context)))(z, given)
         return at_least_float32(loc), scale_from_log_variance(log_variance)
 
     def __call__(
         self, context: Shaped[Array, "C"], z: Shaped[Array, "K D"]
     ) -> tuple[Float[Array, "K D0"], Float[Array, "K D0"]]:
-        """Map `context` [C] and `z` [K, D] to `(loc [K, D0], scale [K, D0])`, row by row: `at(contexts(context), z)`.
+        """Map `context` [C] and `z` [K, D] to `(loc [K, D0], scale [K, D0])`, row by row: `at(given(context), z)`.
 
         Raises:
           ValueError: `context` or `z` has another shape; K is free when `per_member` is false.
         """
-        return self.at(self.contexts(context), z)
+        return self.at(self.given(context), z)
