@@ -31,35 +31,42 @@ def unit(direction: Float[Array, "*fan_in out"]) -> Float[Array, "*fan_in out"]:
 def weight_norm(direction: Float[Array, "*fan_in out"], gain: Float[Array, "out"]) -> Float[Array, "*fan_in out"]:
     """The kernel `g * v / |v|`, in float32 or wider, with a finite gradient at `v = 0`."""
     # A norm that is summed in bfloat16 loses its small terms, so it never is.
-    per_output = (1,) * (direction.ndim - 1) + gain.shape
-    kernel: jax.Array = _weight_norm(at_least_float32(direction), at_least_float32(gain).reshape(per_output))
+    kernel: jax.Array = _weight_norm(at_least_float32(direction), at_least_float32(gain))
     return kernel
 
 
 @jax.custom_jvp
 def _weight_norm(direction: Any, gain: Any) -> Any:
-    """With a derivative that keeps `v` and one number for each output, and whose transpose sums over `v` once.
+    """With a derivative that keeps `v` and a few numbers for each output, and whose transpose sums over `v` once.
 
-    JAX's own keeps `v / |v|` as well and sums twice, for the gain and for the norm: in a loop over chunks, where every
-    chunk has to do it, that is a tenth of a convolutional model's step, and its kernels are in memory three times.
+    JAX's own keeps `v / |v|` as well and sums twice, for the gain and for the norm. Every chunk of a batch has to do
+    this anew: it would be a tenth of a convolutional model's step, and every kernel in memory three times.
     """
-    inverse, _ = _inverse_norm(direction)
-    return direction * (inverse * gain)
-
-
-def _inverse_norm(direction: Any) -> tuple[Any, Any]:
-    """`1 / |v|`, and its square where the norm is not taken as constant, else zero; [1, ..., out]."""
-    squared = jnp.sum(jnp.square(direction), axis=tuple(range(direction.ndim - 1)), keepdims=True)
-    inverse = jax.lax.rsqrt(jnp.maximum(squared, _SMALLEST_SQUARED_NORM))
-    return inverse, jnp.where(squared > _SMALLEST_SQUARED_NORM, jnp.square(inverse), 0.0)
+    return direction * _across(_inverse_norm(direction)[0] * gain, direction)
 
 
 def _weight_norm_jvp(primals: Any, tangents: Any) -> tuple[Any, Any]:
     (direction, gain), (along_direction, along_gain) = primals, tangents
     inverse, squared = _inverse_norm(direction)
-    along = jnp.sum(direction * along_direction, axis=tuple(range(direction.ndim - 1)), keepdims=True)
-    turned = along_direction * (inverse * gain) + direction * (inverse * (along_gain - gain * squared * along))
-    return direction * (inverse * gain), turned
+    scale = _across(inverse * gain, direction)
+    along = _per_output(direction * along_direction)
+    turned = along_direction * scale + direction * _across(inverse * (along_gain - gain * squared * along), direction)
+    return direction * scale, turned
+
+
+def _inverse_norm(direction: Any) -> tuple[Any, Any]:
+    """`1 / |v|` of each output, and its square, or zero where the norm is taken as constant."""
+    squared = _per_output(jnp.square(direction))
+    inverse = jax.lax.rsqrt(jnp.maximum(squared, _SMALLEST_SQUARED_NORM))
+    return inverse, jnp.where(squared > _SMALLEST_SQUARED_NORM, jnp.square(inverse), 0.0)
+
+
+def _per_output(terms: Any) -> Any:
+    return jnp.sum(terms, axis=tuple(range(terms.ndim - 1)))
+
+
+def _across(of_output: Any, direction: Any) -> Any:
+    return jax.lax.broadcast_in_dim(of_output, direction.shape, (direction.ndim - 1,))
 
 
 _weight_norm.defjvp(_weight_norm_jvp)
@@ -126,10 +133,12 @@ class WeightNormLinear(nnx.Module):
           ValueError: `x` has another shape.
         """
         require_shape("x", x, (self.in_features,))
-        # Folding g into the kernel costs nothing per example: under vmap it is done once.
-        kernel = weight_norm(self.direction[...], self.gain[...])
-        y = x.astype(self.dtype) @ kernel.astype(self.dtype)
+        y = x.astype(self.dtype) @ self.kernel()
         return y if self.bias is None else y + self.bias[...].astype(self.dtype)
+
+    def kernel(self) -> Float[Array, "I O"]:
+        """The kernel `g * v / |v|` [in_features, out_features]; under vmap it is computed once."""
+        return weight_norm(self.direction[...], self.gain[...]).astype(self.dtype)
 
 
 class WeightNormConv(nnx.Module):
