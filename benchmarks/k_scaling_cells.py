@@ -199,21 +199,21 @@ def make_model(cell: Cell, sizes: Sizes) -> Model:
     def encode(params, x):
         return net(params).encoder(x)
 
-    def contexts(params, x):
+    def given(params, x):
         context = encode(params, x)
         return context, net(params).reverse.given(context)
 
-    def base(params, contexts):
-        return net(params).base(contexts[0])
+    def base(params, given):
+        return net(params).base(given[0])
 
-    def conditionals(params, contexts, z0):
-        loc, scale = net(params).conditionals(contexts[0], z0)
+    def conditionals(params, given, z0):
+        loc, scale = net(params).conditionals(given[0], z0)
         if cell.bound == HEADS:
             return loc, scale
         return loc + net(params).offsets[...], jnp.broadcast_to(scale, (cell.num_samples, sizes.latent))
 
-    def reverse(params, contexts, z):
-        return net(params).reverse.at(contexts[1], z)
+    def reverse(params, given, z):
+        return net(params).reverse.at(given[1], z)
 
     def log_joint(params, x, z):
         likelihood = nn.bernoulli_log_prob(net(params).decoder(z), x)
@@ -222,7 +222,7 @@ def make_model(cell: Cell, sizes: Sizes) -> Model:
     if cell.bound == IWLB:
         proposal = hj.independent(lambda params, x: net(params).base(encode(params, x)), num_samples=cell.num_samples)
     else:
-        proposal = hj.hierarchical(base, conditionals, reverse, context=contexts)
+        proposal = hj.hierarchical(base, conditionals, reverse, context=given)
     return Model(params, log_joint, proposal, hj.power_heuristic(cell.alpha))
 
 

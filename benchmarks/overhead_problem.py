@@ -139,15 +139,15 @@ def make_problem(sizes: Sizes, method: Method, num_samples: int) -> Problem:
         proposal = hj.independent(lambda params, x: net(params).base(net(params).encoder(x)), num_samples=K)
     else:
 
-        def contexts(params, x):
+        def given(params, x):
             context = net(params).encoder(x)
             return context, net(params).reverse.given(context)
 
         proposal = hj.hierarchical(
-            lambda params, contexts: net(params).base(contexts[0]),
-            lambda params, contexts, z0: net(params).conditionals(contexts[0], z0),
-            lambda params, contexts, z: net(params).reverse.at(contexts[1], z),
-            context=contexts,
+            lambda params, given: net(params).base(given[0]),
+            lambda params, given, z0: net(params).conditionals(given[0], z0),
+            lambda params, given, z: net(params).reverse.at(given[1], z),
+            context=given,
         )
     bound = hj.make_bound(log_joint, proposal, weighting=hj.power_heuristic(alpha or 0.0), gradient=method.gradient)
     return Problem(params, bound, parts)

@@ -164,17 +164,17 @@ def make_model(settings: Settings, *, pixel_mean: Any, sharding: NamedSharding |
         )
     else:
 
-        def contexts(params, x):
+        def given(params, x):
             context = encode(params, x)
             return context, net(params).reverse.given(context)
 
         proposal = hj.hierarchical(
-            lambda params, contexts: base(params, contexts[0]),
-            lambda params, contexts, z0: net(params).conditionals(contexts[0], z0),
-            lambda params, contexts, z: net(params).reverse.at(contexts[1], z),
+            lambda params, given: base(params, given[0]),
+            lambda params, given, z0: net(params).conditionals(given[0], z0),
+            lambda params, given, z: net(params).reverse.at(given[1], z),
             shared=name != "iwae-h",
             num_samples=K if name == "iwae-h" else None,
-            context=contexts,
+            context=given,
             sharding=sharding,
         )
 

@@ -39,8 +39,7 @@ def weight_norm(direction: Float[Array, "*fan_in out"], gain: Float[Array, "out"
 def _weight_norm(direction: Any, gain: Any) -> Any:
     """With a derivative that keeps `v` and a few numbers for each output, and whose transpose sums over `v` once.
 
-    JAX's own keeps `v / |v|` as well and sums twice, for the gain and for the norm. Every chunk of a batch has to do
-    this anew: it would be a tenth of a convolutional model's step, and every kernel in memory three times.
+    JAX's own keeps `v / |v|` as well and sums twice, for the gain and for the norm, in every chunk of a batch anew.
     """
     return direction * _across(_inverse_norm(direction)[0] * gain, direction)
 
