@@ -117,11 +117,36 @@ def test_draws_are_dispatched_too_and_shared_arguments_reach_them():
     assert not np.allclose(scale * unscaled[0], in_a_loop[0], rtol=1e-3)
 
 
+def test_the_gradient_is_whole_whoever_reads_the_parameters(monkeypatch):
+    params = {name: jnp.linspace(0.5, 1.5, 3) for name in ("draw", "both", "bound", "neither")}
+    batch = jnp.linspace(-1.0, 1.0, 15).reshape(5, 3)
+    draw = lambda params, x, key: jnp.sin(params["draw"] * x) * params["both"]
+    objective = lambda params, x, drawn: jnp.sum(jnp.tanh(drawn * params["bound"])) + jnp.sum(params["both"])
+    mean = lambda params: jnp.mean(jax.vmap(lambda x: objective(params, x, draw(params, x, None)))(batch))
+    value, gradient = jax.value_and_grad(mean)(params)
+    returned = []
+    add = _batched._add
+    monkeypatch.setattr(_batched, "_add", lambda ours, more: returned.append(ours) or add(ours, more))
+    for dispatch in (False, True):
+        step = hj.batched_value_and_grad(objective, draw=draw, chunk_size=2, dispatch=dispatch)
+        ours = step(params, batch, jax.random.key(0))
+        np.testing.assert_allclose(ours[0], value, rtol=1e-6)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), ours[1], gradient)
+    # Chunks dispatched from Python hand over no zeros.
+    assert {name for name, part in returned[1].items() if part is not None} == {"both", "bound"}
+
+
 def test_parameters_that_only_the_draw_reads_do_not_enlarge_chunks(monkeypatch):
     """Nothing of theirs is added up chunk by chunk, so that larger chunks would buy nothing."""
     chosen = []
     choose = _batched._examples_at_once
-    monkeypatch.setattr(_batched, "_examples_at_once", lambda *args: chosen.append(choose(*args)) or chosen[-1])
+
+    def watched(*args):
+        at_once, is_read = choose(*args)
+        chosen.append(at_once)
+        return at_once, is_read
+
+    monkeypatch.setattr(_batched, "_examples_at_once", watched)
     monkeypatch.setattr(_batched, "KEPT_ON_CPU", 1)
     monkeypatch.setattr(_batched, "KEPT_ELSEWHERE", 1)
     objective = lambda params, x, drawn: jnp.sum(jnp.tanh(params["few"] * drawn))

@@ -99,13 +99,14 @@ def batched_value_and_grad(
     def part_of_mean(
         params: Params,
         moving: Any,
+        others: Params | None,
         batch: Any,
         fixed: Any,
         counted: Bool[Array, " M"] | None,
         num_examples: Any,
         shared: tuple[Any, ...],
     ) -> Float[Array, ""]:
-        values = over_examples(objective, params, batch, _join(moving, fixed), shared=shared)
+        values = over_examples(objective, _join(params, others), batch, _join(moving, fixed), shared=shared)
         total = jnp.sum(values if counted is None else jnp.where(counted, values, 0.0))
         mean: jax.Array = total / num_examples
         return mean
@@ -114,17 +115,17 @@ def batched_value_and_grad(
     of_chunk = jax.jit(jax.value_and_grad(part_of_mean, argnums=(0, 1)))
     compiled = jax.jit if dispatch else lambda function: function
     draw_all = compiled(draw_all)
-    pull_back = compiled(lambda pull, moved, so_far: jax.tree.map(jnp.add, so_far, pull(moved)[0]))
+    pull_back = compiled(lambda pull, moved, so_far: _add(so_far, pull(moved)[0]))
     add = jax.jit(lambda so_far, part: jax.tree.map(jnp.add, so_far, part), donate_argnums=0)
 
-    sizes: dict[Any, int] = {}
+    found: dict[Any, tuple[int, list[bool]]] = {}
 
-    def chosen_size(*arguments: Any) -> int:
+    def look(*arguments: Any) -> tuple[int, list[bool]]:
         leaves, structure = jax.tree.flatten(arguments)
         shapes = structure, *((jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves)
-        if shapes not in sizes:  # calls from Python come with every step
-            sizes[shapes] = _examples_at_once(part_of_mean, *arguments)
-        return sizes[shapes]
+        if shapes not in found:  # calls from Python come with every step
+            found[shapes] = _examples_at_once(part_of_mean, *arguments)
+        return found[shapes]
 
     def value_and_grad(params: Params, batch: Any, key: Any, *shared: Any) -> tuple[Float[Array, ""], Params]:
         num_examples = _length(batch)
@@ -141,7 +142,8 @@ def batched_value_and_grad(
             )
         keys = jax.random.split(_checks.one_key(key), num_examples)
         moving, pull, fixed = draw_all(params, batch, keys, shared)
-        at_once = chunk_size or chosen_size(params, moving, batch, fixed, None, num_examples, shared)
+        whole = params, moving, None, batch, fixed, None, num_examples, shared
+        at_once = chunk_size or look(*whole)[0]
         chunks = -(-num_examples // at_once)
         at_once = -(-num_examples // chunks)
         padding = chunks * at_once - num_examples
@@ -152,12 +154,14 @@ def batched_value_and_grad(
             of_each = jax.tree.map(lambda leaf: jnp.asarray(leaf)[places], of_each)
             counted = jnp.arange(num_examples + padding) < num_examples
         if chunks == 1:
-            value, (gradient, moved) = of_chunk(params, *of_each, counted, num_examples, shared)
+            value, (gradient, moved) = of_chunk(params, moving, None, *of_each[1:], counted, num_examples, shared)
         elif dispatch:
+            # Chunks need not return the zeros of what only `draw` reads.
+            read, others = (params, None) if draw is None else _partition(params, look(*whole)[1])
             value, gradient, parts = None, None, []
             for first in range(chunks):
-                chunk = _every(chunks, first, (*of_each, counted))
-                part, (slope, moved) = of_chunk(params, *chunk, num_examples, shared)
+                moving, *chunk = _every(chunks, first, (*of_each, counted))
+                part, (slope, moved) = of_chunk(read, moving, others, *chunk, num_examples, shared)
                 value, gradient = (part, slope) if first == 0 else add((value, gradient), (part, slope))
                 parts.append(moved)
             moved = jax.tree.map(lambda *leaves: jnp.stack(leaves, axis=1).reshape(-1, *leaves[0].shape[1:]), *parts)
@@ -165,8 +169,9 @@ def batched_value_and_grad(
             from optax import microbatching  # takes longer to import than all the rest
 
             add_up, line_up = microbatching.AccumulationType.SUM, microbatching.AccumulationType.CONCAT
-            in_chunks = microbatching.microbatch(of_chunk, (1, 2, 3, 4), at_once, (add_up, (add_up, line_up)))
-            value, (gradient, moved) = in_chunks(params, *of_each, counted, num_examples, shared)
+            in_chunks = microbatching.microbatch(of_chunk, (1, 3, 4, 5), at_once, (add_up, (add_up, line_up)))
+            moving, *chunk = *of_each, counted
+            value, (gradient, moved) = in_chunks(params, moving, None, *chunk, num_examples, shared)
         if pull is not None:
             gradient = pull_back(pull, jax.tree.map(lambda leaf: leaf[:num_examples], moved), gradient)
         return value, gradient
@@ -188,26 +193,40 @@ def _every(step: int, first: int, tree: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf[first::step], tree)
 
 
+def _partition(tree: Any, chosen: list[bool]) -> tuple[Any, Any]:
+    """The leaves chosen, and the others, each in the structure of the tree with None elsewhere."""
+    leaves, structure = jax.tree.flatten(tree)
+    pairs = [(leaf, None) if is_chosen else (None, leaf) for leaf, is_chosen in zip(leaves, chosen, strict=True)]
+    first, second = zip(*pairs, strict=True) if pairs else ((), ())
+    return jax.tree.unflatten(structure, first), jax.tree.unflatten(structure, second)
+
+
 def _split(tree: Any) -> tuple[Any, Any]:
-    """The leaves that have derivatives, and the others, each in the structure of the tree with None elsewhere."""
-    moving = jax.tree.map(lambda leaf: leaf if jnp.issubdtype(leaf.dtype, jnp.inexact) else None, tree)
-    fixed = jax.tree.map(lambda leaf: None if jnp.issubdtype(leaf.dtype, jnp.inexact) else leaf, tree)
-    return moving, fixed
+    """The leaves that have derivatives, and the others."""
+    return _partition(tree, [jnp.issubdtype(leaf.dtype, jnp.inexact) for leaf in jax.tree.leaves(tree)])
 
 
-def _join(moving: Any, fixed: Any) -> Any:
-    """The tree that was split."""
-    if moving is None:
-        return fixed
-    return jax.tree.map(lambda a, b: b if a is None else a, moving, fixed, is_leaf=lambda leaf: leaf is None)
+def _join(first: Any, second: Any) -> Any:
+    """The tree that was partitioned."""
+    if first is None or second is None:
+        return second if first is None else first
+    return jax.tree.map(lambda a, b: b if a is None else a, first, second, is_leaf=lambda leaf: leaf is None)
 
 
-def _examples_at_once(function: Callable[..., Any], params: Params, moving: Any, batch: Any, *given: Any) -> int:
-    """How many examples keep no more than they should for the backward pass; found without evaluating anything."""
-    kept, is_read = kept_for_backward(function, (params, moving), (batch, *given))
+def _add(gradient: Params, more: Params) -> Params:
+    """Their sum, where a leaf of the first that is None counts as zero."""
+    return jax.tree.map(lambda a, b: b if a is None else a + b, gradient, more, is_leaf=lambda leaf: leaf is None)
+
+
+def _examples_at_once(
+    function: Callable[..., Any], params: Params, moving: Any, others: None, batch: Any, *given: Any
+) -> tuple[int, list[bool]]:
+    """How many examples keep no more than they should for the backward pass, and which parameters they read."""
+    kept, is_read = kept_for_backward(function, (params, moving), (others, batch, *given))
+    of_params = is_read[: len(jax.tree.leaves(params))]
     budget = KEPT_ELSEWHERE
     if jax.default_backend() == "cpu":
         # Each chunk adds a gradient of the size of the parameters to the sum: it should have more to do than that.
-        added = sum(bytes_of(leaf) for leaf, read in zip(jax.tree.leaves(params), is_read, strict=False) if read)
+        added = sum(bytes_of(leaf) for leaf, read in zip(jax.tree.leaves(params), of_params, strict=True) if read)
         budget = max(KEPT_ON_CPU, 3 * added // 2)
-    return max(1, budget * _length(batch) // max(1, kept))
+    return max(1, budget * _length(batch) // max(1, kept)), of_params

@@ -19,16 +19,17 @@ def kept_for_backward(
 
     Returns:
       The bytes kept, those of the arguments themselves not counted, and for each array among the differentiated
-      whether what is kept depends on it.
+      whether the value may depend on it; where it does not, the derivative is zero.
     """
 
     def backward(differentiated: tuple[Any, ...], given: tuple[Any, ...]) -> Any:
-        return jax.vjp(lambda *moving: function(*moving, *given), *differentiated)[1]
+        return jax.vjp(lambda *moving: function(*moving, *given), *differentiated)
 
-    program = jax.make_jaxpr(backward)(differentiated, given).jaxpr
+    program, results = jax.make_jaxpr(backward, return_shape=True)(differentiated, given)
+    program, values = program.jaxpr, len(jax.tree.leaves(results[0]))
     arguments = {id(argument) for argument in (*program.invars, *program.constvars)}
-    kept = {id(result): bytes_of(result.aval) for result in program.outvars if id(result) not in arguments}
-    read = {id(result) for result in program.outvars}
+    kept = {id(result): bytes_of(result.aval) for result in program.outvars[values:] if id(result) not in arguments}
+    read = {id(result) for result in program.outvars[:values]}
     for equation in reversed(program.eqns):
         if any(id(result) in read for result in equation.outvars):
             read.update(id(operand) for operand in equation.invars)
