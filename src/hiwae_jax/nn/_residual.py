@@ -80,11 +80,8 @@ class ResidualLinear(nnx.Module):
           ValueError: `x` has another shape.
         """
         require_shape("x", x, (self.in_features,))
-        dtype = self.inner.dtype
-        # The two layers that read x are one matrix product with twice the outputs.
-        kernel = jnp.concatenate([self.inner.kernel(), self.skip.kernel()], axis=-1)
-        bias = jnp.concatenate([layer.bias[...] for layer in (self.inner, self.skip) if layer.bias is not None])
-        hidden, skipped = jnp.split(x.astype(dtype) @ kernel + bias.astype(dtype), 2)
+        kernel, bias = _side_by_side(self.inner, self.skip)
+        hidden, skipped = jnp.split(x.astype(kernel.dtype) @ kernel + bias, 2)
         return self.outer(elu(hidden)) + skipped
 
 
@@ -171,11 +168,13 @@ class ResidualConv(nnx.Module):
         self, convolution: Callable[[Any, Any], Float[Array, "H2 W2 O"]], x: Shaped[Array, "H W I"]
     ) -> Float[Array, "H2 W2 O"]:
         require_shape("x", x, ("H", "W", self.in_channels))
-        dtype = self.inner.dtype
-        # The two layers that read x are one convolution with twice the channels.
-        kernel = jnp.concatenate([self.inner.kernel(), self.skip.kernel()], axis=-1)
-        bias = jnp.concatenate([layer.bias[...] for layer in (self.inner, self.skip) if layer.bias is not None])
-        hidden, skipped = jnp.split(
-            convolution(x.astype(dtype), kernel) + bias.astype(dtype)[None, None, :], 2, axis=-1
-        )
+        kernel, bias = _side_by_side(self.inner, self.skip)
+        hidden, skipped = jnp.split(convolution(x.astype(kernel.dtype), kernel) + bias[None, None, :], 2, axis=-1)
         return self.outer(elu(hidden)) + skipped
+
+
+def _side_by_side(*layers: WeightNormLinear | WeightNormConv) -> tuple[Any, Any]:
+    """Kernel and bias of one layer with the outputs of all: what reads the same input is one product."""
+    kernel = jnp.concatenate([layer.kernel() for layer in layers], axis=-1)
+    bias = jnp.concatenate([layer.bias[...] for layer in layers if layer.bias is not None])
+    return kernel, bias.astype(kernel.dtype)
