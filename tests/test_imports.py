@@ -1,9 +1,13 @@
 """Importing the library is light: no Flax, no data sets, no array, no device."""
 
+import pathlib
+import re
 import subprocess
 import sys
 
 import hiwae_jax as hj
+import hiwae_jax.data
+import hiwae_jax.nn
 
 
 def run(code):
@@ -21,6 +25,13 @@ def test_import_pulls_in_neither_flax_nor_data_sets():
 def test_import_creates_no_array_and_starts_no_device():
     code = "import hiwae_jax; from jax._src import xla_bridge; print(xla_bridge.backends_are_initialized())"
     assert run(code) == "False"
+
+
+def test_the_list_of_public_names_is_complete_and_nothing_else():
+    page = (pathlib.Path(__file__).parents[1] / "docs" / "api.md").read_text()
+    rows = [row.split("|")[1] for row in page.replace(r"\|", "").splitlines() if row.startswith("| `")]
+    listed = [re.match(r"\w+", code).group() for row in rows for code in re.findall("`([^`]+)`", row)]
+    assert sorted(listed) == sorted([*hj.__all__, *hj.nn.__all__, *hj.data.__all__])
 
 
 def test_every_public_name_is_documented():

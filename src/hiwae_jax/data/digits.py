@@ -35,8 +35,8 @@ def load_digits(*, seed: int = 0) -> Dataset:
         from sklearn.datasets import load_digits as load_grey_digits
     except ImportError as error:
         raise ImportError(
-            'load_digits needs scikit-learn, which comes with the extra "experiments": '
-            'pip install "hiwae_jax[experiments]"'
+            'load_digits needs scikit-learn, which comes with the extra "experiments"; in a clone: '
+            'pip install -e ".[experiments]"'
         ) from error
     grey = load_grey_digits().data
     packed = pack_bits(grey >= _THRESHOLD)[np.random.default_rng(seed).permutation(len(grey))]
