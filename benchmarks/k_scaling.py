@@ -1,6 +1,7 @@
 """Time and memory of a training step as the number of samples K grows, on whatever device is there.
 
-    python -m benchmarks.k_scaling                  # all cells; half an hour on two CPU cores, under 8 minutes on a GPU
+    python -m benchmarks.k_scaling                  # all cells; half an hour on two CPU cores. On an accelerator it
+                                                    # stops within 8 minutes, and the same command goes on
     python -m benchmarks.k_scaling --cores 1 --output runs/one_core
     python -m benchmarks.k_scaling --smoke          # everything in tiny sizes, in a minute or two; figures mean nothing
 
@@ -36,15 +37,14 @@ What a cell says:
                 the cell, so that a clock that changes or a neighbour who works takes from both. For "conv" in place of
                 these the fastest product of square matrices.
   temp MB       temporary memory of the compiled program.
-  peak MB       what the device says was in use at most, where it does and where this cell raised it.
 
 Precisions on an accelerator: "float32" and "tf32" are `jax.default_matmul_precision("float32" | "tensorfloat32")`, and
 "bfloat16" is networks of `dtype=bfloat16` with parameters and log-weights in float32 (the precision that JAX calls
 "bfloat16" leaves NVIDIA GPUs at tf32). On a CPU there is only float32.
 
-Every cell is written to the JSON file when it is done. A second call with the same device, cores, versions and sizes
-measures what is missing there, and one with others refuses; `--again` measures all. What the time limit cut off is
-listed by name.
+Every cell is written to the JSON file when it is done, the most telling ones first. A second call with the same device,
+cores, versions and sizes measures what is missing there, and one with others refuses; `--again` measures all. What the
+time limit cut off is listed by name.
 """
 
 import argparse
@@ -73,13 +73,6 @@ def memory_limit() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4
 
 
-def peak_bytes() -> int:
-    """The most that was in use on the device so far; 0 where it does not say."""
-    import jax
-
-    return (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use", 0)
-
-
 def measure(cell: Any, sizes: Any, reference: Any, *, seconds: float, limit: int) -> dict[str, Any]:
     """One cell's figures, or why there are none."""
     from benchmarks import k_scaling_cells as cells
@@ -93,7 +86,6 @@ def measure(cell: Any, sizes: Any, reference: Any, *, seconds: float, limit: int
     if built.temp_bytes > limit:
         needs = f"needs {built.temp_bytes / 1e9:.1f} GB of temporary memory, and the limit is {limit / 1e9:.1f} GB"
         return {**result, "skipped": needs}
-    before = peak_bytes()
     first = roofline.wait(built.call, built.arguments, 1)
     began = time.monotonic()
     round_seconds = seconds / 10
@@ -108,7 +100,6 @@ def measure(cell: Any, sizes: Any, reference: Any, *, seconds: float, limit: int
         rates.append(reference.flops / roofline.wait(reference.program, reference.arguments, reference_calls))
         times.append(roofline.wait(built.call, built.arguments, calls))
     step = statistics.median(times)
-    raised = peak_bytes() > before
     return {
         **result,
         "milliseconds": 1e3 * step,
@@ -120,7 +111,6 @@ def measure(cell: Any, sizes: Any, reference: Any, *, seconds: float, limit: int
         "flops_per_second": built.flops / step,
         "attainable": statistics.median(rates),
         "fraction": statistics.median(built.flops / t / rate for t, rate in zip(times, rates, strict=True)),
-        "peak_bytes": peak_bytes() if raised else None,
     }
 
 
@@ -167,19 +157,28 @@ def run(options: argparse.Namespace) -> None:
         path.with_suffix(".md").write_text(k_scaling_figure.table(content) + "\n")
 
     wanted = [cell for cell in grid if all(part in cell.name() for part in options.only)]
-    left = [cell for cell in wanted if "failed" in content["cells"].get(cell.name(), {"failed": "not run"})]
+
+    def is_left(cell: Any) -> bool:
+        found = content["cells"].get(cell.name(), {"failed": "not run"})
+        return "failed" in found or ("skipped" in found and found["temp_bytes"] <= bytes_limit)
+
+    left = [cell for cell in wanted if is_left(cell)]
     references = {}
+
+    def is_late() -> bool:
+        return limit is not None and time.monotonic() - began > limit
+
     for cell in list(left):
-        if limit is not None and time.monotonic() - began > limit:
-            print(f"the time limit of {limit:g} s is reached; {len(left)} cells were not run:")
-            print("\n".join(f"  {cell.name()}" for cell in left))
-            break
-        if cell.precision not in references:
+        if cell.precision not in references and not is_late():
             rates, references[cell.precision] = roofline.measure(
                 sizes.widths(), cell.precision, rows=rows, sizes=squares, seconds=seconds / 4
             )
             content["rates"][cell.precision] = rates._asdict()
             print(k_scaling_figure.rates_line(cell.precision, rates._asdict()), flush=True)
+        if is_late():
+            print(f"the time limit of {limit:g} s is reached; the same command goes on. {len(left)} cells are left:")
+            print("\n".join(f"  {cell.name()}" for cell in left))
+            break
         try:
             figures = measure(cell, sizes, references[cell.precision][cell.decoder], seconds=seconds, limit=bytes_limit)
         except jax.errors.JaxRuntimeError as error:  # out of memory, most likely: the other cells may well run

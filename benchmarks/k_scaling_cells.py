@@ -227,16 +227,21 @@ def make_model(cell: Cell, sizes: Sizes) -> Model:
 
 
 def decoder_flops(decoder: str, sizes: Sizes) -> float:
-    """FLOPs of one forward pass of the decoder for one z: two for each multiplication with a weight."""
+    """FLOPs of one forward pass of the decoder for one z: two for each multiplication in its products."""
     if decoder == "mlp":
         return 2.0 * sum(m * n for m, n in itertools.pairwise(sizes.widths()))
 
     def block(features_in: int, features_out: int) -> int:  # a residual block: inner, outer and skip
         return 2 * features_in * features_out + features_out**2
 
+    def doubled(side: int, channels_in: int, channels_out: int) -> int:  # the same, of the image doubled
+        taps = 9 * side**2 * channels_in * 2 * channels_out  # of the small image, then moved in either direction
+        moved = 3 * 2 * side * side * (3 * side + 2 * side) * 2 * channels_out
+        return taps + moved + 9 * (2 * side * channels_out) ** 2
+
     linear = block(sizes.latent, sizes.conv_context) + block(sizes.conv_context, 512)
-    conv = 8**2 * 2 * block(32, 32) + 14**2 * (block(32, 16) + block(16, 16)) + 28**2 * block(16, 1)
-    return 2.0 * (linear + 9 * conv)
+    conv = doubled(4, 32, 32) + doubled(7, 32, 16) + doubled(14, 16, 1)
+    return 2.0 * (linear + conv + 9 * (8**2 * block(32, 32) + 14**2 * block(16, 16)))
 
 
 def make_images(cell: Cell, sizes: Sizes) -> jax.Array:

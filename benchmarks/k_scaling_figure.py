@@ -12,8 +12,8 @@ from matplotlib import pyplot as plt  # after the backend is chosen
 from matplotlib.ticker import NullLocator
 
 HEAD = (
-    "| configuration | K | at once | ms | us a sample | samples/s | GFLOP/s | of attainable | temp MB | peak MB |",
-    "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    "| configuration | K | at once | ms | us a sample | samples/s | GFLOP/s | of attainable | temp MB |",
+    "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
 )
 STYLES = {"recommended": "-", "all at once": "--", "sample chunks": ":"}
 MARKERS = {"float32": "o", "tf32": "s", "bfloat16": "^"}
@@ -36,12 +36,11 @@ def line(cell: dict[str, Any]) -> str:
     head = f"| {cell['configuration']} | {cell['num_samples']:,} | {cell.get('chunks', '')} |"
     for reason in ("skipped", "failed"):
         if reason in cell:
-            return f"{head} {reason}: {cell[reason]} | | | | | | |"
-    temp, peak = ("" if cell[key] is None else f"{cell[key] / 1e6:,.1f}" for key in ("temp_bytes", "peak_bytes"))
+            return f"{head} {reason}: {cell[reason]} | | | | | |"
     return (
         f"{head} {cell['milliseconds']:,.4g} | {cell['microseconds_per_sample']:.4g} "
         f"| {cell['samples_per_second']:,.0f} | {cell['flops_per_second'] / 1e9:,.1f} | {100 * cell['fraction']:.0f} % "
-        f"| {temp} | {peak} |"
+        f"| {cell['temp_bytes'] / 1e6:,.1f} |"
     )
 
 

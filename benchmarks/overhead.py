@@ -255,6 +255,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def run(options: argparse.Namespace) -> None:
     """Measure what is missing; write after every cell."""
+    import jax
+
     from benchmarks.overhead_problem import Sizes
     from experiments import report
 
@@ -269,6 +271,9 @@ def run(options: argparse.Namespace) -> None:
     with_port = not options.no_contest
     if with_port and importlib.util.find_spec("torch") is None:
         print("torch is not installed: the PyTorch port is left out (pip install torch)")
+        with_port = False
+    elif with_port and jax.default_backend() != "cpu":
+        print("the PyTorch port runs on the CPU only, and JAX does not here: it is left out")
         with_port = False
 
     def finish(kind: str, name: str, figures: dict[str, Any]) -> None:

@@ -88,18 +88,17 @@ def draw(content: dict[str, Any], path: pathlib.Path) -> None:
     handles = {}
     for axis, nets in zip(axes[0], panels, strict=False):
         here = [cell for cell in cells if cell["nets"] == nets]
-        K = [cell["num_samples"] for cell in here]
-        names = [name for name in here[0]["steps"] if not name.startswith("IWLB")]
-        alphas = list(dict.fromkeys(name.split()[1] for name in names))
+        names = list(dict.fromkeys(name for cell in here for name in cell["steps"] if not name.startswith("IWLB")))
+        alphas = sorted({name.split()[1] for name in names}, key=float)
         for name in names:
-            rows = [cell["steps"][name]["cpu"] for cell in here if name in cell["steps"]]
-            median, low, high = zip(*rows, strict=True)
+            rows = [(cell["num_samples"], *cell["steps"][name]["cpu"]) for cell in here if name in cell["steps"]]
+            K, median, low, high = zip(*rows, strict=True)
             _, alpha, gradient = name.split()
             color = f"C{alphas.index(alpha)}"
             label = f"alpha {alpha}, {gradient}"
-            (handles[label],) = axis.plot(K[: len(rows)], median, linestyle=styles[gradient], color=color, marker=".")
-            axis.fill_between(K[: len(rows)], low, high, color=color, alpha=0.12)
-        finish(axis, K, nets, "CPU time / IWLB")
+            (handles[label],) = axis.plot(K, median, linestyle=styles[gradient], color=color, marker=".")
+            axis.fill_between(K, low, high, color=color, alpha=0.12)
+        finish(axis, [cell["num_samples"] for cell in here], nets, "CPU time / IWLB")
     for axis, nets in zip(axes[0][len(panels) :], contest_panels, strict=False):
         here = [cell for cell in contests if cell["nets"] == nets]
         K = [cell["num_samples"] for cell in here]

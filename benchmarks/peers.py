@@ -30,7 +30,7 @@ the bound, and is compared with that mean. Losses that are sums over the batch a
 Who is not installed is skipped by name. All of them, in an environment of their own, PyTorch's build for CPUs first:
 
     pip install torch==2.13.0
-    pip install -e ".[experiments]" numpyro tfp-nightly pyro-ppl pythae
+    pip install -e ".[peers]"
 
 A round is every contestant in shuffled order, each for at least 0.3 s; the tables have the median over rounds of the
 ratio within a round, and its quartiles.
@@ -138,11 +138,13 @@ def main(arguments: list[str] | None = None) -> None:
     options = parse(arguments)
     restrict(options.cores)
 
+    import jax
     import numpy as np
 
     from benchmarks import peer_measurement, peer_tables
     from experiments import report
 
+    jax.config.update("jax_default_matmul_precision", "float32")  # accelerators multiply shorter ones
     if options.peak_of:
         print(peer_measurement.peak_bytes(options.peak_of, make_problem(options, options.num_samples[0])))
         return

@@ -1,7 +1,9 @@
-"""Bounds and negative log-likelihood of a trained model over whole splits, in bounded memory."""
+"""Bounds and negative log-likelihood of a trained model over whole splits, in bounded memory and in as many pieces."""
 
 import functools
-from collections.abc import Callable
+import pathlib
+import time
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -17,6 +19,7 @@ from experiments.settings import Settings
 
 # Decoder rows in one call. On a CPU enough to fill the matrix unit and few enough for the cache.
 ROWS_AT_ONCE = {"cpu": 1_000, "gpu": 50_000, "tpu": 50_000}
+SECONDS_BETWEEN_SAVES = 60.0
 FIGURES = ("train_bound", "validation_bound", "test_bound", "validation_nll", "test_nll")
 
 
@@ -34,15 +37,43 @@ class Figure(NamedTuple):
     monte_carlo_error: list[float]
 
 
+class _Task(NamedTuple):
+    """One figure of one seed: a compiled function of blocks of a split."""
+
+    title: str
+    function: Callable[..., Any]
+    seed: int
+    split: np.ndarray
+
+
 def evaluate(
-    model: Model, settings: Settings, params: Any, data: images.AnyDataset, *, mesh: Mesh | None = None
-) -> dict[str, Any]:
+    model: Model,
+    settings: Settings,
+    params: Any,
+    data: images.AnyDataset,
+    *,
+    mesh: Mesh | None = None,
+    saved: pathlib.Path | None = None,
+    deadline: float | None = None,
+) -> dict[str, Any] | None:
     """The `FIGURES` of parameters with a leading axis of seeds.
 
     Bounds are with the model's own K over whole splits; negative log-likelihoods from `settings.nll_samples` samples of
-    z for each of `settings.nll_images` images. Grey levels are binarized once, alike for all models and seeds. The
-    random numbers are the same for all seeds, so that differences between seeds are those of the parameters. On a mesh
-    each block of images lies over its axis `data`.
+    z for each of `settings.nll_images` images. Random numbers belong to an image: they, and the pixels that grey levels
+    are binarized to, are alike for all models, K, seeds and devices, so that differences are not those of the images.
+
+    Args:
+      model: the model of `settings`.
+      settings: the cell.
+      params: with a leading axis of seeds.
+      data: its data set.
+      mesh: each block of images lies over its axis `data`.
+      saved: a file of what is done, from which a second call with the same arguments goes on.
+      deadline: of `time.monotonic()`.
+
+    Returns:
+      A dict by `FIGURES`, with the numbers of samples and images and the seconds that it took, or None if the deadline
+      came first.
     """
     num_samples = 1 if settings.model == "vae" else settings.num_samples
     num_draws = max(2, -(-settings.nll_samples // num_samples))
@@ -56,50 +87,101 @@ def evaluate(
         result = log_evidence(params, x, key)
         return -result.estimate, result.standard_error
 
-    splits = data.train, data.validation, data.test
-    block = max(1, min(ROWS_AT_ONCE.get(jax.default_backend(), 1_000) // num_samples, len(data.train)))
-    bound_over, nll_over = (
-        _make_over_split(function, images.make_pixels(data), block, mesh) for function in (bound, nll)
-    )
+    bound_of, nll_of = (_over_block(function, images.make_pixels(data), mesh) for function in (bound, nll))
+    splits = [data.train, data.validation, data.test]
+    splits += [images.spread(split, settings.nll_images) for split in splits[1:]]
+    seeds = len(jax.tree.leaves(params)[0])
+    tasks = [
+        _Task(title, nll_of if title.endswith("nll") else bound_of, seed, split)
+        for title, split in zip(FIGURES, splits, strict=True)
+        for seed in range(seeds)
+    ]
+    rows = max(1, ROWS_AT_ONCE.get(jax.default_backend(), 1_000) // num_samples)
     with jax.default_matmul_precision("float32"):  # not the short floats that accelerators multiply by default
-        figures = [bound_over(params, split, title) for split, title in zip(splits, FIGURES[:3], strict=True)]
-        figures += [
-            nll_over(params, images.spread(split, settings.nll_images), title)
-            for split, title in zip(splits[1:], FIGURES[3:], strict=True)
-        ]
+        found = _work_through(tasks, params, rows, mesh, saved, deadline)
+    if found is None:
+        return None
+    values, seconds = found
+    ends = np.cumsum([len(task.split) for task in tasks])[:-1]
+    of_tasks = [_mean(*of_task) for of_task in np.split(values, ends, axis=1)]
+    figures = [Figure(*zip(*of_tasks[first : first + seeds], strict=True)) for first in range(0, len(tasks), seeds)]
     return {
         **{name: figure._asdict() for name, figure in zip(FIGURES, figures, strict=True)},
         "nll_samples": num_draws * num_samples,
-        "nll_images": [len(images.spread(split, settings.nll_images)) for split in splits[1:]],
+        "nll_images": [len(split) for split in splits[3:]],
+        "evaluation_seconds": seconds,
     }
 
 
-def _make_over_split(function: Any, pixels: Callable[..., Any], block: int, mesh: Mesh | None) -> Callable[..., Figure]:
-    """Apply `(params, x, key) -> (value, error)` blockwise and average; the last block is padded."""
+def _over_block(function: Any, pixels: Callable[..., Any], mesh: Mesh | None) -> Callable[..., Any]:
+    """`(params, rows, indices) -> (values, errors)` of images, whose random numbers come from their indices."""
 
     @functools.partial(jax.jit, out_shardings=layout.over(mesh))
-    def compiled(params, rows, key):
-        pixel_key, noise_key = jax.random.split(key)
-        keys, x = layout.split(mesh, (jax.random.split(noise_key, len(rows)), pixels(rows, pixel_key)))
-        return jax.vmap(function, in_axes=(None, 0, 0), spmd_axis_name=layout.batch_axis(mesh))(params, x, keys)
+    def of_block(params, rows, indices):
+        rows, indices = layout.split(mesh, (rows, indices))
 
-    def of_seed(params: Any, split: np.ndarray, progress: tqdm) -> list[float]:
-        values, errors = [], []
-        for start in range(0, len(split), block):
-            part = split[start : start + block]
+        def of_image(row, index):
+            pixel_key, noise_key = jax.random.split(jax.random.fold_in(jax.random.key(2), index))
+            return function(params, pixels(row, pixel_key), noise_key)
+
+        return jax.vmap(of_image, spmd_axis_name=layout.batch_axis(mesh))(rows, indices)
+
+    return of_block
+
+
+def _work_through(
+    tasks: list[_Task], params: Any, rows: int, mesh: Mesh | None, saved: pathlib.Path | None, deadline: float | None
+) -> tuple[np.ndarray, float] | None:
+    """Values and errors of all images of all tasks in a row, [2, images], and seconds; None if the deadline came."""
+    began, before, pieces = time.monotonic(), 0.0, [np.zeros((2, 0))]
+    if saved is not None and layout.agreed(saved.exists()):
+        with np.load(saved) as content:
+            before, pieces = float(content["seconds"]), [content["found"]]
+
+    def seconds() -> float:
+        return before + time.monotonic() - began
+
+    def save() -> None:
+        if saved is not None and layout.is_first():
+            partial = saved.with_suffix(".partial")
+            with partial.open("wb") as file:
+                np.savez(file, found=np.concatenate(pieces, axis=1), seconds=seconds())
+            partial.replace(saved)
+
+    total, done, saved_at = sum(len(task.split) for task in tasks), pieces[0].shape[1], began
+    with tqdm(total=total, initial=done, unit="image", leave=False, disable=not layout.is_first()) as progress:
+        for title, found in _blocks(tasks, params, rows, mesh, skipped=done):
+            pieces.append(found)
+            done += found.shape[1]
+            progress.set_description(title, refresh=False)
+            progress.update(found.shape[1])
+            if deadline is not None and done < total and layout.agreed(time.monotonic() > deadline):
+                save()
+                return None
+            if time.monotonic() - saved_at > SECONDS_BETWEEN_SAVES:
+                save()
+                saved_at = time.monotonic()
+    return np.concatenate(pieces, axis=1), seconds()
+
+
+def _blocks(
+    tasks: list[_Task], params: Any, rows: int, mesh: Mesh | None, *, skipped: int
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Title of the task, and values and errors [2, images], of block after block; the last one of a split is padded."""
+    for task in tasks:
+        start = min(skipped, len(task.split))
+        skipped -= start
+        one = of_one(params, task.seed) if start < len(task.split) else None
+        block = min(rows, len(task.split))
+        block += -block % (1 if mesh is None else mesh.shape["data"])
+        for first in range(start, len(task.split), block):
+            part = task.split[first : first + block]
             padded = np.concatenate([part, np.repeat(part[:1], block - len(part), axis=0)])
-            value, error = compiled(params, padded, jax.random.fold_in(jax.random.key(2), start))
-            values.append(np.asarray(value, np.float64)[: len(part)])
-            errors.append(np.asarray(error, np.float64)[: len(part)])
-            progress.update(len(part))
-        value, error = np.concatenate(values), np.concatenate(errors)
-        return [np.mean(value), np.std(value, ddof=1) / np.sqrt(len(value)), np.sqrt(np.sum(error**2)) / len(error)]
+            results = task.function(one, padded, first + np.arange(block))
+            yield task.title, np.stack([np.asarray(result, np.float64)[: len(part)] for result in results])
 
-    def over_split(params: Any, split: np.ndarray, title: str) -> Figure:
-        seeds = len(jax.tree.leaves(params)[0])
-        silent = not layout.is_first()
-        with tqdm(total=seeds * len(split), desc=title, unit="image", leave=False, disable=silent) as progress:
-            rows = [of_seed(of_one(params, seed), split, progress) for seed in range(seeds)]
-        return Figure(*np.array(rows, np.float64).T.tolist())
 
-    return over_split
+def _mean(value: np.ndarray, error: np.ndarray) -> list[float]:
+    """The entries of a `Figure`, of one seed."""
+    spread = np.std(value, ddof=1) / np.sqrt(len(value))
+    return [float(np.mean(value)), float(spread), float(np.sqrt(np.sum(error**2)) / len(error))]

@@ -45,8 +45,9 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
 def provenance() -> dict[str, str]:
     """What computed the numbers."""
     device = jax.devices()[0]
-    packages = ("hiwae_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
     return {
+        "hiwae_jax": hj.__version__,  # which need not be installed, only on the path
         **{name: importlib.metadata.version(name) for name in packages},
         "python": platform.python_version(),
         "device": f"{device.platform} {device.device_kind}",
@@ -68,17 +69,25 @@ def over_seeds(means: list[float]) -> str:
     return f"{np.mean(means):.2f}{spread}"
 
 
+def labels(every: list[Settings]) -> list[str]:
+    """A name for each run: its model, and what else is not the same in all of them; K has a column of its own."""
+    told = {"model", "dataset", "num_samples"}
+    differing = [name for name in Settings._fields if name not in told and len({getattr(s, name) for s in every}) > 1]
+    return [
+        ", ".join([title(s.model), *(f"{name.replace('_', ' ')} {getattr(s, name)}" for name in differing)])
+        for s in every
+    ]
+
+
 def table(results: list[dict[str, Any]]) -> str:
     """The results as a Markdown table; larger bounds and smaller NLL are better."""
+    every = [from_json(result["settings"]) for result in results]
     lines = [
         "| model | K | steps | seeds | train bound | test bound | test NLL | MC error | s.e. over images | seconds |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for result in results:
-        settings, nll = from_json(result["settings"]), result["test_nll"]
-        name = title(settings.model) + (", encoder twice" if settings.encoder_updates == 2 else "")
-        if settings.gradient != Settings().gradient:
-            name += f", {settings.gradient}"
+    for result, settings, name in zip(results, every, labels(every), strict=True):
+        nll = result["test_nll"]
         lines.append(
             f"| {name} | {1 if settings.model == 'vae' else settings.num_samples} "
             f"| {result['steps']:,} | {settings.seeds} | {over_seeds(result['train_bound']['mean'])} "

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from typing import Any, NamedTuple
 
 BOUNDS_AT_LEAST = {
@@ -85,8 +86,12 @@ class Settings(NamedTuple):
                 raise ValueError(f"{name}: expected one of {', '.join(choices)}, got {getattr(self, name)!r}")
         if not 0.0 <= self.polyak < 1.0:
             raise ValueError(f"polyak: expected a decay in [0, 1), got {self.polyak}")
-        if not (self.learning_rate > 0.0 and self.clip > 0.0):
-            raise ValueError(f"learning_rate and clip: expected above 0, got {self.learning_rate} and {self.clip}")
+        if not (0.0 < self.learning_rate < math.inf and self.clip > 0.0):
+            raise ValueError(
+                f"learning_rate and clip: expected above 0 and finite, got {self.learning_rate} and {self.clip}"
+            )
+        if self.nll_images == 1:
+            raise ValueError("nll_images: expected 0, for all, or at least 2 for a standard error, got 1")
         if not self.hidden or min(self.hidden) < 1:
             raise ValueError(f"hidden: expected at least one layer of at least one unit, got {self.hidden}")
         if self.architecture == "conv" and self.dataset == "digits":

@@ -11,8 +11,9 @@ set, model, K, gradient and encoder updates choose among its cells.
 
 Finished cells are kept in --output and not repeated; one that was stopped, by whatever, goes on from its last
 checkpoint to the numbers that it would have had. With --time-limit the command stops by itself; its exit status is
-then 75, and 0 once everything is finished. `experiments.tables` makes tables of the results. With --mesh a run lies
-over several devices, with --distributed over several processes; docs/devices.md has the commands.
+then 75, and 0 once everything is finished, or 1 if an objective became NaN, which does not keep the other cells from
+being run. `experiments.tables` makes tables of the results. With --mesh a run lies over several devices, with
+--distributed over several processes; docs/devices.md has the commands.
 """
 
 import argparse
@@ -30,8 +31,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from experiments import evaluation, images, layout, report, sweeps, training
-from experiments.models import MODELS, alpha_of, make_model, of_one, title
-from experiments.settings import Settings
+from experiments.models import MODELS, alpha_of, make_model, of_one
+from experiments.settings import Settings, from_json
 
 STOPPED = 75  # exit status: try again
 
@@ -42,7 +43,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--sweep", choices=tuple(sweeps.SWEEPS), help="a named grid")
     parser.add_argument("--data-dir", type=pathlib.Path, help="folder of the raw files, plain or .gz")
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("runs"), help="default: %(default)s")
-    parser.add_argument("--time-limit", type=float, help="seconds after which to stop, at the end of an epoch")
+    parser.add_argument("--time-limit", type=float, help="seconds after which to stop, to go on another time")
     parser.add_argument("--in-turn", action="store_true", help="run the seeds one after another, not vectorised")
     parser.add_argument("--tensorboard", action="store_true", help="also write learning curves for TensorBoard")
     parser.add_argument("--mesh", type=layout.parse_mesh, help="devices by axis: data=4,sample=2 (docs/devices.md)")
@@ -72,11 +73,13 @@ def cells(options: argparse.Namespace) -> list[Settings]:
     """What the command line asks for, checked."""
     given = {name: getattr(options, name) for name in Settings._fields if getattr(options, name) is not None}
     grids = sweeps.SWEEPS[options.sweep] if options.sweep else [{"model": given.get("model", MODELS)}]
-    expanded = sweeps.expand(grids, given)
-    for settings in expanded:
+    different: dict[Settings, Settings] = {}
+    for settings in sweeps.expand(grids, given):
         settings.check()
         alpha_of(settings.model)
-    return expanded
+        # The VAE has one sample, whatever K is.
+        different.setdefault(settings._replace(num_samples=1) if settings.model == "vae" else settings, settings)
+    return list(different.values())
 
 
 def _check_all(grid: list[Settings], data: dict[str, images.AnyDataset], mesh: Mesh | None) -> None:
@@ -105,7 +108,7 @@ def run(
     With several processes all of them call it, and the first one writes.
 
     Returns:
-      The result, or None if the deadline (of `time.monotonic()`) came before training was finished.
+      The result, or None if the deadline (of `time.monotonic()`) came before all was done.
     """
     settings.check()
     layout.check(settings, mesh)
@@ -115,15 +118,17 @@ def run(
         layout.say(f"{settings.name()}: finished before, read from {result_path}")
         return json.loads(result_path.read_text())
     folder.mkdir(parents=True, exist_ok=True)
+    provenance = report.provenance()
     make = functools.partial(make_model, settings, pixel_mean=images.pixel_mean(data))
     on_one_device = make()
     model = on_one_device if mesh is None else make(sharding=layout.over(mesh, "sample"))
     trained = training.train(model, settings, data, folder, in_turn=in_turn, mesh=mesh, deadline=deadline, log=log)
     if not trained.finished:
         return None
-    began = time.monotonic()
-    best = trained.state.best
-    figures = evaluation.evaluate(model, settings, best, data, mesh=mesh)
+    best, evaluated = trained.state.best, folder / "evaluated.npz"
+    figures = evaluation.evaluate(model, settings, best, data, mesh=mesh, saved=evaluated, deadline=deadline)
+    if figures is None:
+        return None
     if layout.is_first():
         one = jax.tree.map(np.asarray, of_one(best, 0))
         report.write_pictures(on_one_device, settings, one, data, folder)
@@ -133,13 +138,13 @@ def run(
         "steps": int(curves["step"][-1]),
         **figures,
         "train_seconds": trained.seconds,
-        "evaluation_seconds": time.monotonic() - began,
         "curves": curves,
         "data": {"name": data.name, "checksum": data.checksum},
-        "provenance": report.provenance() | ({} if mesh is None else {"mesh": layout.describe(mesh)}),
+        "provenance": provenance | ({} if mesh is None else {"mesh": layout.describe(mesh)}),
     }
     if layout.is_first():
         report.write_json(result_path, result)
+        evaluated.unlink(missing_ok=True)
     return result
 
 
@@ -156,27 +161,32 @@ def main(arguments: list[str] | None = None) -> int:
     names = list(dict.fromkeys(settings.dataset for settings in grid))
     data = {name: images.load(name, options.data_dir) for name in names}  # what is missing is an error before any work
     _check_all(grid, data, mesh)
-    results = []
+    results, failed = [], []
     for settings in grid:
         folder = options.output / settings.name()
         logged = options.tensorboard and layout.is_first()
         with report.tensorboard_log(folder) if logged else contextlib.nullcontext() as log:
-            result = run(
-                settings,
-                data[settings.dataset],
-                options.output,
-                in_turn=options.in_turn,
-                mesh=mesh,
-                deadline=deadline,
-                log=log,
-            )
+            try:
+                result = run(
+                    settings,
+                    data[settings.dataset],
+                    options.output,
+                    in_turn=options.in_turn,
+                    mesh=mesh,
+                    deadline=deadline,
+                    log=log,
+                )
+            except FloatingPointError as error:  # the other cells may well be sound
+                failed.append(str(error))
+                layout.say(f"\n{error}")
+                continue
         if result is None:
             layout.say(f"\nstopped after the time limit in {settings.name()}: the same command goes on from there")
             return STOPPED
         results.append(result)
     if not layout.is_first():
-        return 0
-    for name in names:
+        return 1 if failed else 0
+    for name in dict.fromkeys(result["settings"]["dataset"] for result in results):
         of_set = [result for result in results if result["settings"]["dataset"] == name]
         text = report.table(of_set)
         print(
@@ -185,10 +195,12 @@ def main(arguments: list[str] | None = None) -> int:
         )
         stem = options.output / (f"{name}-{options.sweep}" if options.sweep else name)
         stem.with_suffix(".md").write_text(text + "\n")
-        curves = {f"{title(r['settings']['model'])}, K {r['settings']['num_samples']}": r["curves"] for r in of_set}
+        every = [from_json(result["settings"]) for result in of_set]
+        titles = [f"{label}, K {s.num_samples}" for label, s in zip(report.labels(every), every, strict=True)]
+        curves = {name: result["curves"] for name, result in zip(titles, of_set, strict=True)}
         report.write_curves(stem.with_name(f"{stem.name}-curves.png"), curves)
-    print(f"\nfigures, samples and JSON are in {options.output}/")
-    return 0
+    print("\n".join([f"\nfigures, samples and JSON are in {options.output}/", *failed]))
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

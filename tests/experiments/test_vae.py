@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import hiwae_jax as hj
-from experiments import images, result_files, sweeps, training, vae
+from experiments import evaluation, images, report, result_files, sweeps, training, vae
 from experiments.models import MODELS, make_model, of_one
 from experiments.settings import Settings, from_json
 
@@ -157,7 +157,9 @@ def test_a_killed_run_goes_on_to_the_same_numbers(tmp_path):
     options = ["--model", "vae", *OPTIONS, "--steps", "600"]
     code = (
         "import sys, pathlib; from experiments import training, vae; training.SECONDS_BETWEEN_CHECKPOINTS = 0.0; "
-        "training.STEPS_A_CALL = 100; sys.exit(vae.main(sys.argv[1:]))"
+        "training.STEPS_A_CALL = 100; restore = training._restore; "
+        "training._restore = lambda *arguments: print('restored') or restore(*arguments); "
+        "sys.exit(vae.main(sys.argv[1:]))"
     )
     root = pathlib.Path(__file__).resolve().parents[2]
 
@@ -180,13 +182,15 @@ def test_a_killed_run_goes_on_to_the_same_numbers(tmp_path):
     assert whole.wait() == 0, log.read_text()
 
     broken = start(tmp_path / "broken")
-    while not list((tmp_path / "broken").glob("*/checkpoints/[0-9]*")) and broken.poll() is None:
+    # A checkpoint under way has a longer name.
+    while not any(path.name.isdecimal() for path in tmp_path.glob("broken/*/checkpoints/*")) and broken.poll() is None:
         time.sleep(0.05)
     broken.send_signal(signal.SIGKILL)
     assert broken.wait() == -signal.SIGKILL
     assert not list((tmp_path / "broken").glob("*/result.json"))
     again = start(tmp_path / "broken")
     assert again.wait() == 0, log.read_text()
+    assert "restored" in log.read_text()
     ours, theirs = results(tmp_path / "broken")["digits-mlp-vae"], results(tmp_path / "whole")["digits-mlp-vae"]
     for name in ("settings", "steps", "train_bound", "test_bound", "validation_nll", "test_nll", "curves"):
         assert ours[name] == theirs[name], name
@@ -196,6 +200,53 @@ def test_a_time_limit_is_told_by_the_exit_status(tmp_path, capsys):
     assert vae.main([*OPTIONS, "--model", "vae", "--time-limit", "0", "--output", str(tmp_path)]) == vae.STOPPED
     assert "the same command goes on" in capsys.readouterr().out
     assert not results(tmp_path)
+
+
+def test_evaluation_in_pieces_and_other_blocks_gives_the_same_numbers(tmp_path, digits, monkeypatch):
+    """Random numbers belong to images, so that K, device and interruptions do not change what is compared."""
+    settings = TINY._replace(seeds=2, nll_images=15)
+    grey = images.datasets.GreyDataset(
+        *(20 * np.unpackbits(split[:count], axis=-1) for split, count in zip(digits[:3], (40, 30, 35), strict=True)),
+        (8, 8),
+        "grey",
+        "",
+    )
+    model = make_model(settings, pixel_mean=images.pixel_mean(grey))
+    params = training.init_states(model, training.make_plan(settings, 1_000), jnp.arange(2)).params
+    whole = evaluation.evaluate(model, settings, params, grey)
+    assert whole["nll_images"] == [15, 15]
+    assert np.shape(whole["test_bound"]["mean"]) == (2,)
+    monkeypatch.setattr(evaluation, "ROWS_AT_ONCE", {"cpu": 2 * 25})
+    found, saved, pieces = None, tmp_path / "evaluated.npz", 0
+    while found is None:
+        found = evaluation.evaluate(model, settings, params, grey, saved=saved, deadline=0.0)
+        pieces += 1
+    assert pieces == 2 * (2 + 2 + 2 + 1 + 1)  # a block each
+    seconds = found.pop("evaluation_seconds"), whole.pop("evaluation_seconds")
+    assert min(seconds) > 0.0
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), found, whole)
+    assert found["test_bound"]["mean"][0] != found["test_bound"]["mean"][1]
+    # Its own figures: of the blocks, put together by hand.
+    of_block = evaluation._over_block(lambda params, x, key: (jnp.sum(x), x[0]), images.make_pixels(grey), None)
+    first, second = of_block(None, grey.test[:20], np.arange(20)), of_block(None, grey.test[10:30], 10 + np.arange(20))
+    np.testing.assert_array_equal(first[0][10:], second[0][:10])
+
+
+def test_a_cell_that_diverges_does_not_keep_the_others_from_being_run(tmp_path, capsys):
+    options = [*OPTIONS, "--output", str(tmp_path), "--learning-rate", "1e30", "1e-3", "--clip", "1e30"]
+    assert vae.main([*options, "--model", "vae"]) == 1
+    assert capsys.readouterr().out.count("the objective of seed 0 is NaN at step") == 2
+    assert [result["settings"]["learning_rate"] for result in results(tmp_path).values()] == [1e-3]
+
+
+def test_runs_are_told_apart_by_what_differs():
+    every = [TINY, TINY._replace(num_samples=3), TINY._replace(gradient="refilled", model="hiwae-1")]
+    assert report.labels(every[:2]) == ["IWAE", "IWAE"]
+    assert report.labels(every) == [
+        "IWAE, gradient doubly_reparameterized",
+        "IWAE, gradient doubly_reparameterized",
+        "H-IWAE alpha 1, gradient refilled",
+    ]
 
 
 def test_grey_levels_are_binarized_afresh_by_each_key():
@@ -246,6 +297,7 @@ def test_options_choose_among_the_cells_of_a_sweep_and_replace_the_rest():
     grid = vae.cells(vae.parse(["--model", "iwae", "hiwae-2", "--num-samples", "2", "3", "--hidden", "20,10"]))
     assert [(cell.model, cell.num_samples) for cell in grid] == list(itertools.product(("iwae", "hiwae-2"), (2, 3)))
     assert {cell.hidden for cell in grid} == {(20, 10)}
+    assert len(vae.cells(vae.parse(["--model", "vae", "--num-samples", "1", "5"]))) == 1
 
 
 @pytest.mark.parametrize(
@@ -255,6 +307,8 @@ def test_options_choose_among_the_cells_of_a_sweep_and_replace_the_rest():
         ({"seeds": 0}, "seeds: expected at least 1, got 0"),
         ({"polyak": 1.0}, r"polyak: expected a decay in \[0, 1\), got 1.0"),
         ({"learning_rate": -1.0}, "learning_rate and clip: expected above 0"),
+        ({"learning_rate": np.inf}, "learning_rate and clip: expected above 0 and finite"),
+        ({"nll_images": 1}, "nll_images: expected 0, for all, or at least 2"),
         ({"batch_size": 2_000}, "batch_size: expected at most the 1297 training examples, got 2000"),
         ({"gradient": "dreg"}, "gradient: expected one of"),
         ({"model": "gan"}, "model: expected vae, iwae"),
