@@ -13,6 +13,7 @@ from hiwae_jax._pareto import SMALLEST_TAIL, tail_length, tail_shape
 from hiwae_jax._proposal import Example, Params
 
 _LONGEST_TAIL = 512  # the standard error of a shape k from so many values is (1 + k) / 23
+_SORTED_FROM = 64  # values from which on a sort takes less time than to insert them one by one
 
 
 class LogEvidence(NamedTuple):
@@ -124,15 +125,22 @@ def _add(sums: _Sums, log_estimates: Float[Array, " C"]) -> _Sums:
     rescale = jnp.exp(sums.largest - shift)
     values = jnp.exp(log_estimates - shift)
 
-    def insert(tail: Float[Array, " T"], value: Float[Array, ""]) -> tuple[Float[Array, " T"], None]:
-        # Into an ascending row, its smallest member falling out: linear in its length, where a sort is not.
-        above = jnp.append(tail[1:], jnp.inf)
-        return jnp.maximum(tail, jnp.minimum(value, above)), None
-
-    tail, _ = jax.lax.scan(insert, sums.tail, stopped)
     return _Sums(
         largest,
         sums.total * rescale + jnp.sum(values),
         sums.squares * rescale**2 + jnp.sum(values**2),
-        tail,
+        _largest(sums.tail, stopped),
     )
+
+
+def _largest(tail: Float[Array, " T"], values: Float[Array, " C"]) -> Float[Array, " T"]:
+    """The T largest of both, ascending, as the tail is."""
+
+    def insert(tail: Float[Array, " T"], value: Float[Array, ""]) -> tuple[Float[Array, " T"], None]:
+        # The smallest member falls out.
+        above = jnp.append(tail[1:], jnp.inf)
+        return jnp.maximum(tail, jnp.minimum(value, above)), None
+
+    if len(values) >= _SORTED_FROM:
+        return jnp.sort(jnp.concatenate([tail, values]))[-len(tail) :]
+    return jax.lax.scan(insert, tail, values)[0]

@@ -243,6 +243,20 @@ def test_without_manual_dir_the_one_of_tensorflow_datasets_is_looked_at(tiny_set
     assert_is(load_binarized_mnist(data_dir=tiny_set.data_dir), tiny_set)
 
 
+def test_without_tensorflow_datasets(tiny_set, monkeypatch):
+    tiny_set.write()
+    with monkeypatch.context() as patched:
+        patched.setitem(sys.modules, "tensorflow_datasets", None)
+        for module in ("binarized_mnist.builder", "raw_file_builder"):
+            patched.delitem(sys.modules, f"hiwae_jax.data.{module}", raising=False)
+        with pytest.raises(ModuleNotFoundError, match=f"tiny has not been prepared in {tiny_set.data_dir}"):
+            tiny_set.load()
+    tiny_set.load()
+    # What is prepared is read without.
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
+    assert_is(tiny_set.load(), tiny_set)
+
+
 def test_a_raw_directory_that_does_not_exist(tiny_set):
     tiny_set.manual_dir.rmdir()
     with pytest.raises(FileNotFoundError, match=f"directory of raw files does not exist: {tiny_set.manual_dir}"):

@@ -37,11 +37,20 @@ def load(
 
     Raises:
         ValueError: the prepared set is damaged.
+        ModuleNotFoundError: it has to be prepared, and TensorFlow Datasets is not installed.
     """
     root = _data_dir(data_dir)
     cached = packed_cache.read(specification, root)
     if cached is None:
-        images, found = _prepare(specification, import_builder(), root, manual_dir)
+        try:
+            builder_class = import_builder()
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError(
+                f"{specification.name} has not been prepared in {root}, which needs tensorflow-datasets ({error}): "
+                "install it, or copy the folder hiwae_jax_packed from the data directory of a machine where the set "
+                "was loaded"
+            ) from error
+        images, found = _prepare(specification, builder_class, root, manual_dir)
         path = packed_cache.cache_path(specification._replace(checksum=found), root)
         try:
             packed_cache.write(path, images)
