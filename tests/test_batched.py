@@ -228,6 +228,12 @@ def test_bad_input_is_named():
         step(1.0, jnp.zeros(3), 0)
     with pytest.raises(ValueError, match="key: expected one typed key"):
         step(1.0, jnp.zeros(3), jax.random.split(jax.random.key(0), 3))
+    with pytest.raises(TypeError, match="key: expected a typed key"):
+        step(1.0, jnp.zeros(3), jax.random.PRNGKey(0))
+    with pytest.raises(TypeError, match=r"params: .*leaf of type function; .*eqx\.partition"):
+        step([1.0, lambda x: x], jnp.zeros(3), jax.random.key(0))
+    with pytest.raises(ValueError, match=r"objective: .*scalar value for one example, got shape \(2,\)"):
+        hj.batched_value_and_grad(lambda params, x, key: jnp.ones(2))(1.0, jnp.zeros(3), jax.random.key(0))
     with pytest.raises(TypeError, match="dispatch"):
         jax.jit(hj.batched_value_and_grad(objective, dispatch=True))(*arguments())
 
@@ -242,3 +248,14 @@ def test_a_loop_traces_the_objective_once():
     step = jax.jit(hj.batched_value_and_grad(objective, chunk_size=2))
     step(jnp.float32(1.0), jnp.ones((6, 3)), jax.random.key(0))
     assert len(traced) == 1
+
+
+def test_numbers_may_be_parameters_outside_of_jit():
+    bound = hj.make_bound(
+        lambda params, x, z: -0.5 * jnp.sum((x - params["a"] * z) ** 2) - 0.5 * jnp.sum(z**2),
+        hj.independent(lambda params, x: (params["a"] * x, jnp.ones_like(x)), num_samples=2),
+    )
+    step = hj.batched_value_and_grad(bound)
+    batch, key = jnp.linspace(-1.0, 1.0, 8).reshape(4, 2), jax.random.key(0)
+    ours, theirs = step({"a": 0.5}, batch, key), step({"a": jnp.float32(0.5)}, batch, key)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), ours, theirs)

@@ -38,6 +38,7 @@ def test_log_weight_variance_is_infinite_with_a_weight_of_zero():
     np.testing.assert_allclose(values, [INF, INF, 1e8], rtol=1e-6)
     np.testing.assert_array_equal(gradients[:2], 0.0)
     np.testing.assert_allclose(gradients[2], [1e4, -1e4, 0.0], rtol=1e-6, atol=1e-2)
+    assert np.isnan(log_weight_variance(jnp.array([0.0, -INF, jnp.nan])))
 
 
 def test_coefficient_of_variation_is_deviation_over_mean():
@@ -77,6 +78,11 @@ def test_a_constant_weight_has_no_correlation():
     is_nan = np.zeros((4, 4), bool)
     is_nan[1:3], is_nan[:, 1:3] = True, True
     np.testing.assert_array_equal(np.isnan(result), is_nan)
+    # The correlations of the others have their gradients.
+    gradient = jax.grad(lambda log_weights: correlation(log_weights)[0, 3])
+    ours, alone = gradient(jnp.asarray(log_weights)), gradient(jnp.asarray(log_weights[:, [0, 0, 3, 3]]))
+    np.testing.assert_array_equal(ours[:, 1:3], 0.0)
+    np.testing.assert_allclose(ours[:, [0, 3]], alone[:, [0, 3]], rtol=1e-5, atol=1e-7)
 
 
 def test_signal_to_noise_is_mean_over_deviation_of_every_entry():
@@ -145,6 +151,8 @@ def test_errors_name_the_argument():
             function(jnp.arange(30))
         with pytest.raises(ValueError, match=r"axis: log_weights has shape \(30,\), which has no axis 1"):
             function(jnp.zeros(30), axis=1)
+        with pytest.raises(TypeError, match=r"axis: expected one integer, .* got None"):
+            function(jnp.zeros(30), axis=None)
     with pytest.raises(ValueError, match=r"log_weights: expected at least 2 samples .* got shape \(4, 1\)"):
         log_weight_variance(jnp.zeros((4, 1)))
     with pytest.raises(ValueError, match=r"log_weights: expected at least 25 samples along axis -1, got shape \(24,\)"):

@@ -318,6 +318,21 @@ def test_the_refilled_estimator_is_refused_with_free_bits_where_it_would_be_bias
     objective(1.0)  # the recommended one is valid
 
 
+def test_the_refilled_estimator_needs_a_proposal_that_draws_twice():
+    proposal = hj.hierarchical(base, conditionals, reverse)._replace(refills=False)
+    with pytest.raises(ValueError, match=r"gradient: 'refilled' needs a proposal that can draw every sample a second"):
+        hj.make_bound(log_joint, proposal, weighting=hj.power_heuristic(1.0), gradient="refilled")
+    hj.make_bound(log_joint, proposal, gradient="refilled")  # the uniform weighting needs no second draw
+
+
+@pytest.mark.parametrize("gradient", ["reparameterized", "doubly_reparameterized"])
+def test_beta_is_a_scalar(gradient):
+    proposal = hj.independent(conditional, num_samples=3)
+    objective = hj.make_annealed_objective(log_joint, log_joint, proposal, gradient=gradient)
+    with pytest.raises(ValueError, match=r"beta: expected a scalar, got shape \(1,\)"):
+        objective(None, X, KEY, jnp.array([0.5]))
+
+
 @pytest.mark.parametrize("backward_samples", [0, -1, 1.5, True])
 def test_number_of_backward_samples(backward_samples):
     with pytest.raises(ValueError, match="backward_samples: expected an integer of at least 1"):

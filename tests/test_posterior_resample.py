@@ -100,6 +100,13 @@ def test_gradients_run_through_the_samples_only():
     assert float(jnp.sum(to_samples)) == 5.0
 
 
+def test_a_log_weight_of_nan_is_not_hidden():
+    log_weights, z = jnp.array([jnp.nan, 0.0, -jnp.inf]), {"z": jnp.arange(3.0), "place": jnp.arange(3)}
+    drawn = posterior_resample(jax.random.key(0), log_weights, z, num_samples=4)
+    assert np.all(np.isnan(drawn["z"]))
+    assert drawn["place"].dtype == jnp.int32
+
+
 def test_errors_name_the_argument():
     key, zeros = jax.random.key(0), jnp.zeros(3)
     with pytest.raises(TypeError, match=r"key: expected a typed key from jax.random.key"):

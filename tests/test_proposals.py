@@ -488,3 +488,21 @@ def test_student_t_is_that_of_scipy():
     np.testing.assert_allclose(family.forward(parameters, family.inverse(parameters, jnp.asarray(z))), z, rtol=1e-13)
     noise = np.asarray(sampler(KEY, (40_000,), jnp.float32))
     assert scipy.stats.kstest(noise, scipy.stats.t(df).cdf).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("shape", [(), (1,)], ids=str)
+def test_one_scale_for_all_dimensions_counts_for_each_of_them(shape):
+    z, loc, one, all_of_them = jnp.linspace(-1.0, 2.0, 4), jnp.zeros(4), jnp.full(shape, 2.5), jnp.full(4, 2.5)
+    for family in (hj.diagonal_gaussian, hj.student_t(5.0)[0]):
+        np.testing.assert_allclose(family.log_prob((loc, one), z), family.log_prob((loc, all_of_them), z), rtol=1e-6)
+    for one_map, other in zip(
+        (hj.affine_map(lambda p, x: (0.0, one)), hj.coupling_map(lambda p, x, z: (0.0, one), kept=[True, False] * 2)),
+        (
+            hj.affine_map(lambda p, x: (loc, all_of_them)),
+            hj.coupling_map(lambda p, x, z: (loc, all_of_them), kept=[True, False] * 2),
+        ),
+        strict=True,
+    ):
+        for direction in ("forward", "inverse"):
+            ours, theirs = (getattr(m, direction)(None, None, z) for m in (one_map, other))
+            jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), ours, theirs)

@@ -206,6 +206,62 @@ def test_double_precision_is_kept():
         assert {leaf.dtype for leaf in jax.tree.leaves((value, gradients))} == {jnp.dtype(jnp.float64)}
 
 
+ONE = {"a": jnp.float32(0.5)}
+
+
+def narrow_proposals():
+    """Proposals of float32 arrays, whatever the data are."""
+    f = jnp.float32
+    conditional = lambda p, x: (p["a"] * jnp.ones(2, f), jnp.ones(2, f))
+    conditionals = lambda p, x, z0: (z0[None] + p["a"] * jnp.arange(3, dtype=f)[:, None], jnp.ones((3, 2), f))
+    reverse = lambda p, x, z: (p["a"] * z, jnp.ones_like(z))
+    covariance = lambda p: jnp.linalg.cholesky(0.5 * jnp.eye(3, dtype=f) + p["a"])
+    return {
+        "independent": hj.independent(conditional, num_samples=3),
+        "shared": hj.hierarchical(conditional, conditionals, reverse),
+        "own": hj.hierarchical(conditional, conditionals, reverse, shared=False),
+        "joint": hj.joint_gaussian(
+            lambda p, x: (p["a"] * jnp.ones((3, 2), f), jnp.broadcast_to(covariance(p), (2, 3, 3)))
+        ),
+    }
+
+
+@pytest.mark.parametrize("name", ["independent", "shared", "own", "joint"])
+@pytest.mark.parametrize("options", [{}, {"chunk_size": 2}, {"backward_samples": 2}], ids=str)
+def test_narrow_networks_and_wide_data_may_be_mixed(name, options):
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
+        x, gradients = np.ones(2), {}
+        log_joint = lambda p, x, z: -0.5 * jnp.sum((x - p["a"] * z) ** 2) - 0.5 * jnp.sum(z**2)
+        names = ["reparameterized", "doubly_reparameterized"]
+        for gradient in names if name == "joint" else [*names, "refilled", "path_squared", "authors"]:
+            bound = hj.make_bound(
+                log_joint, narrow_proposals()[name], weighting=hj.power_heuristic(1.0), gradient=gradient, **options
+            )
+            abstract = jax.eval_shape(jax.value_and_grad(bound), ONE, x, KEY)
+            assert (abstract[0].dtype, abstract[1]["a"].dtype) == (jnp.float64, jnp.float32)
+            gradients[gradient] = bound
+        if options:
+            return
+        exact = gradients["doubly_reparameterized"]
+        wide = jax.jit(jax.grad(exact))(ONE, x, KEY)["a"]
+        narrow = jax.jit(jax.grad(exact))(ONE, x.astype(np.float32), KEY)["a"]
+        np.testing.assert_allclose(wide, narrow, rtol=1e-4)
+
+
+@pytest.mark.parametrize("options", [{"chunk_size": 2}, {"backward_samples": 2}], ids=str)
+def test_a_flow_chain_of_integer_data(options):
+    def scaled(p, x):
+        return p["a"] * x.astype(jnp.float32)
+
+    proposal = hj.flow_chain(
+        lambda p, x: (scaled(p, x), jnp.ones(2)), [hj.affine_map(lambda p, x: (scaled(p, x), 0.5 * jnp.ones(2)))] * 2
+    )
+    log_joint = lambda p, x, z: -0.5 * jnp.sum((x.astype(jnp.float32) - p["a"] * z) ** 2) - 0.5 * jnp.sum(z**2)
+    bound = hj.make_bound(log_joint, proposal, **options)
+    integers, floats = (jax.value_and_grad(bound)(ONE, jnp.array([1, 2], t), KEY) for t in (jnp.int32, jnp.float32))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), integers, floats)
+
+
 class EquinoxModel(eqx.Module):
     """Parameters in the manner of Equinox: a pytree that is its own module."""
 
@@ -266,3 +322,24 @@ def test_params_may_be_any_pytree(kind):
     np.testing.assert_allclose(
         sizes, sorted(float(jnp.sum(jnp.abs(leaf))) for leaf in jax.tree.leaves(expected_gradient)), rtol=1e-6
     )
+
+
+@pytest.mark.parametrize("gradient", ["reparameterized", "doubly_reparameterized", "refilled"])
+def test_params_may_have_functions_among_their_leaves(gradient):
+    """As the layers of Equinox do, under its own transformations."""
+    networks = {name: eqx.nn.MLP(2, 2, 4, 1, key=jax.random.key(i)) for i, name in enumerate(("q", "p", "r"))}
+    proposal = hj.hierarchical(
+        lambda p, x: (p["q"](x), jnp.ones(2)),
+        lambda p, x, z0: (z0[None] + jnp.arange(3.0)[:, None], jnp.ones((3, 2))),
+        lambda p, x, z: (jax.vmap(p["r"])(z), jnp.ones_like(z)),
+        shared=False,
+    )
+    log_joint = lambda p, x, z: -0.5 * jnp.sum((x - p["p"](z)) ** 2) - 0.5 * jnp.sum(z**2)
+    bound = hj.make_bound(log_joint, proposal, weighting=hj.power_heuristic(1.0), gradient=gradient)
+    x = jnp.ones(2)
+    value, ours = eqx.filter_jit(eqx.filter_value_and_grad(bound))(networks, x, KEY)
+    arrays, others = eqx.partition(networks, eqx.is_array)
+    expected, theirs = jax.jit(jax.value_and_grad(lambda arrays: bound(eqx.combine(arrays, others), x, KEY)))(arrays)
+    np.testing.assert_allclose(value, expected, rtol=1e-6)
+    for one, other in zip(jax.tree.leaves(eqx.filter(ours, eqx.is_array)), jax.tree.leaves(theirs), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)

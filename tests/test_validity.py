@@ -1,5 +1,6 @@
 """`E[sum_j w_j] = p(x)` for every proposal, weighting and K, and the identities between bounds."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -236,3 +237,38 @@ def test_free_bits_floor_the_bracket():
         )
         expected = jax.nn.logsumexp(likelihood - (jnp.maximum(beta * kl, bits) if bits else beta * kl))
         assert float(objective(params, x, noise, beta)) == pytest.approx(float(expected), abs=1e-12)
+
+
+class Network(eqx.Module):
+    """Parameters in the manner of Equinox, with a function among the leaves."""
+
+    layer: eqx.nn.MLP
+    member: jax.Array
+    shift: jax.Array
+
+    def __init__(self, places):
+        self.layer = eqx.nn.MLP(2, 2, 4, 1, key=jax.random.key(0))
+        self.member, self.shift = jnp.asarray(places), jnp.zeros((3, 2))
+
+
+def test_a_reverse_model_that_finds_its_member_by_an_integer_is_seen():
+    """The shifts are zero to begin with; and the weights' mean would not be p(x) once they are not."""
+
+    def bound(reverse):
+        proposal = hj.hierarchical(
+            lambda params, x: (x, jnp.ones(2)),
+            lambda params, x, z0: (z0[None] + jnp.arange(3.0)[:, None], jnp.ones((3, 2))),
+            reverse,
+        )
+        return hj.make_bound(lambda params, x, z: -0.5 * jnp.sum(z**2), proposal, weighting=hj.power_heuristic(1.0))
+
+    def alike(params, x, z):
+        return jax.vmap(params.layer)(z), jnp.ones_like(z)
+
+    def by_member(params, x, z):
+        return jax.vmap(params.layer)(z) + params.shift[params.member], jnp.ones_like(z)
+
+    arguments = Network([0, 1, 2]), jnp.ones(2), jax.random.key(0)
+    assert np.isfinite(bound(alike)(*arguments))
+    with pytest.raises(ValueError, match="reverse: gives different rows for the same z"):
+        bound(by_member)(*arguments)

@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float
 from hiwae_jax import _checks
 from hiwae_jax._memory import bytes_of, kept_for_backward
 from hiwae_jax._objectives import Bound
-from hiwae_jax._proposal import Params
+from hiwae_jax._proposal import Params, is_array
 
 # What the backward pass may keep at once. On a CPU small arrays are the fast ones: they stay in the cache, and the
 # allocator hands them out again, where large ones are returned to the system and cleared anew at every step.
@@ -55,9 +55,9 @@ def batched_value_and_grad(
 
     Raises:
       ValueError: if `chunk_size` is less than 1, and when called, for a batch without examples or with leaves of
-        unequal length, or more than one key.
-      TypeError: if `objective` or `draw` is no function; when called, for a key that is not typed, or under jit with
-        `dispatch`.
+        unequal length, more than one key, or an objective that is no scalar.
+      TypeError: if `objective` or `draw` is no function; when called, for a key that is not typed, for `params` that
+        are not all arrays, or under jit with `dispatch`.
 
     >>> import hiwae_jax as hj
     >>> proposal = hj.independent(lambda params, x: (params * x, jnp.ones_like(x)), num_samples=8)
@@ -107,6 +107,10 @@ def batched_value_and_grad(
         shared: tuple[Any, ...],
     ) -> Float[Array, ""]:
         values = over_examples(objective, _join(params, others), batch, _join(moving, fixed), shared=shared)
+        if jnp.ndim(values) != 1:
+            raise ValueError(
+                f"objective: expected a function with a scalar value for one example, got shape {values.shape[1:]}"
+            )
         total = jnp.sum(values if counted is None else jnp.where(counted, values, 0.0))
         mean: jax.Array = total / num_examples
         return mean
@@ -129,6 +133,12 @@ def batched_value_and_grad(
 
     def value_and_grad(params: Params, batch: Any, key: Any, *shared: Any) -> tuple[Float[Array, ""], Params]:
         num_examples = _length(batch)
+        for leaf in jax.tree.leaves(params):
+            if not is_array(leaf):
+                raise TypeError(
+                    f"params: expected arrays, got a leaf of type {type(leaf).__name__}; hand over the arrays alone "
+                    "and put the rest back within objective, as eqx.partition and eqx.combine do"
+                )
         if dispatch and any(
             isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((params, batch, key, shared))
         ):
@@ -136,7 +146,7 @@ def batched_value_and_grad(
                 "dispatch: True calls compiled chunks from Python and cannot be traced; call it outside of jit, or use "
                 "dispatch=False"
             )
-        if jnp.ndim(key) != 0:
+        if jnp.ndim(key) != 0 and jnp.issubdtype(jnp.result_type(key), jax.dtypes.prng_key):
             raise ValueError(
                 f"key: expected one typed key, which is split into one for each example, got shape {jnp.shape(key)}"
             )

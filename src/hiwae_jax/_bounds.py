@@ -99,6 +99,8 @@ def check_log_weights(log_weights: Float[Array, "..."], *, axis: int) -> Float[A
             f"log_weights: expected a floating-point array, got dtype {log_weights.dtype}; "
             "pass the logarithms of the importance weights"
         )
+    if not hasattr(axis, "__index__"):
+        raise TypeError(f"axis: expected one integer, the axis that runs over the samples, got {axis!r}")
     if not -log_weights.ndim <= axis < log_weights.ndim:
         raise ValueError(
             f"axis: log_weights has shape {log_weights.shape}, which has no axis {axis}; "

@@ -55,7 +55,8 @@ def log_weight_variance(log_weights: Float[Array, "..."], *, axis: int = -1) -> 
         raise ValueError(
             f"log_weights: expected at least 2 samples along axis {axis} for a variance, got shape {log_weights.shape}"
         )
-    is_zero = jnp.any(log_weights == -jnp.inf, axis=axis, keepdims=True)
+    is_nan = jnp.any(jnp.isnan(log_weights), axis=axis, keepdims=True)
+    is_zero = jnp.any(log_weights == -jnp.inf, axis=axis, keepdims=True) & ~is_nan
     # Far from zero a float32 mean is too coarse to take deviations from.
     largest = jax.lax.stop_gradient(jnp.max(log_weights, axis=axis, keepdims=True))
     variance = jnp.var(jnp.where(is_zero, 0.0, log_weights - largest), axis=axis, ddof=1)
@@ -102,7 +103,7 @@ def weight_correlation(log_weights: Float[Array, "N K"]) -> Float[Array, "K K"]:
       [K, K], symmetric, between -1 and 1, and 1 on the diagonal. NaN in the row and the column, diagonal included, of a
       weight that does not vary over the draws, which has no correlation with anything.
 
-    *Gradients*: ordinary; NaN where the correlation is.
+    *Gradients*: ordinary; zero from where the correlation is NaN.
 
     Reference: Huang et al. (2019), section 6.1, figure 4.
 
@@ -120,8 +121,9 @@ def weight_correlation(log_weights: Float[Array, "N K"]) -> Float[Array, "K K"]:
     # Correlations do not see the scale of a column, so each may be normalised by itself: nothing overflows.
     weights = normalized_weights(log_weights, axis=0)
     centred = weights - jnp.mean(weights, axis=0, keepdims=True)
-    standardized = centred / jnp.linalg.norm(centred, axis=0, keepdims=True)
     is_constant = jnp.all(log_weights == log_weights[:1], axis=0)
+    squares = jnp.sum(centred**2, axis=0)
+    standardized = centred / jnp.sqrt(jnp.where(is_constant, 1.0, squares))[None, :]
     correlation = jnp.clip(jnp.matmul(standardized.T, standardized, precision="highest"), -1.0, 1.0)
     return jnp.where(is_constant[:, None] | is_constant[None, :], jnp.nan, correlation)
 

@@ -56,6 +56,11 @@ class Family(NamedTuple):
     log_prob: LogProb
 
 
+def log_volume(scale: Float[Array, "..."], z: Float[Array, " D"]) -> Float[Array, ""]:
+    """`sum_d log scale_d`, where one scale may stand for several dimensions of z."""
+    return jnp.sum(jnp.broadcast_to(jnp.log(scale), z.shape))
+
+
 def _gaussian_forward(parameters: Parameters, noise: Float[Array, " D"]) -> Float[Array, " D"]:
     loc, scale = parameters
     z: jax.Array = loc + scale * noise
@@ -73,8 +78,7 @@ def _gaussian_log_prob(parameters: Parameters, z: Float[Array, " D"]) -> Float[A
     # The reciprocal belongs to the member, not to the pair (sample, member): dividing inside the pairwise product would
     # make XLA keep the [K, K, D] quotient instead of fusing it into the sum.
     standardized = (z - loc) * (1.0 / scale)
-    log_normaliser = jnp.sum(jnp.log(scale)) + 0.5 * z.size * math.log(2.0 * math.pi)
-    return -0.5 * jnp.sum(standardized**2) - log_normaliser
+    return -0.5 * jnp.sum(standardized**2) - log_volume(scale, z) - 0.5 * z.size * math.log(2.0 * math.pi)
 
 
 diagonal_gaussian = Family(_gaussian_forward, _gaussian_inverse, _gaussian_log_prob)
@@ -114,7 +118,7 @@ def student_t(df: float) -> tuple[Family, Sampler]:
         _, scale = parameters
         standardized = _gaussian_inverse(parameters, z)
         tails = -0.5 * (df + 1.0) * jnp.sum(jnp.log1p(standardized**2 / df))
-        return tails - jnp.sum(jnp.log(scale)) + z.size * log_constant
+        return tails - log_volume(scale, z) + z.size * log_constant
 
     def noise(key: PRNGKeyArray, shape: tuple[int, ...], dtype: Any) -> Float[Array, "..."]:
         return jax.random.t(_checks.one_key(key), df, shape, dtype)

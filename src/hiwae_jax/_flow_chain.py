@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from hiwae_jax._families import Family, Parameters, Sampler, diagonal_gaussian, standard_normal
+from hiwae_jax._families import Family, Parameters, Sampler, diagonal_gaussian, log_volume, standard_normal
 from hiwae_jax._independent import one_member
 from hiwae_jax._proposal import Draw, Example, Params, Proposal
 
@@ -36,11 +36,11 @@ def affine_map(conditional: Callable[[Params, Any], tuple[Any, Any]]) -> Bijecti
 
     def forward(params: Params, x: Any, z: Float[Array, " D"]) -> Mapped:
         shift, scale = conditional(params, x)
-        return shift + scale * z, jnp.sum(jnp.log(jnp.abs(scale)))
+        return shift + scale * z, log_volume(jnp.abs(scale), z)
 
     def inverse(params: Params, x: Any, y: Float[Array, " D"]) -> Mapped:
         shift, scale = conditional(params, x)
-        return (y - shift) / scale, -jnp.sum(jnp.log(jnp.abs(scale)))
+        return (y - shift) / scale, -log_volume(jnp.abs(scale), y)
 
     return Bijection(forward, inverse)
 
@@ -67,11 +67,11 @@ def coupling_map(
 
     def forward(params: Params, x: Any, z: Float[Array, " D"]) -> Mapped:
         shift, scale = network(params, x, z)
-        return shift + scale * z, jnp.sum(jnp.log(jnp.abs(scale)))
+        return shift + scale * z, log_volume(jnp.abs(scale), z)
 
     def inverse(params: Params, x: Any, y: Float[Array, " D"]) -> Mapped:
         shift, scale = network(params, x, y)
-        return (y - shift) / scale, -jnp.sum(jnp.log(jnp.abs(scale)))
+        return (y - shift) / scale, -log_volume(jnp.abs(scale), y)
 
     return Bijection(forward, inverse)
 

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float
 
@@ -25,7 +26,7 @@ from hiwae_jax._bounds import log_sum_exp, normalized_weights, weighted_tangent
 from hiwae_jax._cross_paths import cross_paths
 from hiwae_jax._model_passes import at_all_samples, at_drawn_samples, in_one_pass, one_pass_pays
 from hiwae_jax._paths import Operands, Rows, Step, authors, own_paths, path_squared, plain
-from hiwae_jax._proposal import Draw, Proposal, over_samples
+from hiwae_jax._proposal import Draw, Proposal, is_array, over_samples
 from hiwae_jax._refilled import refilled
 from hiwae_jax._terms import Evaluation, Terms, log_shares
 from hiwae_jax._weightings import Weighting
@@ -40,6 +41,11 @@ class _Captured(NamedTuple):
     rest: list[Any]
     combine: list[Any]
     members_at: list[Any]
+
+
+def stopped(tree: Any) -> Any:
+    """The tree with the gradient of every array stopped; what else it holds, such as a layer's function, as it is."""
+    return jax.tree.map(lambda leaf: jax.lax.stop_gradient(leaf) if is_array(leaf) else leaf, tree)
 
 
 def scores_are_constant(proposal: Proposal, weighting: Weighting) -> bool:
@@ -78,7 +84,7 @@ def with_path_rule(
       backward_samples: how many samples are drawn by their weights for the backward pass through the model; None for
         all.
     """
-    fixed = jax.lax.stop_gradient(draw)
+    fixed = stopped(draw)
     members = proposal.members
     scored = gradient == "reparameterized"
     chunk_size = evaluation.chunk_size
@@ -157,6 +163,8 @@ def with_path_rule(
             with_z0 = jax.jvp(lambda z0: members_at(z0, *captured.members_at), (operands.z0,), (along.z0,))[1]
         rows = Rows(operands, along, with_z0, terms, weights, chunk_size)
         step = _step(gradient, proposal, weighting, rows, log_weights_at)
+        # Weights may be wider than samples.
+        step = step._replace(z=_as(operands.z, step.z), z0=_as(operands.z0, step.z0))
         pushed_values, of_model_alone = model_pass.push(step, moved[:of_model])
         pushed = push(pushed_values, push_rest(step.z, step.z0, densities[1], *moved), *moved).log_weights
         tangent = weighted_tangent(step.weights, pushed) + of_model_alone + step.scores
@@ -199,5 +207,12 @@ def _step(gradient: str, proposal: Proposal, weighting: Weighting, rows: Rows, l
     return cross_paths(members, weighting.alpha, rows, shares)
 
 
+def _as(primal: Any, tangent: Any) -> Any:
+    return jax.tree.map(lambda tangent, primal: tangent.astype(primal.dtype), tangent, primal)
+
+
 def _instantiate(tangent: Any, primal: Any) -> Any:
-    return jnp.zeros_like(primal) if isinstance(tangent, SymbolicZero) else tangent
+    if not isinstance(tangent, SymbolicZero):
+        return tangent
+    is_continuous = jnp.issubdtype(jnp.result_type(primal), jnp.inexact)
+    return jnp.zeros_like(primal) if is_continuous else np.zeros(jnp.shape(primal), jax.dtypes.float0)

@@ -1,8 +1,9 @@
 """The hierarchical proposal: members conditioned by an auxiliary variable, weighed with a reverse model of it."""
 
 import functools
-from collections.abc import Callable
-from typing import Any
+import math
+from collections.abc import Callable, Hashable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ from jaxtyping import Array, Float
 
 from hiwae_jax import _checks
 from hiwae_jax._families import Family, Parameters, Sampler, diagonal_gaussian, standard_normal
-from hiwae_jax._proposal import Draw, Example, Layout, Members, Params, Proposal
+from hiwae_jax._proposal import Draw, Example, Layout, Members, Params, Proposal, is_array
 from hiwae_jax._sharding import placement
 
 
@@ -154,6 +155,13 @@ def hierarchical(
     )
 
 
+class _Kind(NamedTuple):
+    """Of an array."""
+
+    shape: tuple[int, ...]
+    dtype: Any
+
+
 def _make_reverse_check(reverse_rows: Callable[..., Parameters]) -> Callable[[Params, Any, Any], bool | None]:
     """Make a function that tells whether the reverse model's row for a given z is the same whatever its place.
 
@@ -163,15 +171,26 @@ def _make_reverse_check(reverse_rows: Callable[..., Parameters]) -> Callable[[Pa
     """
 
     @functools.cache
-    def rows_agree(structure: Any, shapes: tuple[tuple[tuple[int, ...], Any], ...]) -> bool | None:
+    def rows_agree(structure: Any, kinds: tuple[Any, ...]) -> bool | None:
         random = np.random.default_rng(0)
-        arrays = []
-        for shape, dtype in shapes:
-            is_float = jnp.issubdtype(dtype, jnp.floating)
-            arrays.append((0.5 * random.standard_normal(shape) if is_float else np.zeros(shape)).astype(dtype))
-        params, h, z = structure.unflatten(arrays)
+        arrays, others = [], dict[int, Any]()
+        for place, kind in enumerate(kinds):
+            if not isinstance(kind, _Kind):
+                others[place] = kind
+            elif jnp.issubdtype(kind.dtype, jnp.floating):
+                arrays.append((0.5 * random.standard_normal(kind.shape)).astype(kind.dtype))
+            else:
+                # Small numbers, not all the same: they may be places in an embedding.
+                arrays.append((np.arange(math.prod(kind.shape)) % 7).reshape(kind.shape).astype(kind.dtype))
+
+        def rows_at_one_z(arrays: list[Any]) -> Any:
+            rest = iter(arrays)
+            leaves = [others[place] if place in others else next(rest) for place in range(len(kinds))]
+            params, h, z = structure.unflatten(leaves)
+            return reverse_rows(params, h, jnp.repeat(z[:1], len(z), axis=0))
+
         with jax.ensure_compile_time_eval():
-            rows = jax.tree.leaves(jax.jit(reverse_rows)(params, h, np.repeat(z[:1], len(z), axis=0)))
+            rows = jax.tree.leaves(jax.jit(rows_at_one_z)(arrays))
             if any(isinstance(row, jax.core.Tracer) for row in rows):
                 return None
             rows = [np.asarray(row) for row in rows]
@@ -181,8 +200,9 @@ def _make_reverse_check(reverse_rows: Callable[..., Parameters]) -> Callable[[Pa
 
     def is_alike(params: Params, h: Any, z: Any) -> bool | None:
         leaves, structure = jax.tree.flatten((params, h, z))
-        if any(not hasattr(leaf, "dtype") or jnp.issubdtype(leaf.dtype, jax.dtypes.extended) for leaf in leaves):
+        kinds = [_Kind(jnp.shape(leaf), jnp.result_type(leaf)) if is_array(leaf) else leaf for leaf in leaves]
+        if any(isinstance(kind, _Kind) and jnp.issubdtype(kind.dtype, jax.dtypes.extended) for kind in kinds):
             return None
-        return rows_agree(structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves))
+        return rows_agree(structure, tuple(kinds)) if all(isinstance(kind, Hashable) for kind in kinds) else None
 
     return is_alike

@@ -69,7 +69,10 @@ def at_drawn_samples(
         drawn = systematic_indices(uniform, shares, num_samples=num_samples)
         _, push_drawn = jax.linearize(of_all, z[drawn], *arrays)
         scale = 1.0 / (num_samples * jnp.maximum(shares[drawn], least))
-        scattered = lambda value, tangent: jnp.zeros_like(value).at[drawn].add(scale * tangent)
+
+        def scattered(value: Any, tangent: Any) -> Any:
+            return jnp.zeros_like(value).at[drawn].add((scale * tangent).astype(value.dtype))
+
         return jax.tree.map(scattered, values, push_drawn(step.z[drawn], *moved)), 0.0
 
     return ModelPass(values, push)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from hiwae_jax import _checks
-from hiwae_jax._gradients import GRADIENTS, reparameterized, scores_are_constant, with_path_rule
+from hiwae_jax._gradients import GRADIENTS, reparameterized, scores_are_constant, stopped, with_path_rule
 from hiwae_jax._proposal import Draw, Example, Params, Proposal
 from hiwae_jax._terms import LogDensity, make_evaluation
 from hiwae_jax._weightings import Weighting, uniform_weighting
@@ -45,12 +45,14 @@ def make_bound(
     """A lower bound on log p(x) as a pure function of one example: `log sum_j w_j`, to be maximised.
 
     With `independent` samples it is the importance-weighted bound (the ELBO at K = 1), with a `hierarchical` proposal
-    the hierarchical one (H-IWLB). The value does not depend on `gradient`.
+    the hierarchical one (H-IWLB). The value does not depend on `gradient` (for "refilled", which asks for more noise,
+    with generators whose first numbers do not depend on how many there are, as JAX's default).
 
     Args:
       log_joint: `(params, x, z [D]) -> scalar`, `log p(x, z)` of one latent sample.
       proposal: from `independent`, `hierarchical` and their like.
-      weighting: how the members share the target; `uniform_weighting()` if None. No effect where all members are equal.
+      weighting: how the members share the target; `uniform_weighting()` if None. Where all members are equal only a
+        learned one makes a difference.
       gradient: how the proposal's parameters are reached. The generative model, the reverse model and a learned
         weighting always receive the plain gradient. None is "doubly_reparameterized", and "reparameterized" where
         samples are correlated.
@@ -73,12 +75,13 @@ def make_bound(
     Returns:
       `bound(params, x, key) -> scalar`, in nats, in at least float32. `params` is any pytree, `x` one example, `key`
       one typed key, or in its place what `bound.draw(params, x, key)` has drawn with the same parameters. It composes
-      with `jit`, `grad`, `jvp`, `vmap` and `scan`; vmap it over the batch, with a key for each example.
+      with `jit`, `grad`, `jvp`, `vmap` and `scan`; vmap it over the batch, with a key for each example. The estimators
+      are of first derivatives: for second ones take "reparameterized".
 
     Raises:
       ValueError: for an unknown `gradient` or one that is not valid for the proposal, for a weighting that is not, and
-        when called: for arrays of unexpected shape, and for a reverse model
-        that treats members differently under a weighting that is not uniform.
+        when called: for arrays of unexpected shape, and for a reverse model that treats members differently under a
+        weighting that is not uniform.
       TypeError: for something that is no proposal or weighting, and when called, for unexpected dtypes or an untyped
         key.
 
@@ -252,6 +255,11 @@ def _chosen_gradient(gradient: str | None, proposal: Proposal, weighting: Weight
             f"gradient: {gradient!r} needs samples that are independent given z_0, and these are correlated; use "
             "gradient='reparameterized' or 'doubly_reparameterized'"
         )
+    if gradient == "refilled" and not constant and not proposal.refills:
+        raise ValueError(
+            "gradient: 'refilled' needs a proposal that can draw every sample a second time, and this one cannot; use "
+            "gradient='doubly_reparameterized'"
+        )
     if gradient == "refilled" and free_bits > 0.0 and not constant:
         raise ValueError(
             "gradient: 'refilled' is not unbiased with free bits under this weighting; use "
@@ -295,6 +303,8 @@ def _make_annealed(
                 raise ValueError(
                     f"key: expected a key, or what bound.draw(params, x, key) has drawn; this lacks {what}"
                 )
+        if jnp.shape(beta) != ():
+            raise ValueError(f"beta: expected a scalar, got shape {jnp.shape(beta)}")
         beta = jnp.asarray(beta, drawn.z.dtype)
         evaluation = make_evaluation(
             name,
@@ -318,7 +328,7 @@ def _make_annealed(
             drawn,
             beta=beta,
             gradient=gradient,
-            frozen_params=jax.lax.stop_gradient((params, drawn.context)),
+            frozen_params=stopped((params, drawn.context)),
             backward_samples=backward_samples,
         )
 

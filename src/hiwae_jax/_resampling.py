@@ -26,7 +26,7 @@ def posterior_resample(key: PRNGKeyArray, log_weights: Float[Array, " K"], z: Sa
       num_samples: how many to draw.
 
     Returns:
-      `z` with leading axis `num_samples` in place of K.
+      `z` with leading axis `num_samples` in place of K; NaN in its floats if a log-weight is NaN.
 
     *Gradients*: through the values of `z`; none through the choice, hence none to the log-weights.
 
@@ -44,7 +44,13 @@ def posterior_resample(key: PRNGKeyArray, log_weights: Float[Array, " K"], z: Sa
                 f"shape {jnp.shape(leaf)}"
             )
     indices = _invert(weights, jax.random.uniform(_checks.one_key(key), (num_samples,), weights.dtype))
-    samples: Samples = jax.tree.map(lambda leaf: jnp.asarray(leaf)[indices], z)
+    known = ~jnp.any(jnp.isnan(weights))
+
+    def pick(leaf: Any) -> Any:
+        picked = jnp.asarray(leaf)[indices]
+        return jnp.where(known, picked, jnp.nan) if jnp.issubdtype(picked.dtype, jnp.inexact) else picked
+
+    samples: Samples = jax.tree.map(pick, z)
     return samples
 
 
@@ -57,7 +63,7 @@ def systematic_resample(key: PRNGKeyArray, weights: Float[Array, " K"], *, num_s
     Args:
       key: one typed key, `jax.random.key(seed)`.
       weights: weights [K], at least zero, not necessarily of sum one. A weight of zero is never picked; if every weight
-        is zero, all are taken to be equal.
+        is zero, or one is NaN, all are taken to be equal.
       num_samples: how many indices.
 
     Returns:

@@ -13,7 +13,7 @@ def bernoulli_log_prob(logits: Float[Array, "*batch P"], x: Shaped[Array, "*batc
     nothing is clipped: a certain wrong pixel costs its logit, and a certain right one costs nothing.
 
     Args:
-      logits: [*batch, P], any float type; computed in float32 or wider.
+      logits: [*batch, P], finite, any float type; computed in float32 or wider.
       x: [*batch, P], pixels: bool, integers 0 and 1, or floats in [0, 1].
 
     Returns:
