@@ -296,7 +296,7 @@ def train(
             return before + time.monotonic() - began
 
         first = int(state.calls[0])
-        saved_at, longest = time.monotonic(), before / max(first, 1)
+        saved_at, longest = time.monotonic(), 0.0
         finished = first == plan.calls or bool(np.all(state.stale >= plan.patience))
         with tqdm(
             total=plan.steps,
@@ -311,7 +311,7 @@ def train(
                 call_began = time.monotonic()
                 state = run_call(seeds, state, *arrays)
                 row = dict(zip(CURVES, np.asarray(state.curves[:, call]).T, strict=True))
-                if call > first:  # the first one may compile
+                if call > first:  # the first one compiles
                     longest = max(longest, time.monotonic() - call_began)
                 if np.any(np.isnan(row["objective"])):
                     raise FloatingPointError(
