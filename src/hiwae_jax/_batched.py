@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float
 from hiwae_jax import _checks
 from hiwae_jax._memory import bytes_of, kept_for_backward
 from hiwae_jax._objectives import Bound
-from hiwae_jax._proposal import Params, is_array
+from hiwae_jax._proposal import Params
 
 # What the backward pass may keep at once. On a CPU small arrays are the fast ones: they stay in the cache, and the
 # allocator hands them out again, where large ones are returned to the system and cleared anew at every step.
@@ -134,7 +134,7 @@ def batched_value_and_grad(
     def value_and_grad(params: Params, batch: Any, key: Any, *shared: Any) -> tuple[Float[Array, ""], Params]:
         num_examples = _length(batch)
         for leaf in jax.tree.leaves(params):
-            if not is_array(leaf):
+            if not _checks.is_array(leaf):
                 raise TypeError(
                     f"params: expected arrays, got a leaf of type {type(leaf).__name__}; hand over the arrays alone "
                     "and put the rest back within objective, as eqx.partition and eqx.combine do"

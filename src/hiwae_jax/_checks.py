@@ -16,6 +16,11 @@ def at_least_float32(array: jax.Array) -> jax.Array:
     return array if is_wide else array.astype(jnp.float32)
 
 
+def is_array(leaf: Any) -> bool:
+    """Whether a leaf of a pytree is an array or a number; some libraries' modules have functions among theirs."""
+    return hasattr(leaf, "dtype") or isinstance(leaf, (bool, int, float, complex))
+
+
 def distribution_parameters(
     name: str, parameters: Any, *, ndim: int, expected: str, equal_shapes: bool, rows: int | None = None
 ) -> Any:

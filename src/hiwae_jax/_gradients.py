@@ -22,11 +22,12 @@ import numpy as np
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float
 
+from hiwae_jax import _checks
 from hiwae_jax._bounds import log_sum_exp, normalized_weights, weighted_tangent
 from hiwae_jax._cross_paths import cross_paths
 from hiwae_jax._model_passes import at_all_samples, at_drawn_samples, in_one_pass, one_pass_pays
 from hiwae_jax._paths import Operands, Rows, Step, authors, own_paths, path_squared, plain
-from hiwae_jax._proposal import Draw, Proposal, is_array, over_samples
+from hiwae_jax._proposal import Draw, Proposal, over_samples
 from hiwae_jax._refilled import refilled
 from hiwae_jax._terms import Evaluation, Terms, log_shares
 from hiwae_jax._weightings import Weighting
@@ -45,7 +46,7 @@ class _Captured(NamedTuple):
 
 def stopped(tree: Any) -> Any:
     """The tree with the gradient of every array stopped; what else it holds, such as a layer's function, as it is."""
-    return jax.tree.map(lambda leaf: jax.lax.stop_gradient(leaf) if is_array(leaf) else leaf, tree)
+    return jax.tree.map(lambda leaf: jax.lax.stop_gradient(leaf) if _checks.is_array(leaf) else leaf, tree)
 
 
 def scores_are_constant(proposal: Proposal, weighting: Weighting) -> bool:

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 
 from hiwae_jax import _checks
 from hiwae_jax._families import Family, Parameters, Sampler, diagonal_gaussian, standard_normal
-from hiwae_jax._proposal import Draw, Example, Layout, Members, Params, Proposal, is_array
+from hiwae_jax._proposal import Draw, Example, Layout, Members, Params, Proposal
 from hiwae_jax._sharding import placement
 
 
@@ -200,7 +200,7 @@ def _make_reverse_check(reverse_rows: Callable[..., Parameters]) -> Callable[[Pa
 
     def is_alike(params: Params, h: Any, z: Any) -> bool | None:
         leaves, structure = jax.tree.flatten((params, h, z))
-        kinds = [_Kind(jnp.shape(leaf), jnp.result_type(leaf)) if is_array(leaf) else leaf for leaf in leaves]
+        kinds = [_Kind(jnp.shape(leaf), jnp.result_type(leaf)) if _checks.is_array(leaf) else leaf for leaf in leaves]
         if any(isinstance(kind, _Kind) and jnp.issubdtype(kind.dtype, jax.dtypes.extended) for kind in kinds):
             return None
         return rows_agree(structure, tuple(kinds)) if all(isinstance(kind, Hashable) for kind in kinds) else None

@@ -39,11 +39,6 @@ class Draw(NamedTuple):
     uniform: Float[Array, ""] | None = None
 
 
-def is_array(leaf: Any) -> bool:
-    """Whether a leaf of a pytree is an array or a number; some libraries' modules have functions among theirs."""
-    return hasattr(leaf, "dtype") or isinstance(leaf, (bool, int, float, complex))
-
-
 def over_samples(function: Callable[[Any], Any], samples: Any, chunk_size: int | None) -> Any:
     """The function at every sample, `chunk_size` of them at once; differentiation evaluates each chunk again."""
     if chunk_size is None or chunk_size >= len(jax.tree.leaves(samples)[0]):

@@ -226,7 +226,7 @@ def test_evaluation_in_pieces_and_other_blocks_gives_the_same_numbers(tmp_path, 
     assert min(seconds) > 0.0
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), found, whole)
     assert found["test_bound"]["mean"][0] != found["test_bound"]["mean"][1]
-    # Its own figures: of the blocks, put together by hand.
+    # The pixels of an image are the same in every block.
     of_block = evaluation._over_block(lambda params, x, key: (jnp.sum(x), x[0]), images.make_pixels(grey), None)
     first, second = of_block(None, grey.test[:20], np.arange(20)), of_block(None, grey.test[10:30], 10 + np.arange(20))
     np.testing.assert_array_equal(first[0][10:], second[0][:10])
