@@ -11,6 +11,7 @@ from flax import nnx
 
 import hiwae_jax as hj
 from benchmarks.roofline import TYPES, compiled
+from experiments import networks
 from hiwae_jax import nn
 
 RECOMMENDED, AT_ONCE, OVER_SAMPLES = "recommended", "all at once", "sample chunks"
@@ -36,6 +37,12 @@ class Sizes(NamedTuple):
     def widths(self) -> tuple[int, ...]:
         """Of the MLP decoder's layers."""
         return (self.latent, self.hidden, self.hidden, self.pixels)
+
+    def of_networks(self, decoder: str) -> networks.Sizes:
+        """Encoder and decoder are of one kind."""
+        hidden = (self.hidden, self.hidden)
+        encoder_hidden = (self.conv_context,) if decoder == "conv" else hidden
+        return networks.Sizes(decoder, self.pixels, self.latent, encoder_hidden, hidden, self.proposal_hidden)
 
 
 class Cell(NamedTuple):
@@ -134,33 +141,30 @@ def grid(*, accelerator: bool, smoke: bool) -> list[Cell]:
     return list(cells())
 
 
-class _Networks(nnx.Module):
-    """Encoder to a context, the proposal's heads on it, and the decoder."""
+class _Offsets(nnx.Module):
+    """K members that differ by a constant each."""
 
+    def __init__(self, of_one: nn.HierarchicalConditionals, num_samples: int, *, rngs: nnx.Rngs):
+        self.of_one = of_one
+        self.offsets = nnx.Param(0.1 * jax.random.normal(rngs.params(), (num_samples, of_one.latent_features)))
+
+    def __call__(self, context, z0):
+        loc, scale = self.of_one(context, z0)
+        return loc + self.offsets[...], jnp.broadcast_to(scale, self.offsets.shape)
+
+
+class _Networks(networks.Networks):
     def __init__(self, cell: Cell, sizes: Sizes, *, rngs: nnx.Rngs):
-        kind = {"dtype": TYPES[cell.precision], "rngs": rngs}
-        latent, hidden = sizes.latent, (sizes.hidden, sizes.hidden)
-        context = sizes.conv_context if cell.decoder == "conv" else sizes.hidden
-        if cell.decoder == "conv":
-            self.encoder = nn.ConvEncoder(context, **kind)
-            self.decoder = nn.ConvDecoder(latent, context, **kind)
-        else:
-            self.encoder = nn.MLPEncoder(sizes.pixels, hidden, **kind)
-            self.decoder = nn.MLPDecoder(latent, sizes.pixels, hidden, **kind)
-        self.base = nn.LinearGaussianHead(context, latent, **kind)
-        if cell.bound == IWLB:
-            return
         per_member = cell.bound == HEADS and cell.alpha == 0.0
-        widths = {"context_features": context, "base_features": latent, "latent_features": latent}
-        widths["hidden_features"] = sizes.proposal_hidden
-        self.conditionals = nn.HierarchicalConditionals(
-            num_samples=cell.num_samples if cell.bound == HEADS else 1, **widths, **kind
-        )
-        self.reverse = nn.ReverseModel(
-            per_member=per_member, num_samples=cell.num_samples if per_member else None, **widths, **kind
+        super().__init__(
+            sizes.of_networks(cell.decoder),
+            members={IWLB: None, HEADS: cell.num_samples, OFFSETS: 1}[cell.bound],
+            reverse_models=cell.num_samples if per_member else None,
+            dtype=TYPES[cell.precision],
+            rngs=rngs,
         )
         if cell.bound == OFFSETS:
-            self.offsets = nnx.Param(0.1 * jax.random.normal(rngs.params(), (cell.num_samples, latent)))
+            self.conditionals = _Offsets(self.conditionals, cell.num_samples, rngs=rngs)
 
 
 @functools.lru_cache(maxsize=8)
@@ -186,43 +190,25 @@ class Model(NamedTuple):
 def make_model(cell: Cell, sizes: Sizes) -> Model:
     """The model of a cell at its initial parameters, the same at every call."""
 
-    def networks(key: Any) -> _Networks:
+    def make(key: Any) -> _Networks:
         return _Networks(cell, sizes, rngs=nnx.Rngs(key))
 
-    graphdef = nnx.split(nnx.eval_shape(lambda: networks(jax.random.key(0))))[0]
+    graphdef = nnx.split(nnx.eval_shape(lambda: make(jax.random.key(0))))[0]
     alike = cell if cell.bound != IWLB else cell._replace(num_samples=1)
     params = _initial(alike._replace(task="", gradient="", precision="float32", way="", total=0), sizes)
 
     def net(params: Any) -> _Networks:
         return nnx.merge(graphdef, params)
 
-    def encode(params, x):
-        return net(params).encoder(x)
-
-    def given(params, x):
-        context = encode(params, x)
-        return context, net(params).reverse.given(context)
-
-    def base(params, given):
-        return net(params).base(given[0])
-
-    def conditionals(params, given, z0):
-        loc, scale = net(params).conditionals(given[0], z0)
-        if cell.bound == HEADS:
-            return loc, scale
-        return loc + net(params).offsets[...], jnp.broadcast_to(scale, (cell.num_samples, sizes.latent))
-
-    def reverse(params, given, z):
-        return net(params).reverse.at(given[1], z)
+    log_likelihood = networks.log_likelihood(net)
 
     def log_joint(params, x, z):
-        likelihood = nn.bernoulli_log_prob(net(params).decoder(z), x)
-        return likelihood + hj.diagonal_gaussian.log_prob((jnp.zeros_like(z), jnp.ones_like(z)), z)
+        return log_likelihood(params, x, z) + networks.log_prior(params, x, z)
 
     if cell.bound == IWLB:
-        proposal = hj.independent(lambda params, x: net(params).base(encode(params, x)), num_samples=cell.num_samples)
+        proposal = networks.independent(net, num_samples=cell.num_samples)
     else:
-        proposal = hj.hierarchical(base, conditionals, reverse, context=given)
+        proposal = networks.hierarchical(net)
     return Model(params, log_joint, proposal, hj.power_heuristic(cell.alpha))
 
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 import hiwae_jax as hj
+from experiments import networks
 from hiwae_jax import nn
 
 PIXELS = 784
@@ -65,44 +66,28 @@ class Problem(NamedTuple):
     parts: dict[str, tuple[Callable[..., Any], Any]]
 
 
-class _Networks(nnx.Module):
-    def __init__(self, sizes: Sizes, alpha: float | None, num_samples: int, *, rngs: nnx.Rngs):
-        context, latent = sizes.context, sizes.latent
-        if sizes.decoder == "conv":
-            self.encoder = nn.ConvEncoder(context, rngs=rngs)
-            self.decoder = nn.ConvDecoder(latent, context, rngs=rngs)
-            self.base = nn.GaussianHead(context, latent, rngs=rngs)
-        else:
-            self.encoder = nn.MLPEncoder(PIXELS, (DECODER_HIDDEN[0], context), rngs=rngs)
-            self.decoder = nn.MLPDecoder(latent, PIXELS, DECODER_HIDDEN, rngs=rngs)
-            self.base = nn.LinearGaussianHead(context, latent, rngs=rngs)
+class _Networks(networks.Networks):
+    def __init__(self, sizes: Sizes, num_samples: int, **options: Any):
+        hidden = (DECODER_HIDDEN[0], sizes.context)
+        of_all = networks.Sizes(sizes.decoder, PIXELS, sizes.latent, hidden, DECODER_HIDDEN, sizes.hidden)
+        super().__init__(of_all, **options)
         # Where the inputs of parts come from, so that the gradients of these inputs are computed as in a step.
-        self.start = nnx.Param(jnp.zeros((context + latent + num_samples * latent,)))
-        if alpha is None:
-            return
-        shapes = {"context_features": context, "latent_features": latent, "base_features": latent}
-        shapes["hidden_features"] = sizes.hidden
-        own = {"per_member": True, "num_samples": num_samples} if alpha == 0.0 else {}
-        self.conditionals = nn.HierarchicalConditionals(num_samples=num_samples, **shapes, rngs=rngs)
-        self.reverse = nn.ReverseModel(**shapes, **own, rngs=rngs)
+        self.start = nnx.Param(jnp.zeros((sizes.context + sizes.latent + num_samples * sizes.latent,)))
 
 
 def make_problem(sizes: Sizes, method: Method, num_samples: int) -> Problem:
     """A bound with the paper's networks, its parts, and initial parameters."""
     alpha, K = method.alpha, num_samples
 
-    def networks(key):
-        return _Networks(sizes, alpha, K, rngs=nnx.Rngs(key))
+    def make(key):
+        members, reverse_models = None if alpha is None else K, K if alpha == 0.0 else None
+        return _Networks(sizes, K, members=members, reverse_models=reverse_models, rngs=nnx.Rngs(key))
 
-    graphdef = nnx.split(nnx.eval_shape(lambda: networks(jax.random.key(0))))[0]
-    params = jax.jit(lambda key: nnx.split(networks(key))[1])(jax.random.key(0, impl="unsafe_rbg"))
+    graphdef = nnx.split(nnx.eval_shape(lambda: make(jax.random.key(0))))[0]
+    params = jax.jit(lambda key: nnx.split(make(key))[1])(jax.random.key(0, impl="unsafe_rbg"))
 
     def net(params):
         return nnx.merge(graphdef, params)
-
-    def log_joint(params, x, z):
-        prior = hj.diagonal_gaussian.log_prob((jnp.zeros_like(z), jnp.ones_like(z)), z)
-        return nn.bernoulli_log_prob(net(params).decoder(z), x) + prior
 
     def part(names, function):
         """The function of the modules and x, with the other modules held fixed."""
@@ -135,20 +120,12 @@ def make_problem(sizes: Sizes, method: Method, num_samples: int) -> Problem:
         "proposal networks": part(("base", "conditionals", "reverse", "start"), proposal_networks),
         "decoder": part(("decoder", "start"), decoder),
     }
-    if alpha is None:
-        proposal = hj.independent(lambda params, x: net(params).base(net(params).encoder(x)), num_samples=K)
-    else:
+    proposal = networks.independent(net, num_samples=K) if alpha is None else networks.hierarchical(net)
+    log_likelihood = networks.log_likelihood(net)
 
-        def given(params, x):
-            context = net(params).encoder(x)
-            return context, net(params).reverse.given(context)
+    def log_joint(params, x, z):
+        return log_likelihood(params, x, z) + networks.log_prior(params, x, z)
 
-        proposal = hj.hierarchical(
-            lambda params, given: net(params).base(given[0]),
-            lambda params, given, z0: net(params).conditionals(given[0], z0),
-            lambda params, given, z: net(params).reverse.at(given[1], z),
-            context=given,
-        )
     bound = hj.make_bound(log_joint, proposal, weighting=hj.power_heuristic(alpha or 0.0), gradient=method.gradient)
     return Problem(params, bound, parts)
 

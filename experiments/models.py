@@ -1,4 +1,4 @@
-"""The models: networks from hiwae_jax.nn, a proposal for each, and the log-densities of the generative model."""
+"""The models: a proposal and a weighting for each, and the log-densities of the generative model."""
 
 import math
 from collections.abc import Callable
@@ -10,11 +10,11 @@ from flax import nnx
 from jax.sharding import NamedSharding
 
 import hiwae_jax as hj
+from experiments import networks
 from experiments.settings import Settings
 from hiwae_jax import nn
 
 MODELS = ("vae", "iwae", "iwae-h", "hiwae-0", "hiwae-1", "hiwae-3")  # those of the paper
-_DARK = -3.0  # logit of a pixel that is on with probability 0.05, where the paper's decoder starts
 
 
 def alpha_of(name: str) -> float | None:
@@ -79,46 +79,6 @@ class Model(NamedTuple):
         return hj.make_log_weights(self.log_joint, self.proposal, weighting=self.weighting)
 
 
-class _Networks(nnx.Module):
-    """Encoder to a context, the proposal's heads on it, and the decoder."""
-
-    def __init__(self, settings: Settings, *, pixel_mean, rngs):
-        context, latent = settings.hidden[-1], settings.latent
-        alpha = alpha_of(settings.model)
-        if settings.architecture == "conv":
-            self.encoder = nn.ConvEncoder(context, rngs=rngs)
-            self.base = nn.GaussianHead(context, latent, rngs=rngs)
-        else:
-            self.encoder = nn.MLPEncoder(len(pixel_mean), settings.hidden, rngs=rngs)
-            self.base = nn.LinearGaussianHead(context, latent, rngs=rngs)
-        if settings.model not in ("vae", "iwae"):
-            per_member = alpha == 0.0
-            self.conditionals = nn.HierarchicalConditionals(
-                num_samples=1 if settings.model == "iwae-h" else settings.num_samples,
-                context_features=context,
-                base_features=latent,
-                latent_features=latent,
-                hidden_features=settings.proposal_hidden,
-                rngs=rngs,
-            )
-            self.reverse = nn.ReverseModel(
-                context_features=context,
-                latent_features=latent,
-                base_features=latent,
-                hidden_features=settings.proposal_hidden,
-                per_member=per_member,
-                num_samples=settings.num_samples if per_member else None,
-                rngs=rngs,
-            )
-        if settings.architecture == "conv":
-            self.decoder = nn.ConvDecoder(latent, context, output_bias=_DARK, rngs=rngs)
-        else:
-            output_bias = nn.logits_from_mean(jnp.asarray(pixel_mean, jnp.float32))
-            self.decoder = nn.MLPDecoder(
-                latent, len(pixel_mean), settings.hidden[::-1], output_bias=output_bias, rngs=rngs
-            )
-
-
 def make_model(settings: Settings, *, pixel_mean: Any, sharding: NamedSharding | None = None) -> Model:
     """Build `settings.model`.
 
@@ -129,14 +89,28 @@ def make_model(settings: Settings, *, pixel_mean: Any, sharding: NamedSharding |
     """
     name, K = settings.model, settings.num_samples
     alpha = alpha_of(name)
+    sizes = networks.Sizes(
+        settings.architecture,
+        len(pixel_mean),
+        settings.latent,
+        encoder_hidden=settings.hidden,
+        decoder_hidden=settings.hidden[::-1],
+        proposal_hidden=settings.proposal_hidden,
+    )
 
-    def networks(key):
-        return _Networks(settings, pixel_mean=pixel_mean, rngs=nnx.Rngs(key))
+    def make(key):
+        return networks.Networks(
+            sizes,
+            members={"vae": None, "iwae": None, "iwae-h": 1}.get(name, K),
+            reverse_models=K if alpha == 0.0 else None,
+            output_bias=nn.logits_from_mean(jnp.asarray(pixel_mean, jnp.float32)),
+            rngs=nnx.Rngs(key),
+        )
 
     def split(key):
-        return nnx.split(networks(key), nnx.PathContains("decoder"), nnx.Param)
+        return nnx.split(make(key), nnx.PathContains("decoder"), nnx.Param)
 
-    graphdef = nnx.split(nnx.eval_shape(lambda: networks(jax.random.key(0))))[0]
+    graphdef = nnx.split(nnx.eval_shape(lambda: make(jax.random.key(0))))[0]
 
     # All parameters from one compiled program, with the generator that takes the least time to compile.
     @jax.jit
@@ -150,41 +124,16 @@ def make_model(settings: Settings, *, pixel_mean: Any, sharding: NamedSharding |
     def net(params):
         return nnx.merge(graphdef, params.generative, params.inference)
 
-    def encode(params, x):
-        return net(params).encoder(x)
-
-    def base(params, context):
-        return net(params).base(context)
-
     if name in ("vae", "iwae"):
-        proposal = hj.independent(
-            lambda params, x: base(params, encode(params, x)),
-            num_samples=1 if name == "vae" else K,
-            sharding=sharding,
-        )
+        proposal = networks.independent(net, num_samples=1 if name == "vae" else K, sharding=sharding)
     else:
-
-        def given(params, x):
-            context = encode(params, x)
-            return context, net(params).reverse.given(context)
-
-        proposal = hj.hierarchical(
-            lambda params, given: base(params, given[0]),
-            lambda params, given, z0: net(params).conditionals(given[0], z0),
-            lambda params, given, z: net(params).reverse.at(given[1], z),
-            shared=name != "iwae-h",
-            num_samples=K if name == "iwae-h" else None,
-            context=given,
-            sharding=sharding,
-        )
-
-    def decode(params, z):
-        return net(params).decoder(z)
-
-    def log_likelihood(params, x, z):
-        return nn.bernoulli_log_prob(decode(params, z), x)
-
-    def log_prior(params, x, z):
-        return hj.diagonal_gaussian.log_prob((jnp.zeros_like(z), jnp.ones_like(z)), z)
-
-    return Model(init, proposal, hj.power_heuristic(alpha or 0.0), log_likelihood, log_prior, decode)
+        equal = name == "iwae-h"
+        proposal = networks.hierarchical(net, shared=not equal, num_samples=K if equal else None, sharding=sharding)
+    return Model(
+        init,
+        proposal,
+        weighting=hj.power_heuristic(alpha or 0.0),
+        log_likelihood=networks.log_likelihood(net),
+        log_prior=networks.log_prior,
+        decode=lambda params, z: net(params).decoder(z),
+    )

@@ -9,6 +9,7 @@ from flax import nnx
 
 from benchmarks import k_scaling
 from benchmarks import k_scaling_cells as cells
+from experiments.networks import Networks
 
 pytestmark = pytest.mark.optimized
 
@@ -17,12 +18,11 @@ pytestmark = pytest.mark.optimized
 def test_flops_of_a_decoder_are_those_that_the_compiler_counts(decoder, accuracy):
     """Up to activations, and products with the zeros of a border, which it leaves out."""
     sizes = cells.Sizes()
-    cell = cells.Cell("train", decoder, cells.IWLB, 0.0, cells.EXACT, "float32", cells.AT_ONCE, 2)
 
     def decode(networks, z):
         return jax.vmap(networks.decoder)(z)
 
-    networks = nnx.eval_shape(lambda: cells._Networks(cell, sizes, rngs=nnx.Rngs(0)))
+    networks = nnx.eval_shape(lambda: Networks(sizes.of_networks(decoder), rngs=nnx.Rngs(0)))
     graphdef, params = nnx.split(networks, nnx.Param)
 
     def flops(rows):
