@@ -200,16 +200,11 @@ def make_model(cell: Cell, sizes: Sizes) -> Model:
     def net(params: Any) -> _Networks:
         return nnx.merge(graphdef, params)
 
-    log_likelihood = networks.log_likelihood(net)
-
-    def log_joint(params, x, z):
-        return log_likelihood(params, x, z) + networks.log_prior(params, x, z)
-
     if cell.bound == IWLB:
         proposal = networks.independent(net, num_samples=cell.num_samples)
     else:
         proposal = networks.hierarchical(net)
-    return Model(params, log_joint, proposal, hj.power_heuristic(cell.alpha))
+    return Model(params, networks.log_joint(net), proposal, hj.power_heuristic(cell.alpha))
 
 
 def decoder_flops(decoder: str, sizes: Sizes) -> float:

@@ -121,12 +121,8 @@ def make_problem(sizes: Sizes, method: Method, num_samples: int) -> Problem:
         "decoder": part(("decoder", "start"), decoder),
     }
     proposal = networks.independent(net, num_samples=K) if alpha is None else networks.hierarchical(net)
-    log_likelihood = networks.log_likelihood(net)
-
-    def log_joint(params, x, z):
-        return log_likelihood(params, x, z) + networks.log_prior(params, x, z)
-
-    bound = hj.make_bound(log_joint, proposal, weighting=hj.power_heuristic(alpha or 0.0), gradient=method.gradient)
+    weighting = hj.power_heuristic(alpha or 0.0)
+    bound = hj.make_bound(networks.log_joint(net), proposal, weighting=weighting, gradient=method.gradient)
     return Problem(params, bound, parts)
 
 

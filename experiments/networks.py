@@ -103,3 +103,9 @@ def log_prior(params: Any, x: Any, z: Any) -> Any:
     """`log p(z)`, standard normal."""
     del params, x
     return hj.diagonal_gaussian.log_prob((jnp.zeros_like(z), jnp.ones_like(z)), z)
+
+
+def log_joint(net: Net) -> Callable[..., Any]:
+    """`(params, x, z) -> log p(x, z)`; `net(params)` is the module."""
+    likelihood = log_likelihood(net)
+    return lambda params, x, z: likelihood(params, x, z) + log_prior(params, x, z)
