@@ -1,0 +1,135 @@
+"""Combinations that would give no bound, or not its gradient: refused, and the error says what to take."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import hiwae_jax as hj
+from tests.unit_normal import KEY, X, base, conditional, conditionals, hierarchical_bound, identity, log_joint, reverse
+
+# At these parameters every row is treated alike: only the dependence on the place gives them away.
+EMBEDDING = {"embedding": jnp.zeros((3, 2)), "slope": jnp.ones(2)}
+
+
+def reverse_by_member(params, x, z):
+    return z * params["slope"][None] + params["embedding"], jnp.ones_like(z)
+
+
+@pytest.mark.parametrize("transformed", [False, True])
+def test_a_reverse_model_of_each_member_is_refused_under_other_weightings(transformed):
+    bound = hierarchical_bound(reverse=reverse_by_member, alpha=1.0)
+    if transformed:
+        bound = jax.jit(jax.vmap(jax.grad(bound), in_axes=(None, 0, 0)))
+        arguments = EMBEDDING, X[None], KEY[None]
+    else:
+        arguments = EMBEDDING, X, KEY
+    with pytest.raises(ValueError, match=r"reverse: gives different rows for the same z.*hj.uniform_weighting"):
+        bound(*arguments)
+
+
+def test_a_reverse_model_of_each_member_is_welcome_under_the_uniform_weighting():
+    assert np.isfinite(hierarchical_bound(reverse=reverse_by_member)(EMBEDDING, X, KEY))
+
+
+def test_a_common_reverse_model_with_fixed_rows_is_welcome_under_every_weighting():
+    def fixed(params, x, z):
+        return jnp.zeros((3, 2)) + params["slope"][None], jnp.full((3, 2), 0.5)
+
+    assert np.isfinite(hierarchical_bound(reverse=fixed, alpha=1.0)(EMBEDDING, X, KEY))
+
+
+def test_what_cannot_be_tried_out_is_let_through():
+    """Parameters from an enclosing transformation: the check has nothing concrete to look at and says nothing."""
+
+    def outer(params):
+        bound = hierarchical_bound(reverse=lambda _, x, z: reverse_by_member(params, x, z), alpha=1.0)
+        return bound(None, X, KEY)
+
+    assert np.isfinite(jax.jit(outer)(EMBEDDING))
+
+
+def test_weightings():
+    with pytest.raises(
+        TypeError, match=r"logits_fn: expected a function \(params, x, z, z0\) -> \[K\] logits, got Array"
+    ):
+        hj.learned_weighting(jnp.zeros(3))
+    proposal = hj.hierarchical(base, conditionals, reverse_by_member)
+    bound = hj.make_bound(log_joint, proposal, weighting=hj.learned_weighting(lambda params, x, z, z0: jnp.zeros(3)))
+    with pytest.raises(ValueError, match="reverse: gives different rows for the same z"):
+        bound(EMBEDDING, X, KEY)
+
+
+def markov_step(params, x, z, step):
+    return z, jnp.ones_like(z)
+
+
+MARKOV = hj.markov(base, markov_step, markov_step, num_samples=3)
+JOINT = hj.joint_gaussian(lambda params, x: (jnp.zeros((3, 2)), jnp.stack([jnp.eye(3)] * 2)))
+WITHOUT_DENSITY = {
+    "antithetic": (hj.antithetic(conditional, num_samples=4), "functions of one another"),
+    "flow chain": (hj.flow_chain(base, [hj.Bijection(identity, identity)]), "functions of one another"),
+    "markov": (MARKOV, "conditioned by one another"),
+}
+
+
+@pytest.mark.parametrize("name", WITHOUT_DENSITY)
+@pytest.mark.parametrize("gradient", ["doubly_reparameterized", "refilled", "path_squared", "authors"])
+def test_estimators_that_need_a_density_of_the_samples_are_refused_without_one(name, gradient):
+    proposal, reason = WITHOUT_DENSITY[name]
+    with pytest.raises(ValueError, match=rf"gradient: '{gradient}' is not valid .* {reason}.*'reparameterized'"):
+        hj.make_bound(log_joint, proposal, gradient=gradient)
+
+
+def test_the_recommended_gradient_is_valid_for_every_proposal():
+    for proposal in (*(proposal for proposal, _ in WITHOUT_DENSITY.values()), JOINT):
+        gradient = jax.grad(hj.make_bound(log_joint, proposal), argnums=1)
+        assert jax.eval_shape(gradient, None, X, KEY).shape == X.shape
+
+
+def test_estimators_of_independent_samples_are_refused_for_correlated_ones():
+    for gradient in ("refilled", "path_squared", "authors"):
+        with pytest.raises(ValueError, match=rf"gradient: '{gradient}' needs samples that .* 'doubly_reparameterized'"):
+            hj.make_bound(log_joint, JOINT, gradient=gradient)
+
+
+def test_a_power_heuristic_is_refused_where_members_have_no_densities_in_common():
+    for make in (hj.make_bound, hj.make_log_weights):
+        with pytest.raises(ValueError, match=r"weighting: .*conditioned by one another.*hj.uniform_weighting\(\)"):
+            make(log_joint, MARKOV, weighting=hj.power_heuristic(1.0))
+
+
+def test_the_refilled_estimator_is_refused_with_free_bits_where_it_would_be_biased():
+    def objective(alpha, **options):
+        return hj.make_annealed_objective(
+            log_joint,
+            log_joint,
+            hj.hierarchical(base, conditionals, reverse),
+            weighting=hj.power_heuristic(alpha),
+            free_bits=0.5,
+            **options,
+        )
+
+    with pytest.raises(ValueError, match=r"gradient: 'refilled' is not unbiased with free bits.*doubly_reparam"):
+        objective(1.0, gradient="refilled")
+    objective(0.0, gradient="refilled")  # no refills under the uniform weighting
+    objective(1.0)  # the recommended one is valid
+
+
+def test_the_refilled_estimator_needs_a_proposal_that_draws_twice():
+    proposal = hj.hierarchical(base, conditionals, reverse)._replace(refills=False)
+    with pytest.raises(ValueError, match=r"gradient: 'refilled' needs a proposal that can draw every sample a second"):
+        hj.make_bound(log_joint, proposal, weighting=hj.power_heuristic(1.0), gradient="refilled")
+    hj.make_bound(log_joint, proposal, gradient="refilled")  # the uniform weighting needs no second draw
+
+
+def test_what_was_drawn_takes_the_place_of_a_key_where_it_is_enough():
+    proposal = hj.hierarchical(base, conditionals, reverse)
+    drawn = proposal.draw(None, X, jax.random.key(0))
+    options = {"weighting": hj.power_heuristic(1.0)}
+    with pytest.raises(ValueError, match=r"key: .* bound\.draw\(params, x, key\) .*lacks the refills"):
+        hj.make_bound(log_joint, proposal, gradient="refilled", **options)(None, X, drawn)
+    with pytest.raises(ValueError, match=r"key: .*lacks the choice of backward_samples"):
+        hj.make_bound(log_joint, proposal, backward_samples=1, **options)(None, X, drawn)
+    bound = hj.make_bound(log_joint, proposal, **options)
+    assert bound(None, X, drawn) == bound(None, X, jax.random.key(0))
