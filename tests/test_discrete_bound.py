@@ -49,7 +49,7 @@ def test_samples_carry_no_gradient_even_from_a_sampler_that_would_give_them_one(
 
 
 @pytest.mark.parametrize("gradient", GRADIENTS)
-def test_extreme_weights_give_no_silent_nan(gradient):
+def test_extreme_weights(gradient):
     @jax.jit
     def value_and_gradient(params, shift):
         def log_joint(p, x, z):
@@ -66,6 +66,7 @@ def test_extreme_weights_give_no_silent_nan(gradient):
             np.testing.assert_array_equal(flat, np.zeros(len(flat)))
         else:
             assert np.isfinite(value), title
+            assert np.max(np.abs(flat)) > 1e-3, title
 
 
 def test_narrow_networks_give_float32_bounds():

@@ -49,11 +49,14 @@ def test_what_cannot_be_tried_out_is_let_through():
     assert np.isfinite(jax.jit(outer)(EMBEDDING))
 
 
-def test_weightings():
+def test_a_learned_weighting_is_a_function():
     with pytest.raises(
         TypeError, match=r"logits_fn: expected a function \(params, x, z, z0\) -> \[K\] logits, got Array"
     ):
         hj.learned_weighting(jnp.zeros(3))
+
+
+def test_a_reverse_model_of_each_member_is_refused_under_a_learned_weighting():
     proposal = hj.hierarchical(base, conditionals, reverse_by_member)
     bound = hj.make_bound(log_joint, proposal, weighting=hj.learned_weighting(lambda params, x, z, z0: jnp.zeros(3)))
     with pytest.raises(ValueError, match="reverse: gives different rows for the same z"):
@@ -81,10 +84,23 @@ def test_estimators_that_need_a_density_of_the_samples_are_refused_without_one(n
         hj.make_bound(log_joint, proposal, gradient=gradient)
 
 
-def test_the_recommended_gradient_is_valid_for_every_proposal():
-    for proposal in (*(proposal for proposal, _ in WITHOUT_DENSITY.values()), JOINT):
-        gradient = jax.grad(hj.make_bound(log_joint, proposal), argnums=1)
-        assert jax.eval_shape(gradient, None, X, KEY).shape == X.shape
+RECOMMENDED = {name: (proposal, "reparameterized") for name, (proposal, _) in WITHOUT_DENSITY.items()}
+RECOMMENDED["joint Gaussian"] = JOINT, "reparameterized"
+for title, dense in {
+    "independent": hj.independent(lambda params, x: (x, jnp.ones(2)), num_samples=3),
+    "hierarchical": hj.hierarchical(lambda params, x: (x, jnp.ones(2)), conditionals, reverse),
+    "defensive": hj.defensive(
+        lambda params, x: (x, jnp.ones(2)), lambda params, x: (x, 2.0 * jnp.ones(2)), num_samples=3
+    ),
+}.items():
+    RECOMMENDED[title] = dense, "doubly_reparameterized"
+
+
+@pytest.mark.parametrize("name", RECOMMENDED)
+def test_the_recommended_gradient_is_valid_for_every_proposal(name):
+    proposal, gradient = RECOMMENDED[name]
+    ours, expected = (jax.grad(hj.make_bound(log_joint, proposal, gradient=g), argnums=1) for g in (None, gradient))
+    np.testing.assert_array_equal(ours(None, X, KEY), expected(None, X, KEY))
 
 
 def test_estimators_of_independent_samples_are_refused_for_correlated_ones():

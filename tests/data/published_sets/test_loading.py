@@ -61,7 +61,7 @@ def test_a_prepared_set_without_a_published_checksum_has_the_right_sizes(install
         installed.load()
 
 
-def test_shipped_checksums_are_those_of_the_downloads():
+def test_the_builders_register_the_files_of_the_specifications():
     for builder in (HiwaeMnist, HiwaeCaltech101Silhouettes):
         registered = {url: info.checksum for url, info in builder.url_infos.items()}
         files = builder.SPECIFICATION.files.values()

@@ -12,13 +12,14 @@ from hiwae_jax.data.mnist.builder import HiwaeMnist
 from hiwae_jax.data.omniglot.builder import HiwaeOmniglot
 
 from ..conftest import NOWHERE, serve
-from .conftest import MNIST, OMNIGLOT, REBUILT, assert_is
+from .conftest import CALTECH, MNIST, OMNIGLOT, REBUILT, assert_is
 
 
 def test_missing_files_say_what_is_known_of_them(install):
     for described, message in (
         (MNIST, rf"train-images-idx3-ubyte or .*\.gz  \(7,856 bytes uncompressed, from {NOWHERE}/"),
         (OMNIGLOT, rf"chardata.mat or chardata.mat.gz  \(md5 \w{{32}} uncompressed, from {NOWHERE}/"),
+        (CALTECH, rf"caltech101_silhouettes_28_split1.mat or .*\.gz  \(.* uncompressed, from {NOWHERE}/"),
         (REBUILT, r"\(chardata_rebuilt.mat has no address\).*bytes uncompressed, to be had from no address"),
     ):
         with pytest.raises(FileNotFoundError, match=f"(?s){message}"):
