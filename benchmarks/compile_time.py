@@ -29,6 +29,9 @@ def main(arguments: list[str] | None = None) -> None:
     from experiments import sweeps, training
     from experiments.models import make_model
 
+    unknown = [name for name in options.sweeps if name not in sweeps.SWEEPS]
+    if unknown:
+        parser.error(f"--sweeps: expected some of {', '.join(sweeps.SWEEPS)}, got {', '.join(unknown)}")
     jax.config.update("jax_enable_compilation_cache", False)
     train, monitored = (jnp.zeros((count, PACKED), jnp.uint8) for count in (TRAIN, MONITORED))
     print("| sweep | model | initialization | trace and lower | compile |\n| --- | --- | --- | --- | --- |")

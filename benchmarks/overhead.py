@@ -39,7 +39,6 @@ another machine, version or batch; `--again` begins it anew.
 import argparse
 import importlib.util
 import itertools
-import os
 import pathlib
 import statistics
 import time
@@ -173,7 +172,7 @@ def contest(sizes: Any, num_samples: int, options: argparse.Namespace) -> dict[s
     from benchmarks import overhead_problem as problems
     from benchmarks import torch_port
 
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.set_num_threads(machine.used_cores() or 1)
     problem = problems.make_problem(sizes, problems.Method(1.0, PLAIN), num_samples)
     draw_all = None if options.no_draw else problem.bound.draw
     batch, key = problems.make_batch(options.batch_size), jax.random.key(2)
@@ -296,6 +295,9 @@ def run(options: argparse.Namespace) -> None:
                     finish("cells", name, found)
             if with_port and decoder == "conv" and name not in content["contests"]:
                 finish("contests", name, contest(sizes, K, options))
+    if not (content["cells"] or content["contests"]):
+        raise SystemExit(f"nothing was measured, and {path} has nothing to draw")
+    (options.output / "overhead.md").write_text(table(content) + "\n")
     figure = FIGURE if options.output.resolve() == RESULTS.resolve() else options.output / FIGURE.name
     draw(content, figure)
     print(f"{time.monotonic() - began:.0f} s; wrote {path}, the table next to it, and {figure}")

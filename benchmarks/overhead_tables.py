@@ -42,9 +42,10 @@ def table(content: dict[str, Any]) -> str:
             columns = " | ".join(f"{part['cpu'][0]:.2f} ({part['flops_ratio']:.2f})" for part in parts.values())
             lines.append(f"| {cell['nets']} | {cell['num_samples']} | {name} | {columns} |")
     if contests:
+        torch = ", ".join(sorted({cell["torch"] for cell in contests}))
         lines += [
             "",
-            f"H-IWLB, alpha 1, plain gradient; times over those of the PyTorch port (torch {contests[0]['torch']}).",
+            f"H-IWLB, alpha 1, plain gradient; times over those of the PyTorch port (torch {torch}).",
             "",
             "| nets | batch | K | way | CPU | wall | CPU ms | wall ms | MiB |",
             "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",

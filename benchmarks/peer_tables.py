@@ -84,7 +84,8 @@ def draw_figure(result: dict[str, Any], path: pathlib.Path) -> None:
         axis.set_xticks(every, [str(k) for k in every])
         axis.minorticks_off()
         axis.grid(alpha=0.3)
-        axis.legend(fontsize="x-small")
+        if names:
+            axis.legend(fontsize="x-small")
     low, high = axes[0].get_ylim()
     ticks = [t for t in (0.125, 0.25, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 8.0, 16.0) if low <= t <= high]
     axes[0].set_yticks(ticks, [f"{t:g}" for t in ticks])

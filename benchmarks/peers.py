@@ -95,7 +95,7 @@ def restrict(cores: int) -> None:
     os.environ["OMP_NUM_THREADS"] = str(cores)
     try:
         import torch
-    except ImportError:
+    except (ImportError, OSError):
         return
     torch.set_num_threads(cores)
 

@@ -259,3 +259,29 @@ def test_numbers_may_be_parameters_outside_of_jit():
     batch, key = jnp.linspace(-1.0, 1.0, 8).reshape(4, 2), jax.random.key(0)
     ours, theirs = step({"a": 0.5}, batch, key), step({"a": jnp.float32(0.5)}, batch, key)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), ours, theirs)
+
+
+@pytest.mark.parametrize("options", [{}, {"dispatch": True}, {"draw": True}], ids=str)
+def test_gradients_of_narrow_parameters_are_added_up_in_float32(options):
+    """In bfloat16 a sum of a thousand chunks would keep two digits of the first and nothing of the last."""
+    proposal = hj.independent(lambda p, x: (p["a"] * x, jnp.ones(2, x.dtype)), num_samples=2)
+    log_joint = lambda p, x, z: -0.5 * jnp.sum((x - p["b"] * z.astype(x.dtype)) ** 2) - 0.5 * jnp.sum(z**2)
+    bound = hj.make_bound(log_joint, proposal)
+    options = {"draw": bound.draw} if "draw" in options else options
+    x = jax.random.normal(jax.random.key(1), (1_000, 2))
+    with jax.numpy_dtype_promotion("standard"):
+        narrow = {"a": jnp.bfloat16(0.5), "b": jnp.bfloat16(0.75)}
+        wide = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), narrow)
+        expected = jax.jit(hj.batched_value_and_grad(bound))(wide, x, jax.random.key(2))[1]
+        ours = hj.batched_value_and_grad(bound, chunk_size=2, **options)(narrow, x, jax.random.key(2))[1]
+    for name, leaf in ours.items():
+        assert leaf.dtype == jnp.bfloat16
+        np.testing.assert_allclose(np.float32(leaf), expected[name], rtol=0.01)
+
+
+def test_parameters_are_floating_point_arrays():
+    for leaf, kind in ((jnp.array([1, 2]), "int32"), (jax.random.key(0), "key<fry>")):
+        with pytest.raises(
+            TypeError, match=rf"params: expected floating-point arrays, got a leaf of type {kind}; .*nnx"
+        ):
+            hj.batched_value_and_grad(objective)({"count": leaf}, *arguments()[1:])

@@ -11,10 +11,12 @@ from tests.unit_normal import (
     X,
     base,
     conditional,
+    conditionals,
     hierarchical_bound,
     identity,
     independent_bound,
     log_joint,
+    reverse,
 )
 
 
@@ -196,3 +198,78 @@ def test_beta_is_a_scalar(gradient):
 def test_number_of_backward_samples(backward_samples):
     with pytest.raises(ValueError, match="backward_samples: expected an integer of at least 1"):
         independent_bound(backward_samples=backward_samples)
+
+
+def test_a_family_is_a_family():
+    for wrong in ((hj.diagonal_gaussian, hj.standard_normal), hj.bernoulli, "student_t"):
+        for make in (
+            lambda family: hj.independent(conditional, num_samples=3, family=family),
+            lambda family: hj.antithetic(conditional, num_samples=4, family=family),
+            lambda family: hj.defensive(conditional, conditional, num_samples=3, family=family),
+            lambda family: hj.hierarchical(base, conditionals, reverse, family=family),
+            lambda family: hj.flow_chain(base, [], family=family),
+            lambda family: hj.markov(base, None, None, num_samples=2, family=family),
+        ):
+            with pytest.raises(
+                TypeError, match=r"^family: expected hj.diagonal_gaussian, .* or another hj.Family, got"
+            ):
+                make(wrong)
+        with pytest.raises(TypeError, match=r"^base_family: expected hj.diagonal_gaussian"):
+            hj.hierarchical(base, conditionals, reverse, base_family=wrong)
+
+
+def gaussian_of(read, log_prob=None):
+    """A family whose parameters are read by a function."""
+    normal = hj.diagonal_gaussian
+    return hj.Family(
+        lambda p, noise: normal.forward(read(p), noise),
+        lambda p, z: normal.inverse(read(p), z),
+        log_prob or (lambda p, z: normal.log_prob(read(p), z)),
+    )
+
+
+def test_the_functions_of_a_family_fit_its_parameters():
+    named = gaussian_of(lambda p: (p["loc"], p["factor"] * p["scale"]))
+    wide = {"loc": jnp.zeros(2), "scale": jnp.ones(2), "factor": jnp.array([1.2])}  # "factor" is the first by name
+    vector = gaussian_of(lambda p: p, log_prob=lambda p, z: -0.5 * ((z - p[0]) / p[1]) ** 2)
+    rows = jax.tree.map(lambda leaf: jnp.stack([leaf] * 3), wide)
+    for arguments, name in (
+        ((hj.independent, lambda params, x: wide), "conditional"),
+        ((hj.antithetic, lambda params, x: wide), "conditional"),
+        ((hj.defensive, lambda params, x: wide, lambda params, x: wide), "conditional"),
+        ((hj.markov, lambda params, x: wide, None, None), "base"),
+    ):
+        make, *callables = arguments
+        with pytest.raises(ValueError, match=rf"{name}: the first leaf of its parameters has shape \(1,\)"):
+            make(*callables, num_samples=4, family=named).draw(None, X, KEY)
+    proposal = hj.hierarchical(base, lambda params, x, z0: rows, reverse, family=named)
+    with pytest.raises(ValueError, match=r"conditionals: the first leaf of its parameters has shape \(1,\)"):
+        proposal.draw(None, X, KEY)
+    with pytest.raises(
+        ValueError, match=r"family.log_prob: expected a scalar for one z of shape \(2,\), got .*sum over"
+    ):
+        hj.independent(conditional, num_samples=3, family=vector).draw(None, X, KEY)
+
+
+def test_a_sampler_gives_the_shape_that_it_is_asked_for():
+    narrow = lambda key, shape, dtype: jnp.zeros(shape[-1:], dtype)
+    for proposal in (
+        hj.independent(conditional, num_samples=3, sampler=narrow),
+        hj.joint_gaussian(lambda params, x: (jnp.zeros((3, 2)), jnp.stack([jnp.eye(3)] * 2)), sampler=narrow),
+        hj.markov(base, lambda p, x, z, step: base(p, x), None, num_samples=3, sampler=narrow),
+    ):
+        with pytest.raises(ValueError, match=r"sampler: expected noise of the shape asked for, \(3, 2\), got \(2,\)"):
+            proposal.draw(None, X, KEY)
+
+
+def test_a_transition_keeps_the_number_of_dimensions():
+    longer = lambda params, x, z, step: (jnp.zeros(3), jnp.ones(3))
+    with pytest.raises(
+        ValueError, match=r"transition: expected arrays of shape \(2,\), that of z_1 from base, got \(3,\)"
+    ):
+        hj.markov(base, longer, longer, num_samples=3).draw(None, X, KEY)
+
+
+def test_the_exponent_of_a_power_heuristic_is_not_traced():
+    with pytest.raises(TypeError, match=r"alpha: expected a number that is known when the bound is made, got a traced"):
+        jax.jit(lambda alpha: hj.power_heuristic(alpha).alpha)(1.0)

@@ -99,7 +99,7 @@ def test_the_networks_parameters_receive_the_same_gradient_under_every_estimator
     bounds = {
         gradient: hj.make_bound(
             models.scalar_log_joint,
-            PROPOSALS["own z_0"],
+            PROPOSALS["own z_0"]._replace(independent_noise=True),  # quadrature weighs the noise so
             weighting=models.learned(2),
             gradient=None if gradient == "recommended" else gradient,
         )

@@ -149,3 +149,60 @@ def test_what_was_drawn_takes_the_place_of_a_key_where_it_is_enough():
         hj.make_bound(log_joint, proposal, backward_samples=1, **options)(None, X, drawn)
     bound = hj.make_bound(log_joint, proposal, **options)
     assert bound(None, X, drawn) == bound(None, X, jax.random.key(0))
+
+
+def mean_of_rows(params, x, z):
+    return jnp.broadcast_to(jnp.mean(z, axis=0), z.shape), jnp.ones_like(z)
+
+
+def rows_before(params, x, z):
+    return jnp.cumsum(z, axis=0), jnp.ones_like(z)
+
+
+def rows_after(params, x, z):
+    return z, jnp.exp(0.1 * jnp.cumsum(z[::-1], axis=0)[::-1])
+
+
+@pytest.mark.parametrize("mixing", [mean_of_rows, rows_before, rows_after])
+@pytest.mark.parametrize("alpha", [0.0, 1.0])
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_reverse_model_that_mixes_samples_is_refused_under_every_weighting(mixing, alpha, shared):
+    with pytest.raises(ValueError, match=r"reverse: row j changes with samples other than z\[j\]"):
+        hierarchical_bound(reverse=mixing, alpha=alpha, shared=shared)(None, X, KEY)
+
+
+def shifted_lattice(key, shape, dtype):
+    """Quasi-random noise: every row is standard normal, and no two are independent."""
+    places = jnp.arange(shape[0])[:, None] / shape[0] + jax.random.uniform(key, (1, shape[1]))
+    return jax.scipy.special.ndtri(jnp.clip(places % 1.0, 1e-6, 1.0 - 1e-6)).astype(dtype)
+
+
+def test_a_sampler_of_the_callers_makes_the_plain_gradient_the_default():
+    """Which is unbiased whatever the noise is; the others need noise that is independent from sample to sample."""
+    params = {"loc": jnp.array([0.5]), "log_scale": jnp.array([-0.3])}
+    keys = jax.random.split(KEY, 20_000)
+
+    def gradients(name, params=params):
+        proposal = hj.independent(
+            lambda p, x: (p["loc"], jnp.exp(p["log_scale"])), num_samples=4, sampler=shifted_lattice
+        )
+        bound = hj.make_bound(log_joint, proposal, gradient=name)
+        value, each = jax.vmap(jax.value_and_grad(bound), in_axes=(None, None, 0))(params, None, keys)
+        return jnp.mean(value), each
+
+    default, plain, doubly = (gradients(name)[1] for name in (None, "reparameterized", "doubly_reparameterized"))
+    jax.tree.map(np.testing.assert_array_equal, default, plain)
+    # The same noise moved by a little: exact up to the step.
+    step = 1e-2
+    up, down = (gradients(None, {**params, "loc": params["loc"] + sign * step})[0] for sign in (1.0, -1.0))
+    slope = (up - down) / (2.0 * step)
+    np.testing.assert_allclose(jnp.mean(plain["loc"]), slope, rtol=2e-2)
+    assert abs(float(jnp.mean(doubly["loc"]) - slope)) > 0.1 * abs(float(slope))
+    # Noise that belongs to the family is independent.
+    family = hj.diagonal_gaussian._replace(sampler=lambda key, shape, dtype: jax.random.normal(key, shape, dtype))
+    proposal = hj.independent(lambda p, x: (p["loc"], jnp.exp(p["log_scale"])), num_samples=4, family=family)
+    ours, expected = (
+        jax.grad(hj.make_bound(log_joint, proposal, gradient=name))(params, None, KEY)
+        for name in (None, "doubly_reparameterized")
+    )
+    jax.tree.map(np.testing.assert_array_equal, ours, expected)

@@ -16,7 +16,7 @@ from hiwae_jax._diagnostics import (
 )
 from hiwae_jax._discrete import DiscreteFamily, bernoulli, categorical, make_discrete_bound
 from hiwae_jax._evaluation import LogEvidence, make_log_evidence
-from hiwae_jax._families import Family, diagonal_gaussian, standard_normal, student_t
+from hiwae_jax._families import Family, diagonal_gaussian, full_rank_gaussian, standard_normal, student_t
 from hiwae_jax._flow_chain import Bijection, affine_map, coupling_map, flow_chain
 from hiwae_jax._hierarchical import hierarchical
 from hiwae_jax._independent import antithetic, defensive, independent
@@ -56,6 +56,7 @@ __all__ = [
     "effective_sample_size",
     "elbo",
     "flow_chain",
+    "full_rank_gaussian",
     "gradient_signal_to_noise",
     "hierarchical",
     "independent",

@@ -57,7 +57,7 @@ def batched_value_and_grad(
       ValueError: if `chunk_size` is less than 1, and when called, for a batch without examples or with leaves of
         unequal length, more than one key, or an objective that is no scalar.
       TypeError: if `objective` or `draw` is no function; when called, for a key that is not typed, for `params` that
-        are not all arrays, or under jit with `dispatch`.
+        are not all floating-point arrays, or under jit with `dispatch`.
 
     >>> import hiwae_jax as hj
     >>> proposal = hj.independent(lambda params, x: (params * x, jnp.ones_like(x)), num_samples=8)
@@ -117,6 +117,11 @@ def batched_value_and_grad(
 
     # Under jit even inside of a loop, which traces it twice.
     of_chunk = jax.jit(jax.value_and_grad(part_of_mean, argnums=(0, 1)))
+
+    def of_one_of_many(*chunk: Any) -> Any:
+        value, (gradient, moved) = of_chunk(*chunk)
+        return value, (jax.tree.map(_wide, gradient), moved)
+
     compiled = jax.jit if dispatch else lambda function: function
     draw_all = compiled(draw_all)
     pull_back = compiled(lambda pull, moved, so_far: _add(so_far, pull(moved)[0]))
@@ -138,6 +143,11 @@ def batched_value_and_grad(
                 raise TypeError(
                     f"params: expected arrays, got a leaf of type {type(leaf).__name__}; hand over the arrays alone "
                     "and put the rest back within objective, as eqx.partition and eqx.combine do"
+                )
+            if not jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
+                raise TypeError(
+                    f"params: expected floating-point arrays, got a leaf of type {jnp.result_type(leaf)}; keep keys, "
+                    "counts and the like out of params, as nnx.split(model, nnx.Param, ...) does"
                 )
         if dispatch and any(
             isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((params, batch, key, shared))
@@ -171,7 +181,7 @@ def batched_value_and_grad(
             value, gradient, parts = None, None, []
             for first in range(chunks):
                 moving, *chunk = _every(chunks, first, (*of_each, counted))
-                part, (slope, moved) = of_chunk(read, moving, others, *chunk, num_examples, shared)
+                part, (slope, moved) = of_one_of_many(read, moving, others, *chunk, num_examples, shared)
                 value, gradient = (part, slope) if first == 0 else add((value, gradient), (part, slope))
                 parts.append(moved)
             moved = jax.tree.map(lambda *leaves: jnp.stack(leaves, axis=1).reshape(-1, *leaves[0].shape[1:]), *parts)
@@ -179,12 +189,12 @@ def batched_value_and_grad(
             from optax import microbatching  # takes longer to import than all the rest
 
             add_up, line_up = microbatching.AccumulationType.SUM, microbatching.AccumulationType.CONCAT
-            in_chunks = microbatching.microbatch(of_chunk, (1, 3, 4, 5), at_once, (add_up, (add_up, line_up)))
+            in_chunks = microbatching.microbatch(of_one_of_many, (1, 3, 4, 5), at_once, (add_up, (add_up, line_up)))
             moving, *chunk = *of_each, counted
             value, (gradient, moved) = in_chunks(params, moving, None, *chunk, num_examples, shared)
         if pull is not None:
             gradient = pull_back(pull, jax.tree.map(lambda leaf: leaf[:num_examples], moved), gradient)
-        return value, gradient
+        return value, jax.tree.map(lambda leaf, param: leaf.astype(jnp.result_type(param)), gradient, params)
 
     return value_and_grad
 
@@ -224,8 +234,14 @@ def _join(first: Any, second: Any) -> Any:
 
 
 def _add(gradient: Params, more: Params) -> Params:
-    """Their sum, where a leaf of the first that is None counts as zero."""
-    return jax.tree.map(lambda a, b: b if a is None else a + b, gradient, more, is_leaf=lambda leaf: leaf is None)
+    """Their sum, where a leaf of the first that is None counts as zero, and the others may be wider."""
+    add = lambda a, b: b if a is None else a + b.astype(a.dtype)
+    return jax.tree.map(add, gradient, more, is_leaf=lambda leaf: leaf is None)
+
+
+def _wide(gradient: Any) -> Any:
+    """A part of a sum: many of them, added up in bfloat16, would lose what each adds."""
+    return _checks.at_least_float32(gradient) if jnp.issubdtype(gradient.dtype, jnp.floating) else gradient
 
 
 def _examples_at_once(

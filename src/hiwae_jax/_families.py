@@ -39,21 +39,69 @@ class Sampler(Protocol):
     def __call__(self, key: Any, shape: tuple[int, ...], dtype: Any) -> Float[Array, "..."]: ...
 
 
-class Family(NamedTuple):
-    """A reparameterizable family on R^D: three functions of one example's parameters and one point.
+def standard_normal(key: PRNGKeyArray, shape: tuple[int, ...], dtype: Any) -> Float[Array, "..."]:
+    """Draw independent standard normal noise from one typed key.
 
-    `forward` must map the noise of the proposal's sampler (standard normal unless another sampler is given) to a draw
-    whose log-density is `log_prob`; `inverse` undoes it, and is what re-expresses a sample through another member.
+    Raises:
+      TypeError: if the key is not a typed key made by `jax.random.key`.
+      ValueError: if it is a batch of keys.
+    """
+    return jax.random.normal(_checks.one_key(key), shape, dtype)
+
+
+class Family(NamedTuple):
+    """A reparameterizable family on R^D: functions of the parameters of one distribution and one point.
+
+    `forward` must map the noise of `sampler` to a draw whose log-density is `log_prob`; `inverse` undoes it, and is
+    what re-expresses a sample through another member. The parameters are a pytree of arrays, of which the first leaf
+    (in a dict: by name) must have the shape [D] of z, since it says how much noise is drawn; in a proposal of K members
+    every leaf has K leading rows.
 
     Attributes:
       forward: `(parameters, noise [D]) -> z [D]`.
       inverse: `(parameters, z [D]) -> noise [D]`.
       log_prob: `(parameters, z [D]) -> scalar`.
+      sampler: `(key, shape, dtype) -> noise`, whose entries are independent; standard normal unless another is given.
     """
 
     forward: Forward
     inverse: Inverse
     log_prob: LogProb
+    sampler: Sampler = standard_normal
+
+
+def check_family(name: str, family: Any) -> None:
+    """Raise if the argument of this name is no family."""
+    if not isinstance(family, Family):
+        got = type(family).__name__
+        raise TypeError(f"{name}: expected hj.diagonal_gaussian, hj.student_t(5.0) or another hj.Family, got {got}")
+
+
+def check_distribution(name: str, family: Family, parameters: Parameters) -> None:
+    """Raise if the functions of the family do not fit the parameters of one distribution, given by the callable."""
+    if family is diagonal_gaussian:
+        return
+    first = jax.tree.leaves(parameters)[0]  # in place of the noise
+    z = jax.eval_shape(family.forward, parameters, first)
+    if z.shape != first.shape:
+        raise ValueError(
+            f"{name}: the first leaf of its parameters has shape {first.shape}, which is taken for that of z, but "
+            f"family.forward gives a z of shape {z.shape}; put an array of the shape of z first"
+        )
+    density = jax.eval_shape(family.log_prob, parameters, z)
+    if density.shape != ():
+        raise ValueError(
+            f"family.log_prob: expected a scalar for one z of shape {z.shape}, got shape {density.shape}; sum over its "
+            "dimensions"
+        )
+
+
+def draw_noise(sampler: Sampler, key: Any, shape: tuple[int, ...], dtype: Any) -> Float[Array, "..."]:
+    """What the sampler draws, of the shape asked for."""
+    noise = sampler(key, shape, dtype)
+    if jnp.shape(noise) != shape:
+        raise ValueError(f"sampler: expected noise of the shape asked for, {shape}, got {jnp.shape(noise)}")
+    return noise
 
 
 def log_volume(scale: Float[Array, "..."], z: Float[Array, " D"]) -> Float[Array, ""]:
@@ -85,28 +133,41 @@ diagonal_gaussian = Family(_gaussian_forward, _gaussian_inverse, _gaussian_log_p
 """Gaussian with diagonal covariance; parameters are `(loc [D], scale [D])`, scale being the standard deviation."""
 
 
-def standard_normal(key: PRNGKeyArray, shape: tuple[int, ...], dtype: Any) -> Float[Array, "..."]:
-    """Draw independent standard normal noise from one typed key.
-
-    Raises:
-      TypeError: if the key is not a typed key made by `jax.random.key`.
-      ValueError: if it is a batch of keys.
-    """
-    return jax.random.normal(_checks.one_key(key), shape, dtype)
+def _full_rank_forward(parameters: Parameters, noise: Float[Array, " D"]) -> Float[Array, " D"]:
+    loc, scale_tril = parameters
+    z: jax.Array = loc + jnp.tril(scale_tril) @ noise
+    return z
 
 
-def student_t(df: float) -> tuple[Family, Sampler]:
+def _full_rank_inverse(parameters: Parameters, z: Float[Array, " D"]) -> Float[Array, " D"]:
+    loc, scale_tril = parameters
+    noise: jax.Array = jax.scipy.linalg.solve_triangular(scale_tril, z - loc, lower=True)
+    return noise
+
+
+def _full_rank_log_prob(parameters: Parameters, z: Float[Array, " D"]) -> Float[Array, ""]:
+    standardized = _full_rank_inverse(parameters, z)
+    log_determinant = jnp.sum(jnp.log(jnp.diagonal(parameters[1])))
+    return -0.5 * jnp.sum(standardized**2) - log_determinant - 0.5 * z.size * math.log(2.0 * math.pi)
+
+
+full_rank_gaussian = Family(_full_rank_forward, _full_rank_inverse, _full_rank_log_prob)
+"""Gaussian with any covariance `scale_tril scale_tril^T`; parameters are `(loc [D], scale_tril [D, D])`, of which the
+lower triangle is used, and whose diagonal must be positive."""
+
+
+def student_t(df: float) -> Family:
     """Independent Student t dimensions of location and scale: the heavy-tailed family of defensive proposals.
 
     Args:
       df: degrees of freedom, more than 0; the smaller, the heavier the tails. The variance is finite from 2 on.
 
     Returns:
-      `(family, sampler)`, for the arguments of these names of a proposal. Parameters are `(loc [D], scale [D])`.
+      A family; parameters are `(loc [D], scale [D])`.
 
     Reference: Domke and Sheldon (2018), "Importance weighting and variational inference", section 5.
 
-    >>> family, sampler = student_t(5.0)
+    >>> family = student_t(5.0)
     >>> round(float(family.log_prob((jnp.zeros(1), jnp.ones(1)), jnp.zeros(1))), 4)
     -0.9686
     """
@@ -123,4 +184,4 @@ def student_t(df: float) -> tuple[Family, Sampler]:
     def noise(key: PRNGKeyArray, shape: tuple[int, ...], dtype: Any) -> Float[Array, "..."]:
         return jax.random.t(_checks.one_key(key), df, shape, dtype)
 
-    return Family(_gaussian_forward, _gaussian_inverse, log_prob), noise
+    return Family(_gaussian_forward, _gaussian_inverse, log_prob, noise)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from hiwae_jax._families import Family, Parameters, Sampler, diagonal_gaussian, log_volume, standard_normal
+from hiwae_jax._families import Family, Parameters, Sampler, check_family, diagonal_gaussian, draw_noise, log_volume
 from hiwae_jax._independent import one_member
 from hiwae_jax._proposal import Draw, Example, Params, Proposal
 
@@ -82,7 +82,7 @@ def flow_chain(
     *,
     context: Callable[[Params, Example], Any] | None = None,
     family: Family = diagonal_gaussian,
-    sampler: Sampler = standard_normal,
+    sampler: Sampler | None = None,
 ) -> Proposal:
     """`z_1 ~ q_1(z | x)`, then `z_j = T_j(z_{j-1})`: K samples from one draw of noise.
 
@@ -94,7 +94,7 @@ def flow_chain(
       maps: the K - 1 maps: `affine_map`, `coupling_map`, or a `Bijection` of your own.
       context: `(params, x) -> context`, evaluated once an example; `base` and the maps receive it in place of x.
       family: the family of q_1.
-      sampler: draws the noise [D] of z_1; receives the caller's key untouched, once.
+      sampler: draws the noise [D] of z_1 in place of the family's own; receives the caller's key untouched, once.
 
     Returns:
       A proposal for `make_bound` and `make_log_weights`. Weightings other than the uniform one evaluate K (K - 1) / 2
@@ -108,6 +108,7 @@ def flow_chain(
     >>> proposal.draw(None, None, jax.random.key(0)).z.shape
     (3, 2)
     """
+    check_family("family", family)
     maps = tuple(maps)
     for number, bijection in enumerate(maps):
         if not isinstance(bijection, Bijection):
@@ -118,7 +119,7 @@ def flow_chain(
         h = x if context is None else context(params, x)
         first = one_member("base", base, params, h, family)
         loc = jax.tree.leaves(first)[0]
-        z = family.forward(first, sampler(key, loc.shape, loc.dtype))
+        z = family.forward(first, draw_noise(sampler or family.sampler, key, loc.shape, loc.dtype))
         samples, densities = [z], [family.log_prob(first, z)]
         for number, bijection in enumerate(maps):
             z, log_det = _mapped(f"maps[{number}].forward", bijection.forward(params, h, z), z)

@@ -12,8 +12,17 @@ from jax.sharding import NamedSharding
 from jaxtyping import Array, Float
 
 from hiwae_jax import _checks
-from hiwae_jax._families import Family, Parameters, Sampler, diagonal_gaussian, standard_normal
-from hiwae_jax._proposal import Draw, Example, Layout, Members, Params, Proposal
+from hiwae_jax._families import (
+    Family,
+    Parameters,
+    Sampler,
+    check_distribution,
+    check_family,
+    diagonal_gaussian,
+    draw_noise,
+)
+from hiwae_jax._independent import one_member
+from hiwae_jax._proposal import Draw, Example, Layout, Members, Params, Proposal, ReverseKind
 from hiwae_jax._sharding import placement
 
 
@@ -27,7 +36,7 @@ def hierarchical(
     context: Callable[[Params, Example], Any] | None = None,
     family: Family = diagonal_gaussian,
     base_family: Family = diagonal_gaussian,
-    sampler: Sampler = standard_normal,
+    sampler: Sampler | None = None,
     sharding: NamedSharding | None = None,
 ) -> Proposal:
     """The hierarchical proposal: `z_0 ~ q_0(z_0 | x)`, then `z_j ~ q_j(z_j | z_0, x)`, weighed with `r(z_0 | z_j, x)`.
@@ -38,15 +47,17 @@ def hierarchical(
     Args:
       base: `(params, x) -> (loc [D0], scale [D0])`, the parameters of q_0.
       conditionals: `(params, x, z0 [D0]) -> (loc [K, D], scale [K, D])`, a row for each member.
-      reverse: `(params, x, z [K, D]) -> (loc [K, D0], scale [K, D0])`, row j being `r_j(. | z_j)`. It may treat the
-        members differently only under the uniform weighting: under any other the bound would not be valid.
+      reverse: `(params, x, z [K, D]) -> (loc [K, D0], scale [K, D0])`, row j being `r_j(. | z_j)`, a function of `z[j]`
+        alone. It may treat the members differently only under the uniform weighting: under any other the bound would
+        not be valid.
       shared: one z_0 for all members. False gives each sample a z_0 of its own; IWAE(h) when the members are equal.
       num_samples: K, if all members are one distribution. `conditionals` then returns one row, [1, D].
       context: `(params, x) -> context`, evaluated once an example; the three callables receive its value in place of
         x. This is the place for an encoder.
       family: the family of the members.
       base_family: the family of q_0 and r.
-      sampler: draws the noise of z_0 and of all members in one call; receives the caller's key untouched, once.
+      sampler: draws the noise of z_0 and of all members, in one call and in place of the families' own; as for
+        `independent`. Families with one sampler draw in one call too, and otherwise from either half of the split key.
       sharding: `NamedSharding(mesh, P(axis))`, to split the samples of each example over a mesh axis of devices, as
         for `independent`. A power heuristic communicates the members' parameters as well.
 
@@ -54,10 +65,13 @@ def hierarchical(
       A proposal for `make_bound` and `make_log_weights`.
 
     Raises:
-      TypeError, ValueError: for a `sharding` of another kind, and when called, if it cannot split K evenly.
+      TypeError, ValueError: for a `sharding` of another kind, and when called, if it cannot split K evenly, and for a
+        reverse model that no bound is valid with, where trying it on random numbers shows that.
 
     Reference: Huang et al. (2019), section 3.2.
     """
+    check_family("family", family)
+    check_family("base_family", base_family)
     if num_samples is not None:
         num_samples = _checks.positive_integer("num_samples", num_samples)
     expected = "[K, D]" if num_samples is None else "[1, D] (num_samples was given: all members are equal)"
@@ -77,6 +91,7 @@ def hierarchical(
                 equal_shapes=family is diagonal_gaussian,
                 rows=equal_rows,
             )
+            check_distribution("conditionals", family, jax.tree.map(lambda leaf: leaf[0], rows))
             return rows if num_samples is None else jax.tree.map(lambda leaf: leaf[0], rows)
 
         return at(z0[0]) if shared else jax.vmap(at)(z0)
@@ -85,20 +100,28 @@ def hierarchical(
         family=family, layout=layout, base_family=base_family, at=None if shared else members_at, place=place
     )
 
+    def draw_all(key: Any, sizes: tuple[int, int, int, int], dtype: Any) -> Float[Array, " n"]:
+        """The noise of z_0 and of the members, and that of their refills."""
+        if sampler is not None or base_family.sampler is family.sampler:
+            # One call: the key is used once, and one generator is compiled instead of two.
+            return draw_noise(sampler or family.sampler, key, (sum(sizes),), dtype)
+        of_base, of_members = (
+            jnp.split(draw_noise(one.sampler, key, (sizes[place] + sizes[place + 2],), dtype), [sizes[place]])
+            for place, one, key in zip((0, 1), (base_family, family), jax.random.split(key), strict=True)
+        )
+        return jnp.concatenate([of_base[0], of_members[0], of_base[1], of_members[1]])
+
     def draw(params: Params, x: Example, key: Any, *, refill: bool = False) -> Draw:
         h = x if context is None else context(params, x)
-        base_parameters = _checks.distribution_parameters(
-            "base", base(params, h), ndim=1, expected="[D0]", equal_shapes=base_family is diagonal_gaussian
-        )
+        base_parameters = one_member("base", base, params, h, base_family, expected="[D0]")
         base_loc = jax.tree.leaves(base_parameters)[0]
         abstract = jax.eval_shape(lambda: members_at(params, h, base_loc[None]))
         shape = jax.tree.leaves(abstract)[0].shape
         K, D = num_samples or shape[-2], shape[-1]
         D0 = base_loc.shape[-1]
         for_z0, for_z = (1 if shared else K) * D0, K * D
-        again = (for_z if shared else for_z0 + for_z) if refill else 0
-        # One call for all the noise: the key is used once, and one generator is compiled instead of two.
-        noise = sampler(key, (for_z0 + for_z + again,), base_loc.dtype)
+        sizes = for_z0, for_z, for_z0 if refill and not shared else 0, for_z if refill else 0
+        noise = draw_all(key, sizes, base_loc.dtype)
 
         def draw_z0(noise: Float[Array, " n"]) -> Float[Array, "rows D0"]:
             z0: jax.Array = jax.vmap(base_family.forward, in_axes=(None, 0))(base_parameters, noise.reshape(-1, D0))
@@ -113,16 +136,16 @@ def hierarchical(
             parameters = members_at(params, h, z0)
             return place.rows(parameters) if layout != "one" else parameters
 
-        noise_z0, noise_z, noise = place.whole(jnp.split(noise, [for_z0, for_z0 + for_z]))
+        noise_z0, noise_z, again_z0, again_z = place.whole(jnp.split(noise, np.cumsum(sizes)[:-1]))
         z0 = draw_z0(noise_z0)
         parameters = placed_members(z0)
         z = draw_z(parameters, noise_z)
         second = None
         if refill and shared:
-            second = draw_z(parameters, noise), jnp.broadcast_to(z0, (K, D0))
+            second = draw_z(parameters, again_z), jnp.broadcast_to(z0, (K, D0))
         elif refill:
-            second_z0 = draw_z0(noise[:for_z0])
-            second = draw_z(placed_members(second_z0), noise[for_z0:]), second_z0
+            second_z0 = draw_z0(again_z0)
+            second = draw_z(placed_members(second_z0), again_z), second_z0
         z0 = jnp.broadcast_to(z0, (K, D0))
         return Draw(z=z, members=parameters, z0=z0, base=base_parameters, context=h, refill=second)
 
@@ -148,10 +171,11 @@ def hierarchical(
         own_densities=members.own_densities,
         pair_densities=members.pair_densities,
         log_reverse=log_reverse,
-        reverse_is_alike=_make_reverse_check(reverse_rows),
+        reverse_kind=_make_reverse_check(reverse_rows),
         equal_members=members.equal,
         members=members,
         refills=not members.equal,
+        independent_noise=sampler is None,
     )
 
 
@@ -162,16 +186,17 @@ class _Kind(NamedTuple):
     dtype: Any
 
 
-def _make_reverse_check(reverse_rows: Callable[..., Parameters]) -> Callable[[Params, Any, Any], bool | None]:
-    """Make a function that tells whether the reverse model's row for a given z is the same whatever its place.
+def _make_reverse_check(reverse_rows: Callable[..., Parameters]) -> Callable[[Params, Any, Any], ReverseKind]:
+    """Make a function that tells whether the reverse model's rows know their places, and whether they know each other.
 
     The parameters of the moment may hide it (an embedding that starts at zero), so the reverse model is tried on random
     ones, at trace time and outside the traced program, once for each set of shapes. Where it cannot be evaluated so,
-    because it closes over values of an outer transformation or overflows, the answer is None.
+    because it closes over values of an outer transformation or overflows, nothing is told.
     """
+    unknown = ReverseKind(None, None)
 
     @functools.cache
-    def rows_agree(structure: Any, kinds: tuple[Any, ...]) -> bool | None:
+    def kind_of(structure: Any, kinds: tuple[Any, ...]) -> ReverseKind:
         random = np.random.default_rng(0)
         arrays, others = [], dict[int, Any]()
         for place, kind in enumerate(kinds):
@@ -182,27 +207,40 @@ def _make_reverse_check(reverse_rows: Callable[..., Parameters]) -> Callable[[Pa
             else:
                 # Small numbers, not all the same: they may be places in an embedding.
                 arrays.append((np.arange(math.prod(kind.shape)) % 7).reshape(kind.shape).astype(kind.dtype))
+        other_z = (0.5 * random.standard_normal(kinds[-1].shape)).astype(kinds[-1].dtype)
 
-        def rows_at_one_z(arrays: list[Any]) -> Any:
+        def rows_at(arrays: list[Any]) -> Any:
             rest = iter(arrays)
             leaves = [others[place] if place in others else next(rest) for place in range(len(kinds))]
             params, h, z = structure.unflatten(leaves)
-            return reverse_rows(params, h, jnp.repeat(z[:1], len(z), axis=0))
+            one_z = jnp.repeat(z[:1], len(z), axis=0)
+            tried = [one_z, z, other_z.at[0].set(z[0]), other_z.at[-1].set(z[-1])]
+            # One after another, which takes a quarter of the time to compile.
+            return jax.lax.map(lambda z: reverse_rows(params, h, z), jnp.stack(tried))
 
         with jax.ensure_compile_time_eval():
-            rows = jax.tree.leaves(jax.jit(rows_at_one_z)(arrays))
-            if any(isinstance(row, jax.core.Tracer) for row in rows):
-                return None
-            rows = [np.asarray(row) for row in rows]
-        if any(bool(np.any(np.abs(row - row[:1]) > 1e-3 * (1.0 + np.abs(row)))) for row in rows):
-            return False
-        return True if all(bool(np.all(np.isfinite(row))) for row in rows) else None
+            other_z = jnp.asarray(other_z)
+            leaves = jax.tree.leaves(jax.jit(rows_at)(arrays))
+            if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+                return unknown
+            leaves = [np.asarray(leaf) for leaf in leaves]
 
-    def is_alike(params: Params, h: Any, z: Any) -> bool | None:
+        def equal(select: Callable[[Any], tuple[Any, Any]]) -> bool | None:
+            """Whether no leaf has other numbers in the one place than in the other."""
+            pairs = [select(leaf) for leaf in leaves]
+            if any(bool(np.any(np.abs(one - other) > 1e-3 * (1.0 + np.abs(one)))) for one, other in pairs):
+                return False
+            return True if all(bool(np.all(np.isfinite(leaf))) for leaf in leaves) else None
+
+        first, last = equal(lambda leaf: (leaf[1, 0], leaf[2, 0])), equal(lambda leaf: (leaf[1, -1], leaf[3, -1]))
+        row_by_row = False if first is False or last is False else first
+        return ReverseKind(row_by_row, alike=equal(lambda leaf: (leaf[0], leaf[0, :1])))
+
+    def kind(params: Params, h: Any, z: Any) -> ReverseKind:
         leaves, structure = jax.tree.flatten((params, h, z))
         kinds = [_Kind(jnp.shape(leaf), jnp.result_type(leaf)) if _checks.is_array(leaf) else leaf for leaf in leaves]
         if any(isinstance(kind, _Kind) and jnp.issubdtype(kind.dtype, jax.dtypes.extended) for kind in kinds):
-            return None
-        return rows_agree(structure, tuple(kinds)) if all(isinstance(kind, Hashable) for kind in kinds) else None
+            return unknown
+        return kind_of(structure, tuple(kinds)) if all(isinstance(kind, Hashable) for kind in kinds) else unknown
 
-    return is_alike
+    return kind

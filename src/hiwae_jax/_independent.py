@@ -9,7 +9,15 @@ from jax.sharding import NamedSharding
 from jaxtyping import Array, Float
 
 from hiwae_jax import _checks
-from hiwae_jax._families import Family, Parameters, Sampler, diagonal_gaussian, standard_normal
+from hiwae_jax._families import (
+    Family,
+    Parameters,
+    Sampler,
+    check_distribution,
+    check_family,
+    diagonal_gaussian,
+    draw_noise,
+)
 from hiwae_jax._proposal import Draw, Example, Members, Params, Proposal
 from hiwae_jax._sharding import placement
 
@@ -19,7 +27,7 @@ def independent(
     *,
     num_samples: int,
     family: Family = diagonal_gaussian,
-    sampler: Sampler = standard_normal,
+    sampler: Sampler | None = None,
     sharding: NamedSharding | None = None,
 ) -> Proposal:
     """K independent samples of one `q(z | x)`, as the importance weighted autoencoder draws them.
@@ -28,7 +36,9 @@ def independent(
       conditional: `(params, x) -> (loc [D], scale [D])` for one example.
       num_samples: K.
       family: the family that `conditional` parameterizes; a diagonal Gaussian unless another is given.
-      sampler: draws the noise; receives the caller's key untouched, once.
+      sampler: draws the noise [K, D] in place of the family's own; receives the caller's key untouched, once. Rows that
+        depend on one another, such as quasi-random points, leave only `gradient="reparameterized"` unbiased, which is
+        therefore the default with a sampler.
       sharding: `NamedSharding(mesh, P(axis))`, to split the samples of each example over a mesh axis of devices; only
         sums over them are then communicated (docs/devices.md). None to say nothing.
 
@@ -41,13 +51,14 @@ def independent(
     Reference: Burda, Grosse and Salakhutdinov (2016).
     """
     num_samples = _checks.positive_integer("num_samples", num_samples)
+    check_family("family", family)
     members = Members(family=family, layout="one")
     place = placement(sharding)
 
     def draw(params: Params, x: Example, key: Any, *, refill: bool = False) -> Draw:
         parameters = one_member("conditional", conditional, params, x, family)
         loc = jax.tree.leaves(parameters)[0]
-        noise = sampler(key, (num_samples, loc.shape[-1]), loc.dtype)
+        noise = draw_noise(sampler or family.sampler, key, (num_samples, loc.shape[-1]), loc.dtype)
         return Draw(z=place.rows(members.forward(parameters, noise)), members=parameters, context=x)
 
     return Proposal(
@@ -56,6 +67,7 @@ def independent(
         pair_densities=members.pair_densities,
         equal_members=True,
         members=members,
+        independent_noise=sampler is None,
     )
 
 
@@ -64,7 +76,7 @@ def antithetic(
     *,
     num_samples: int,
     family: Family = diagonal_gaussian,
-    sampler: Sampler = standard_normal,
+    sampler: Sampler | None = None,
 ) -> Proposal:
     """K/2 pairs of mirrored samples of one `q(z | x)`: the noise of the second half is minus that of the first.
 
@@ -75,7 +87,7 @@ def antithetic(
       conditional: `(params, x) -> (loc [D], scale [D])` for one example.
       num_samples: K, even.
       family: the family that `conditional` parameterizes.
-      sampler: draws the noise [K/2, D]; its distribution must be symmetric about zero.
+      sampler: draws the noise [K/2, D] in place of the family's own; its distribution must be symmetric about zero.
 
     Returns:
       A proposal for `make_bound` and `make_log_weights`. A pair has no joint density on R^2D, so only
@@ -94,12 +106,13 @@ def antithetic(
     num_samples = _checks.positive_integer("num_samples", num_samples)
     if num_samples % 2:
         raise ValueError(f"num_samples: antithetic samples come in pairs; expected an even number, got {num_samples}")
+    check_family("family", family)
     members = Members(family=family, layout="one")
 
     def draw(params: Params, x: Example, key: Any, *, refill: bool = False) -> Draw:
         parameters = one_member("conditional", conditional, params, x, family)
         loc = jax.tree.leaves(parameters)[0]
-        noise = sampler(key, (num_samples // 2, loc.shape[-1]), loc.dtype)
+        noise = draw_noise(sampler or family.sampler, key, (num_samples // 2, loc.shape[-1]), loc.dtype)
         z = members.forward(parameters, jnp.concatenate([noise, -noise]))
         return Draw(z=z, members=parameters, context=x)
 
@@ -119,7 +132,7 @@ def defensive(
     num_samples: int,
     num_broad: int = 1,
     family: Family = diagonal_gaussian,
-    sampler: Sampler = standard_normal,
+    sampler: Sampler | None = None,
 ) -> Proposal:
     """A defensive mixture, stratified: most samples from `q(z | x)`, the last few from a broad distribution.
 
@@ -133,7 +146,7 @@ def defensive(
       num_samples: K, both kinds together.
       num_broad: how many of them are from `broad`; at least 1 and fewer than K.
       family: the family of both; `student_t(df)` has the heavy tails that Domke and Sheldon recommend.
-      sampler: draws the noise of all samples as one flat array; receives the caller's key untouched, once.
+      sampler: draws the noise of all samples as one flat array in place of the family's own; as for `independent`.
 
     Returns:
       A proposal for `make_bound` and `make_log_weights`. Every weighting and every gradient is valid.
@@ -148,6 +161,7 @@ def defensive(
     num_broad = _checks.positive_integer("num_broad", num_broad)
     if num_broad >= num_samples:
         raise ValueError(f"num_broad: expected fewer than num_samples = {num_samples}, got {num_broad}")
+    check_family("family", family)
     members = Members(family=family, layout="rows")
 
     def draw(params: Params, x: Example, key: Any, *, refill: bool = False) -> Draw:
@@ -163,7 +177,7 @@ def defensive(
 
         parameters = jax.tree.map(rows, narrow, wide)
         loc = jax.tree.leaves(parameters)[0]
-        noise = sampler(key, ((2 if refill else 1) * loc.size,), loc.dtype)
+        noise = draw_noise(sampler or family.sampler, key, ((2 if refill else 1) * loc.size,), loc.dtype)
         z = members.forward(parameters, noise[: loc.size].reshape(loc.shape))
         again = (members.forward(parameters, noise[loc.size :].reshape(loc.shape)), None) if refill else None
         return Draw(z=z, members=parameters, context=x, refill=again)
@@ -174,11 +188,16 @@ def defensive(
         pair_densities=members.pair_densities,
         members=members,
         refills=True,
+        independent_noise=sampler is None,
     )
 
 
-def one_member(name: str, conditional: Any, params: Params, x: Example, family: Family) -> Parameters:
-    """The checked parameters of one distribution on R^D."""
-    return _checks.distribution_parameters(
-        name, conditional(params, x), ndim=1, expected="[D]", equal_shapes=family is diagonal_gaussian
+def one_member(
+    name: str, conditional: Any, params: Params, x: Example, family: Family, *, expected: str = "[D]"
+) -> Parameters:
+    """The checked parameters of one distribution."""
+    parameters = _checks.distribution_parameters(
+        name, conditional(params, x), ndim=1, expected=expected, equal_shapes=family is diagonal_gaussian
     )
+    check_distribution(name, family, parameters)
+    return parameters

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from hiwae_jax import _checks
-from hiwae_jax._families import Parameters, Sampler, diagonal_gaussian, standard_normal
+from hiwae_jax._families import Parameters, Sampler, diagonal_gaussian, draw_noise, standard_normal
 from hiwae_jax._proposal import Draw, Example, Members, Params, Proposal
 
 
@@ -44,7 +44,7 @@ def joint_gaussian(
 
     def draw(params: Params, x: Example, key: Any, *, refill: bool = False) -> Draw:
         loc, scale_tril = _checked(conditional(params, x))
-        noise = sampler(key, loc.shape, loc.dtype)
+        noise = draw_noise(sampler, key, loc.shape, loc.dtype)
         z = loc + jnp.einsum("djk,kd->jd", scale_tril, noise)
         scale = jnp.sqrt(jnp.sum(scale_tril**2, axis=-1)).T
         return Draw(z=z, members=(loc, scale), context=x, joint=(loc, scale_tril))

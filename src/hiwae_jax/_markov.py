@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from hiwae_jax import _checks
-from hiwae_jax._families import Family, Parameters, Sampler, diagonal_gaussian, standard_normal
+from hiwae_jax._families import Family, Parameters, Sampler, check_family, diagonal_gaussian, draw_noise
 from hiwae_jax._independent import one_member
 from hiwae_jax._proposal import Draw, Example, Params, Proposal
 
@@ -23,7 +23,7 @@ def markov(
     num_samples: int,
     context: Callable[[Params, Example], Any] | None = None,
     family: Family = diagonal_gaussian,
-    sampler: Sampler = standard_normal,
+    sampler: Sampler | None = None,
 ) -> Proposal:
     r"""`z_1 ~ q_1(z_1 | x)`, then `z_j ~ q_j(z_j | z_{j-1}, x)`: each sample sees the one before it.
 
@@ -47,7 +47,7 @@ def markov(
       num_samples: K, the length of the chain.
       context: `(params, x) -> context`, evaluated once an example; the callables receive it in place of x.
       family: the family of all conditionals.
-      sampler: draws the noise [K, D]; receives the caller's key untouched, once.
+      sampler: draws the noise [K, D] in place of the family's own; receives the caller's key untouched, once.
 
     Returns:
       A proposal for `make_bound` and `make_log_weights`, with `gradient="reparameterized"`. The samples are drawn one
@@ -62,15 +62,20 @@ def markov(
     (3, 2)
     """
     num_samples = _checks.positive_integer("num_samples", num_samples)
+    check_family("family", family)
 
     def conditional(name: str, step: Step, params: Params, h: Any, z: Float[Array, " D"], number: Any) -> Parameters:
-        return one_member(name, lambda params, h: step(params, h, z, number), params, h, family)
+        parameters = one_member(name, lambda params, h: step(params, h, z, number), params, h, family)
+        shape = jax.tree.leaves(parameters)[0].shape
+        if shape != z.shape:
+            raise ValueError(f"{name}: expected arrays of shape {z.shape}, that of z_1 from base, got {shape}")
+        return parameters
 
     def draw(params: Params, x: Example, key: Any, *, refill: bool = False) -> Draw:
         h = x if context is None else context(params, x)
         first = one_member("base", base, params, h, family)
         loc = jax.tree.leaves(first)[0]
-        noise = sampler(key, (num_samples, loc.shape[-1]), loc.dtype)
+        noise = draw_noise(sampler or family.sampler, key, (num_samples, loc.shape[-1]), loc.dtype)
 
         def advance(z: Float[Array, " D"], inputs: Any) -> tuple[Any, Any]:
             number, noise = inputs

@@ -55,14 +55,16 @@ def make_bound(
         learned one makes a difference.
       gradient: how the proposal's parameters are reached. The generative model, the reverse model and a learned
         weighting always receive the plain gradient. None is "doubly_reparameterized", and "reparameterized" where
-        samples are correlated.
+        samples are correlated or their noise may be (a `sampler` of the caller's: the others need noise that is
+        independent from sample to sample).
         "reparameterized": plain pathwise; unbiased, for every proposal, noisy at large K.
         "doubly_reparameterized": unbiased for every weighting, without the scores that make the plain one noisy.
         "refilled": likewise, with the samples' own paths only, at K more evaluations of the model (no backward pass);
         a little less noise. The same as "doubly_reparameterized" under a weighting that does not look at densities.
         "path_squared": own paths with squared weights and nothing else; least noise, biased unless the weighting is
         uniform or learned.
-        "authors": the rule of the code released with the paper; biased where there is a z_0. For comparisons.
+        "authors": the rule of the code released with the paper; biased where there is a z_0, and where "path_squared"
+        is. For comparisons.
       backward_samples: M, to run the backward pass through the generative model for M samples only, drawn by their
         weights (systematic resampling), after a forward pass of all K: the gradient stays unbiased, at K + M forward
         and M backward evaluations. The key is folded for the draw. None for all K.
@@ -240,7 +242,7 @@ def _chosen_gradient(gradient: str | None, proposal: Proposal, weighting: Weight
     constant = scores_are_constant(proposal, weighting)
     correlated = proposal.members is not None and proposal.members.joint_log_prob is not None
     if gradient is None:
-        if proposal.members is None or correlated:
+        if proposal.members is None or correlated or not proposal.independent_noise:
             return "reparameterized"
         return "doubly_reparameterized"
     if gradient == "reparameterized":

@@ -114,6 +114,18 @@ class Members(NamedTuple):
         return over_samples(lambda one: function(parameters, *one), samples, chunk_size)
 
 
+class ReverseKind(NamedTuple):
+    """What a reverse model was seen to do; None where it cannot be told.
+
+    Attributes:
+      row_by_row: whether row j depends on sample j alone, as every bound needs.
+      alike: whether the rows of equal samples are equal, as every weighting but the uniform one needs.
+    """
+
+    row_by_row: bool | None
+    alike: bool | None
+
+
 class DrawSamples(Protocol):
     """Draws the K samples of one example. With `refill`, a second set from the same members comes with them."""
 
@@ -133,20 +145,23 @@ class Proposal(NamedTuple):
         densities in common, and only a weighting that does not look at densities is valid.
       log_reverse: `(params, context, z0, z [K, D]) -> [K]`, the log-density of all auxiliary variables of sample j
         given z_j; None without auxiliary variables.
-      reverse_is_alike: `(params, context, z) -> bool or None`, whether the reverse model treats all members alike, as
-        every weighting but the uniform one needs; None where that cannot be told.
+      reverse_kind: `(params, context, z) -> ReverseKind`, how the reverse model's rows depend on their places and on
+        the samples.
       equal_members: whether the members are one distribution, so that a power heuristic is uniform.
       members: None where no estimator but the plain one is known.
       why_plain: if so, the reason, for the error message.
       refills: whether `draw` can draw a second set of samples.
+      independent_noise: whether the noise of one sample is known not to depend on that of the others, as all
+        estimators but the plain one need.
     """
 
     draw: DrawSamples
     own_densities: Callable[[Parameters, Any], Float[Array, " K"]]
     pair_densities: Callable[[Parameters, Any], Float[Array, "N K"]] | None
     log_reverse: Callable[[Params, Any, Any, Any], Float[Array, " K"]] | None = None
-    reverse_is_alike: Callable[[Params, Any, Any], bool | None] | None = None
+    reverse_kind: Callable[[Params, Any, Any], ReverseKind] | None = None
     equal_members: bool = False
     members: Members | None = None
     why_plain: str = ""
     refills: bool = False
+    independent_noise: bool = True

@@ -99,17 +99,20 @@ def make_evaluation(
     of_densities = weighting.of_densities and not proposal.equal_members
     same_for_all = of_densities or weighting.logits is not None
     in_chunks = chunk_size is not None
-    alike = None
-    if proposal.reverse_is_alike is not None and (same_for_all or in_chunks):
-        alike = proposal.reverse_is_alike(params, draw.context, draw.z)
-    if alike is False and same_for_all:
+    kind = None if proposal.reverse_kind is None else proposal.reverse_kind(params, draw.context, draw.z)
+    if kind is not None and kind.row_by_row is False:
+        raise ValueError(
+            "reverse: row j changes with samples other than z[j], but the bound is valid only if it is the density of "
+            "z_0 given z_j alone; leave out what mixes the rows, such as a mean over them"
+        )
+    if kind is not None and kind.alike is False and same_for_all:
         raise ValueError(
             "reverse: gives different rows for the same z, but a weighting other than the uniform one is valid only if "
             "r(z_0 | z) is the same for all members; give every row the same treatment, or use "
             "weighting=hj.uniform_weighting()"
         )
     # Only a reverse model whose rows do not know of one another can be given one row.
-    reverse_in_chunks = in_chunks and proposal.reverse_is_alike is not None and (same_for_all or alike is True)
+    reverse_in_chunks = in_chunks and kind is not None and (same_for_all or kind.alike is True)
 
     def model(z: Float[Array, " D"]) -> ModelValues:
         likelihood = _checks.scalar(name, log_likelihood(params, x, z), z=z)

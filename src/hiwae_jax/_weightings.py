@@ -45,13 +45,15 @@ def power_heuristic(alpha: float) -> Weighting:
         becomes that of the mixture of all members; larger values leave a point to the member that covers it best.
 
     Raises:
-      ValueError: if `alpha` is negative or not finite.
+      ValueError: if `alpha` is negative or not finite; TypeError if it is traced.
 
     Reference: Veach and Guibas (1995); Huang et al. (2019), section 3.2.
 
     >>> power_heuristic(1.0).alpha
     1.0
     """
+    if isinstance(alpha, jax.core.Tracer):
+        raise TypeError("alpha: expected a number that is known when the bound is made, got a traced one")
     alpha = float(alpha)
     if not (math.isfinite(alpha) and alpha >= 0.0):
         raise ValueError(f"alpha: expected a finite number of at least 0, got {alpha}; 0 is the uniform weighting")
