@@ -139,7 +139,17 @@ def test_biased_rules_are_found_out(gradient, case):
     assert z > 2 * LARGEST_Z
 
 
-@pytest.mark.parametrize("alpha", [0.0, 1.0])
-def test_variance_is_below_the_plain_estimator(alpha):
-    _, ratio = paired("doubly_reparameterized", alpha=alpha, draws=10_000)
+@pytest.mark.parametrize(
+    "case",
+    [{"alpha": 0.0}, {"alpha": 1.0}, {"alpha": 0.0, "free_bits": 1.5}, {"alpha": 1.0, "free_bits": 1.5}],
+    ids=str,
+)
+def test_variance_is_below_the_plain_estimator(case):
+    _, ratio = paired("doubly_reparameterized", draws=10_000, **case)
     assert ratio < 0.95
+
+
+def test_variance_is_above_the_plain_estimator_with_free_bits_and_a_large_alpha():
+    """No virtue, but what the documentation says."""
+    _, ratio = paired("doubly_reparameterized", alpha=3.0, free_bits=1.5, draws=10_000)
+    assert ratio > 1.2
