@@ -59,24 +59,31 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line; `--smoke` replaces defaults only."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--num-samples", nargs="+", type=int, help="K; default: 1 5 50 500")
-    parser.add_argument("--contestants", nargs="+", choices=tuple(PEERS), default=list(PEERS), metavar="NAME")
+    parser.add_argument("--contestants", nargs="+", choices=tuple(PEERS), metavar="NAME", help="default: all")
     parser.add_argument("--rounds", type=int, help="default: 15")
     parser.add_argument("--seconds", type=float, help="that one contestant takes in one round; default: 0.3")
     parser.add_argument("--cores", type=int, default=1, help="that the process may use; default: %(default)s")
     parser.add_argument("--data-dir", type=pathlib.Path, help="take images of binarized MNIST, whose files are here")
     parser.add_argument("--peak", action="store_true", help="measure peak memory, each contestant in its own process")
-    parser.add_argument("--output", type=pathlib.Path, help="folder of table and JSON; default: benchmarks/results")
-    parser.add_argument("--figure", type=pathlib.Path, help="default: docs/peers.png")
+    parser.add_argument(
+        "--output",
+        type=pathlib.Path,
+        help="folder of table and JSON; default: benchmarks/results, and runs/peers for a part of K or contestants",
+    )
+    parser.add_argument("--figure", type=pathlib.Path, help="default: docs/peers.png, or in runs/peers")
     parser.add_argument("--smoke", action="store_true", help="tiny sizes, one short round, results in runs/peers_smoke")
     parser.add_argument("--peak-of", choices=tuple(PEERS), help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
-    smoke = pathlib.Path("runs/peers_smoke")
+    in_part = options.num_samples is not None or options.contestants is not None
+    folder = pathlib.Path("runs/peers_smoke" if options.smoke else "runs/peers")
+    to_publish = not (options.smoke or in_part)
     defaults = {
         "num_samples": [1, 3] if options.smoke else [1, 5, 50, 500],
         "rounds": 2 if options.smoke else 15,
         "seconds": 0.01 if options.smoke else 0.3,
-        "output": smoke if options.smoke else pathlib.Path("benchmarks/results"),
-        "figure": smoke / "peers.png" if options.smoke else pathlib.Path("docs/peers.png"),
+        "contestants": list(PEERS),
+        "output": pathlib.Path("benchmarks/results") if to_publish else folder,
+        "figure": pathlib.Path("docs/peers.png") if to_publish else folder / "peers.png",
     }
     for name, default in defaults.items():
         if getattr(options, name) is None:

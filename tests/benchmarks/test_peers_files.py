@@ -131,3 +131,20 @@ def test_the_process_that_measures_peak_memory_has_the_same_settings(monkeypatch
     assert (theirs.peak_of, theirs.num_samples) == ("hiwae", [5])
     for name in ("smoke", "cores", "data_dir"):
         assert getattr(theirs, name) == getattr(options, name)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "folder", "figure"),
+    [
+        ([], "benchmarks/results", "docs/peers.png"),
+        (["--rounds", "7"], "benchmarks/results", "docs/peers.png"),
+        (["--num-samples", "5"], "runs/peers", "runs/peers/peers.png"),
+        (["--contestants", "numpyro"], "runs/peers", "runs/peers/peers.png"),
+        (["--smoke", "--num-samples", "5"], "runs/peers_smoke", "runs/peers_smoke/peers.png"),
+        (["--num-samples", "5", "--output", "here"], "here", "runs/peers/peers.png"),
+    ],
+    ids=str,
+)
+def test_a_part_does_not_replace_the_published_whole(arguments, folder, figure):
+    options = peers.parse(arguments)
+    assert (options.output.as_posix(), options.figure.as_posix()) == (folder, figure)
