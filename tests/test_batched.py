@@ -268,7 +268,7 @@ def test_gradients_of_narrow_parameters_are_added_up_in_float32(options):
     log_joint = lambda p, x, z: -0.5 * jnp.sum((x - p["b"] * z.astype(x.dtype)) ** 2) - 0.5 * jnp.sum(z**2)
     bound = hj.make_bound(log_joint, proposal)
     options = {"draw": bound.draw} if "draw" in options else options
-    x = jax.random.normal(jax.random.key(1), (1_000, 2))
+    x = jax.random.normal(jax.random.key(1), (600, 2))
     with jax.numpy_dtype_promotion("standard"):
         narrow = {"a": jnp.bfloat16(0.5), "b": jnp.bfloat16(0.75)}
         wide = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), narrow)
@@ -285,3 +285,21 @@ def test_parameters_are_floating_point_arrays():
             TypeError, match=rf"params: expected floating-point arrays, got a leaf of type {kind}; .*nnx"
         ):
             hj.batched_value_and_grad(objective)({"count": leaf}, *arguments()[1:])
+
+
+def test_what_is_dispatched_is_compiled_once_for_all_chunks(caplog):
+    bound = hj.make_bound(
+        lambda params, x, z: -0.5 * jnp.sum((x - params * z) ** 2 + z**2),
+        hj.independent(lambda params, x: (params * x, jnp.ones_like(x)), num_samples=2),
+    )
+
+    def compilations(examples):
+        step = hj.batched_value_and_grad(bound, draw=bound.draw, chunk_size=2, dispatch=True)
+        caplog.clear()
+        with jax.log_compiles():
+            step(jnp.float32(0.5), jnp.ones((examples, 2)), jax.random.key(0))
+        return sum(record.getMessage().startswith("Compiling") for record in caplog.records)
+
+    few, many = compilations(8), compilations(64)
+    assert few >= 1
+    assert many <= few

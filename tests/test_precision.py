@@ -33,7 +33,7 @@ def test_narrow_networks_give_float32_bounds():
         assert {leaf.dtype for leaf in jax.tree.leaves(gradients)} == {jnp.dtype(jnp.bfloat16)}
         assert finite(gradients)
         # From the same noise: what is left are the three digits of the networks.
-        np.testing.assert_allclose(value, make("shared", gradient)(params(), X, KEY), rtol=0.02)
+        np.testing.assert_allclose(value, jax.jit(make("shared", gradient))(params(), X, KEY), rtol=0.02)
 
 
 def test_double_precision_is_kept():
@@ -45,8 +45,9 @@ def test_double_precision_is_kept():
         assert {leaf.dtype for leaf in jax.tree.leaves((value, gradients))} == {jnp.dtype(jnp.float64)}
         # A step that single precision cannot tell from none.
         step = jax.tree.map(lambda a: 1e-8 * jnp.sign(a), wide)
-        moved = make("shared", "reparameterized")(jax.tree.map(jnp.add, wide, step), X.astype(jnp.float64), KEY)
-        plain = jax.grad(make("shared", "reparameterized"))(wide, X.astype(jnp.float64), KEY)
+        both = jax.jit(jax.value_and_grad(make("shared", "reparameterized")))
+        plain = both(wide, X.astype(jnp.float64), KEY)[1]
+        moved = both(jax.tree.map(jnp.add, wide, step), X.astype(jnp.float64), KEY)[0]
         expected = sum(jax.tree.leaves(jax.tree.map(jnp.vdot, plain, step)))
         np.testing.assert_allclose(moved - value, expected, rtol=1e-4)
 

@@ -187,7 +187,7 @@ def test_a_sampler_of_the_callers_makes_the_plain_gradient_the_default():
             lambda p, x: (p["loc"], jnp.exp(p["log_scale"])), num_samples=4, sampler=shifted_lattice
         )
         bound = hj.make_bound(log_joint, proposal, gradient=name)
-        value, each = jax.vmap(jax.value_and_grad(bound), in_axes=(None, None, 0))(params, None, keys)
+        value, each = jax.jit(jax.vmap(jax.value_and_grad(bound), in_axes=(None, None, 0)))(params, None, keys)
         return jnp.mean(value), each
 
     default, plain, doubly = (gradients(name)[1] for name in (None, "reparameterized", "doubly_reparameterized"))

@@ -179,8 +179,11 @@ def batched_value_and_grad(
             # Chunks need not return the zeros of what only `draw` reads.
             read, others = (params, None) if draw is None else _partition(params, look(*whole)[1])
             value, gradient, parts = None, None, []
+            interleaved = jax.tree.map(
+                lambda leaf: jnp.reshape(leaf, (at_once, chunks, *jnp.shape(leaf)[1:])), (*of_each, counted)
+            )
             for first in range(chunks):
-                moving, *chunk = _every(chunks, first, (*of_each, counted))
+                moving, *chunk = _chunk(interleaved, first)
                 part, (slope, moved) = of_one_of_many(read, moving, others, *chunk, num_examples, shared)
                 value, gradient = (part, slope) if first == 0 else add((value, gradient), (part, slope))
                 parts.append(moved)
@@ -209,8 +212,9 @@ def _length(batch: Any) -> int:
     return int(shapes[0][0])
 
 
-def _every(step: int, first: int, tree: Any) -> Any:
-    return jax.tree.map(lambda leaf: leaf[first::step], tree)
+@jax.jit
+def _chunk(tree: Any, number: Any) -> Any:
+    return jax.tree.map(lambda leaf: jax.lax.dynamic_index_in_dim(leaf, number, axis=1, keepdims=False), tree)
 
 
 def _partition(tree: Any, chosen: list[bool]) -> tuple[Any, Any]:

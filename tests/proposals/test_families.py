@@ -126,8 +126,8 @@ def test_families_bring_their_own_noise(shared, base_family):
     log_joint = lambda params, x, z: hj.diagonal_gaussian.log_prob((jnp.zeros(1), jnp.ones(1)), z)
     bound = hj.make_bound(log_joint, proposal, weighting=hj.power_heuristic(1.0), gradient="refilled")
     keys = jax.random.split(KEY, 20_000)
-    drawn = jax.vmap(lambda key: bound.draw(None, jnp.zeros(1), key))(keys)
-    weights = np.exp(jax.vmap(lambda drawn: bound(None, jnp.zeros(1), drawn))(drawn))
+    drawn = jax.jit(jax.vmap(lambda key: bound.draw(None, jnp.zeros(1), key)))(keys)
+    weights = np.exp(jax.jit(jax.vmap(lambda drawn: bound(None, jnp.zeros(1), drawn)))(drawn))
     assert abs(weights.mean() - 1.0) < 4.0 * weights.std() / np.sqrt(len(keys)) < 0.1
     # The refills are drawn from the same distributions, independently.
     for place, (first, second) in enumerate(((drawn.z, drawn.refill[0]), (drawn.z0, drawn.refill[1]))):
