@@ -49,6 +49,14 @@ def test_what_cannot_be_tried_out_is_let_through():
     assert np.isfinite(jax.jit(outer)(EMBEDDING))
 
 
+@pytest.mark.parametrize("alpha", [0.0, 1.0])
+def test_a_reverse_model_may_branch_on_a_number_among_the_parameters(alpha):
+    def reverse(params, x, z):
+        return (z if params["layers"] > 1 else 0.5 * z), jnp.ones_like(z)
+
+    assert np.isfinite(hierarchical_bound(reverse=reverse, alpha=alpha)({"layers": 2}, X, KEY))
+
+
 def test_a_learned_weighting_is_a_function():
     with pytest.raises(
         TypeError, match=r"logits_fn: expected a function \(params, x, z, z0\) -> \[K\] logits, got Array"

@@ -191,7 +191,7 @@ def _make_reverse_check(reverse_rows: Callable[..., Parameters]) -> Callable[[Pa
 
     The parameters of the moment may hide it (an embedding that starts at zero), so the reverse model is tried on random
     ones, at trace time and outside the traced program, once for each set of shapes. Where it cannot be evaluated so,
-    because it closes over values of an outer transformation or overflows, nothing is told.
+    because it closes over values of an outer transformation, branches on a number or overflows, nothing is told.
     """
     unknown = ReverseKind(None, None)
 
@@ -220,7 +220,10 @@ def _make_reverse_check(reverse_rows: Callable[..., Parameters]) -> Callable[[Pa
 
         with jax.ensure_compile_time_eval():
             other_z = jnp.asarray(other_z)
-            leaves = jax.tree.leaves(jax.jit(rows_at)(arrays))
+            try:
+                leaves = jax.tree.leaves(jax.jit(rows_at)(arrays))
+            except (jax.errors.JAXTypeError, jax.errors.JAXIndexError):  # needs the numbers that it is given
+                return unknown
             if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
                 return unknown
             leaves = [np.asarray(leaf) for leaf in leaves]
