@@ -57,6 +57,27 @@ def test_a_reverse_model_may_branch_on_a_number_among_the_parameters(alpha):
     assert np.isfinite(hierarchical_bound(reverse=reverse, alpha=alpha)({"layers": 2}, X, KEY))
 
 
+def sizes_of_the_context(params, x, z):
+    return z.reshape(-1, x["size"]), jnp.ones_like(z)
+
+
+def positive_only(params, x, z):
+    if not isinstance(params, dict) or isinstance(x["size"], jax.core.Tracer):
+        raise RuntimeError("no numbers of mine")
+    return z * jnp.sqrt(params["positive"]), jnp.ones_like(z)
+
+
+@pytest.mark.parametrize("reverse", [sizes_of_the_context, positive_only])
+def test_a_reverse_model_that_cannot_be_tried_out_on_other_numbers_is_welcome(reverse):
+    bound = hierarchical_bound(
+        base=lambda params, x: (jnp.zeros(2), jnp.ones(2)),
+        reverse=reverse,
+        context=lambda params, x: {"features": x, "size": 2},
+    )
+    with jax.debug_nans(True):
+        assert np.isfinite(bound({"positive": jnp.array([2.0])[0]}, X, KEY))
+
+
 def test_a_learned_weighting_is_a_function():
     with pytest.raises(
         TypeError, match=r"logits_fn: expected a function \(params, x, z, z0\) -> \[K\] logits, got Array"
@@ -171,7 +192,11 @@ def rows_after(params, x, z):
     return z, jnp.exp(0.1 * jnp.cumsum(z[::-1], axis=0)[::-1])
 
 
-@pytest.mark.parametrize("mixing", [mean_of_rows, rows_before, rows_after])
+def row_in_the_middle(params, x, z):
+    return z.at[1].add(z[2]), jnp.ones_like(z)
+
+
+@pytest.mark.parametrize("mixing", [mean_of_rows, rows_before, rows_after, row_in_the_middle])
 @pytest.mark.parametrize("alpha", [0.0, 1.0])
 @pytest.mark.parametrize("shared", [True, False])
 def test_a_reverse_model_that_mixes_samples_is_refused_under_every_weighting(mixing, alpha, shared):

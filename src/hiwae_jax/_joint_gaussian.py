@@ -9,7 +9,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from hiwae_jax import _checks
-from hiwae_jax._families import Parameters, Sampler, diagonal_gaussian, draw_noise, standard_normal
+from hiwae_jax._families import (
+    Parameters,
+    Sampler,
+    diagonal_gaussian,
+    draw_noise,
+    forward_substitution,
+    standard_normal,
+)
 from hiwae_jax._proposal import Draw, Example, Members, Params, Proposal
 
 
@@ -79,7 +86,7 @@ def _joint_log_prob(joint: Parameters, z: Float[Array, "K D"]) -> Float[Array, "
     loc, scale_tril = joint
 
     def one_dimension(residual: Float[Array, " K"], tril: Float[Array, "K K"]) -> Float[Array, ""]:
-        noise = jax.scipy.linalg.solve_triangular(tril, residual, lower=True)
+        noise = forward_substitution(tril, residual)
         return -0.5 * jnp.sum(noise**2) - jnp.sum(jnp.log(jnp.diagonal(tril)))
 
     return jnp.sum(jax.vmap(one_dimension)((z - loc).T, scale_tril)) - 0.5 * z.size * math.log(2.0 * math.pi)
