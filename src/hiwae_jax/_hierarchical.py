@@ -197,18 +197,18 @@ def _make_reverse_check(reverse_rows: Callable[..., Parameters]) -> Callable[[Pa
 
     @functools.lru_cache(maxsize=64)
     def kind_of(structure: Any, kinds: tuple[Any, ...], _: tuple[type, ...]) -> ReverseKind:
-        def some(place: int, kind: _Kind, phase: Any) -> Any:
-            """Numbers without order. Made within the program, which leaves out what it does not read."""
-            count = jnp.arange(math.prod(kind.shape)).reshape(kind.shape)
+        def some(place: int, kind: _Kind, seed: Any) -> Any:
+            """Random numbers, made within the program, which leaves out what it does not read."""
             if not jnp.issubdtype(kind.dtype, jnp.floating):
-                return (count % 7).astype(kind.dtype)  # not all the same: they may be places in an embedding
-            one = count.astype(jnp.float32)
-            return (0.7 * jnp.sin(phase + place + 0.618 * one * (one + 1.3))).astype(kind.dtype)
+                # Small numbers, not all the same: they may be places in an embedding.
+                return (jnp.arange(math.prod(kind.shape)) % 7).reshape(kind.shape).astype(kind.dtype)
+            key = jax.random.wrap_key_data(seed + np.uint32(place), impl="unsafe_rbg")
+            return jax.random.uniform(key, kind.shape, jnp.float32, -0.9, 0.9).astype(kind.dtype)
 
-        def rows_at(phase: Any) -> Any:
-            leaves = [some(n, kind, phase) if isinstance(kind, _Kind) else kind for n, kind in enumerate(kinds)]
+        def rows_at(seed: Any) -> Any:
+            leaves = [some(n, kind, seed) if isinstance(kind, _Kind) else kind for n, kind in enumerate(kinds)]
             params, h, z = structure.unflatten(leaves)
-            other = some(len(kinds), kinds[-1], phase)
+            other = some(len(kinds), kinds[-1], seed)
             odd = (jnp.arange(len(z)) % 2 == 1)[:, None]
             tried = [
                 jnp.repeat(z[:1], len(z), axis=0),
@@ -228,7 +228,7 @@ def _make_reverse_check(reverse_rows: Callable[..., Parameters]) -> Callable[[Pa
                 jax.debug_infs(False),
                 jax.transfer_guard("allow"),
             ):
-                leaves = jax.tree.leaves(jax.jit(rows_at)(np.float32(0.3)))
+                leaves = jax.tree.leaves(jax.jit(rows_at)(np.arange(4, dtype=np.uint32)))
                 if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
                     return unknown
                 leaves = [np.asarray(leaf) for leaf in leaves]
