@@ -138,8 +138,8 @@ def make_annealed_objective(
       proposal: as for `make_bound`.
       weighting: as for `make_bound`.
       gradient: as for `make_bound`; unbiased means so for every beta and `free_bits`, except that "path_squared" is
-        unbiased at beta = 1 without free bits only. With free bits and alpha of about 3
-        "reparameterized" is less noisy (docs/choosing.md).
+        unbiased at beta = 1 without free bits only. With free bits and alpha of about 3 "reparameterized" is less noisy
+        (docs/choosing.md).
       free_bits: the floor, in nats for each sample; at least 0, where 0 means none. "refilled" needs 0.
       backward_samples: as for `make_bound`.
       chunk_size: as for `make_bound`.
