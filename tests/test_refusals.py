@@ -62,12 +62,16 @@ def sizes_of_the_context(params, x, z):
 
 
 def positive_only(params, x, z):
-    if not isinstance(params, dict) or isinstance(x["size"], jax.core.Tracer):
-        raise RuntimeError("no numbers of mine")
     return z * jnp.sqrt(params["positive"]), jnp.ones_like(z)
 
 
-@pytest.mark.parametrize("reverse", [sizes_of_the_context, positive_only])
+def concrete_only(params, x, z):
+    if isinstance(params["positive"], jax.core.Tracer):
+        raise RuntimeError("expected a number, got a tracer")
+    return z * params["positive"], jnp.ones_like(z)
+
+
+@pytest.mark.parametrize("reverse", [sizes_of_the_context, positive_only, concrete_only])
 def test_a_reverse_model_that_cannot_be_tried_out_on_other_numbers_is_welcome(reverse):
     bound = hierarchical_bound(
         base=lambda params, x: (jnp.zeros(2), jnp.ones(2)),
