@@ -191,6 +191,24 @@ def by_hand(right):
     }
 
 
+def explicit_axes():
+    """Minibatches in chunks of 3 of 8 examples, on a mesh of the kind that JAX makes unless told otherwise."""
+    mesh = jax.make_mesh((4, 2), ("data", "wide"))
+    bound = hj.make_bound(log_joint, proposal("hiwae-1"), weighting=hj.power_heuristic(1.0))
+    options = {"draw": bound.draw, "chunk_size": 3}
+    step = hj.batched_value_and_grad(bound, **options)
+    right = step(*make_arguments())
+    params, x, key = place(mesh, *make_arguments())
+    params["decoder"] = jax.device_put(params["decoder"], NamedSharding(mesh, P(None, "wide")))
+    params["pixels"] = jax.device_put(params["pixels"], NamedSharding(mesh, P("wide")))
+    found = {
+        "inside": jax.jit(step)(params, x, key),
+        "dispatched": hj.batched_value_and_grad(bound, **options, dispatch=True)(params, x, key),
+    }
+    pieces = [gradient["decoder"].addressable_shards[0].data.shape for _, gradient in found.values()]
+    return {name: compare(one, right) for name, one in found.items()} | {"pieces": pieces}
+
+
 def refusals():
     """The messages of what cannot be."""
     mesh = make_mesh(data=2, sample=4)
@@ -242,6 +260,7 @@ def on_devices(folder):
         "bounds": bounds_on(mesh, expected),
         "sharded_parameters": sharded_parameters([[part] for part in recommended]),
         "by_hand": by_hand(recommended[1]),
+        "explicit_axes": explicit_axes(),
         "refusals": refusals(),
     }
     write_numbers(folder / "expected.npz", recommended)

@@ -124,6 +124,14 @@ def test_the_mean_over_devices_belongs_into_the_loss(on_devices):
     assert on_devices["by_hand"]["mean_of_gradients"] < ROUNDING
 
 
+def test_minibatches_go_in_chunks_on_explicit_axes(on_devices):
+    seen = on_devices["explicit_axes"]
+    for way in ("inside", "dispatched"):
+        assert seen[way]["values"] < ROUNDING
+        assert seen[way]["gradients"] < ROUNDING
+    assert seen["pieces"] == [[program.LATENT, program.HIDDEN // 2]] * 2
+
+
 def test_what_does_not_divide_is_refused_by_name(on_devices):
     names = [message.split(":")[0] for message in on_devices["refusals"]]
     assert names == ["sharding", "batch_size", "num_samples", "--mesh"]

@@ -228,6 +228,18 @@ def gaussian_of(read, log_prob=None):
     )
 
 
+@pytest.mark.parametrize(
+    ("family", "parameters", "expected"),
+    [
+        (hj.student_t(5.0), jnp.ones((2,)), r"\(loc \[D\], scale \[D\]\) for this family, got shapes \(2,\)"),
+        (hj.full_rank_gaussian, (jnp.zeros(2), jnp.ones(2)), r"scale_tril \[D, D\]\) for .* \(\(2,\), \(2,\)\)"),
+    ],
+)
+def test_location_and_scale_are_a_pair(family, parameters, expected):
+    with pytest.raises(ValueError, match=f"parameters: expected a pair .*{expected}"):
+        hj.independent(lambda params, x: parameters, num_samples=4, family=family).draw(None, X, KEY)
+
+
 def test_the_functions_of_a_family_fit_its_parameters():
     named = gaussian_of(lambda p: (p["loc"], p["factor"] * p["scale"]))
     wide = {"loc": jnp.zeros(2), "scale": jnp.ones(2), "factor": jnp.array([1.2])}  # "factor" is the first by name

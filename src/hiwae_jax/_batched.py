@@ -11,6 +11,7 @@ from hiwae_jax import _checks
 from hiwae_jax._memory import bytes_of, kept_for_backward
 from hiwae_jax._objectives import Bound
 from hiwae_jax._proposal import Params
+from hiwae_jax._sharding import on_auto_axes
 
 # What the backward pass may keep at once. On a CPU small arrays are the fast ones: they stay in the cache, and the
 # allocator hands them out again, where large ones are returned to the system and cleared anew at every step.
@@ -136,6 +137,7 @@ def batched_value_and_grad(
             found[shapes] = _examples_at_once(part_of_mean, *arguments)
         return found[shapes]
 
+    @on_auto_axes
     def value_and_grad(params: Params, batch: Any, key: Any, *shared: Any) -> tuple[Float[Array, ""], Params]:
         num_examples = _length(batch)
         for leaf in jax.tree.leaves(params):

@@ -109,20 +109,31 @@ def log_volume(scale: Float[Array, "..."], z: Float[Array, " D"]) -> Float[Array
     return jnp.sum(jnp.broadcast_to(jnp.log(scale), z.shape))
 
 
+def _location_and_scale(parameters: Parameters, *, scale_ndim: int | None = None) -> tuple[Any, Any]:
+    """The pair of arrays, for which a single array with two rows could be taken."""
+    is_pair = isinstance(parameters, (tuple, list)) and len(parameters) == 2
+    if not is_pair or scale_ndim not in (None, jnp.ndim(parameters[1])):
+        expected = "(loc [D], scale_tril [D, D])" if scale_ndim == 2 else "(loc [D], scale [D])"
+        raise ValueError(
+            f"parameters: expected a pair {expected} for this family, got shapes {jax.tree.map(jnp.shape, parameters)}"
+        )
+    return parameters[0], parameters[1]
+
+
 def _gaussian_forward(parameters: Parameters, noise: Float[Array, " D"]) -> Float[Array, " D"]:
-    loc, scale = parameters
+    loc, scale = _location_and_scale(parameters)
     z: jax.Array = loc + scale * noise
     return z
 
 
 def _gaussian_inverse(parameters: Parameters, z: Float[Array, " D"]) -> Float[Array, " D"]:
-    loc, scale = parameters
+    loc, scale = _location_and_scale(parameters)
     noise: jax.Array = (z - loc) * (1.0 / scale)
     return noise
 
 
 def _gaussian_log_prob(parameters: Parameters, z: Float[Array, " D"]) -> Float[Array, ""]:
-    loc, scale = parameters
+    loc, scale = _location_and_scale(parameters)
     # The reciprocal belongs to the member, not to the pair (sample, member): dividing inside the pairwise product would
     # make XLA keep the [K, K, D] quotient instead of fusing it into the sum.
     standardized = (z - loc) * (1.0 / scale)
@@ -152,13 +163,13 @@ def forward_substitution(tril: Float[Array, "N N"], right: Float[Array, " N"]) -
 
 
 def _full_rank_forward(parameters: Parameters, noise: Float[Array, " D"]) -> Float[Array, " D"]:
-    loc, scale_tril = parameters
+    loc, scale_tril = _location_and_scale(parameters, scale_ndim=2)
     z: jax.Array = loc + jnp.tril(scale_tril) @ noise
     return z
 
 
 def _full_rank_inverse(parameters: Parameters, z: Float[Array, " D"]) -> Float[Array, " D"]:
-    loc, scale_tril = parameters
+    loc, scale_tril = _location_and_scale(parameters, scale_ndim=2)
     return forward_substitution(scale_tril, z - loc)
 
 

@@ -26,14 +26,13 @@ def leave_two_out(log_weights: Float[Array, " K"]) -> Callable[[Any], tuple[Floa
     ranks = min(3, K)
     index = jnp.arange(K)
     # Maxima one after another: a sort would gather weights that lie on several devices.
-    largest, places, left = [], [], [jnp.zeros((K,), bool)]
+    largest, places, left = [], [], [log_weights == -jnp.inf]
     for _ in range(ranks):
         staying = jnp.where(left[-1], -jnp.inf, log_weights)
         largest.append(jnp.max(staying))
         places.append(jnp.argmax(staying))
         left.append(left[-1] | (index == places[-1]))
-    gone = jnp.stack(left[:-1]) | (log_weights == -jnp.inf)[None, :]
-    counted = jnp.where(gone, 0.0, jnp.exp(log_weights[None, :] - jnp.stack(largest)[:, None]))
+    counted = jnp.where(jnp.stack(left[:-1]), 0.0, jnp.exp(log_weights[None, :] - jnp.stack(largest)[:, None]))
     sums = jnp.sum(counted, axis=1)
 
     def row(j: jax.Array | int) -> tuple[Float[Array, " K"], Float[Array, " K"]]:

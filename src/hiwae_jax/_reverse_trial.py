@@ -63,7 +63,9 @@ def make_reverse_trial(reverse_rows: Callable[..., Parameters]) -> Callable[[Par
                 jax.debug_infs(False),
                 jax.transfer_guard("allow"),
             ):
-                leaves = jax.tree.leaves(jax.jit(rows_at)(np.arange(4, dtype=np.uint32)))
+                # It runs once: what a compiler optimizes takes longer than it gains.
+                tried = jax.jit(rows_at, compiler_options={"xla_backend_optimization_level": 0})
+                leaves = jax.tree.leaves(tried(np.arange(4, dtype=np.uint32)))
                 if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
                     return unknown
                 leaves = [np.asarray(leaf) for leaf in leaves]

@@ -1,10 +1,14 @@
 """Where the samples of one example lie: split over an axis of a device mesh, or wherever the compiler likes."""
 
+import functools
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from hiwae_jax._checks import is_array
 
 
 class Placement(NamedTuple):
@@ -57,3 +61,25 @@ def placement(sharding: Any) -> Placement:
             f"jax.make_mesh(..., axis_types=(AxisType.Auto,) * n); got {sharding.mesh.axis_types}"
         )
     return Placement(sharding)
+
+
+def on_auto_axes(value_and_grad: Callable[..., Any]) -> Callable[..., Any]:
+    """The same function of `(params, *arguments)`, in which the compiler places what is not said.
+
+    Where an argument lies on a mesh of Explicit axes, JAX asks for the sharding of all that is reshaped, or mixed with
+    constants. Within the function these axes are Auto; the value comes out whole, and a gradient lies as its parameter.
+    """
+
+    @functools.wraps(value_and_grad)
+    def call(params: Any, *arguments: Any) -> Any:
+        shardings = [jax.typeof(leaf).sharding for leaf in jax.tree.leaves((params, arguments)) if is_array(leaf)]
+        mesh = next((sharding.mesh for sharding in shardings if sharding.mesh.explicit_axes), None)
+        if mesh is None:
+            return value_and_grad(params, *arguments)
+        whole = NamedSharding(mesh, PartitionSpec())  # type: ignore[no-untyped-call]
+        as_params = jax.tree.map(lambda leaf: NamedSharding(mesh, jax.typeof(leaf).sharding.spec), params)
+        return jax.sharding.auto_axes(value_and_grad, axes=mesh.explicit_axes, out_sharding=(whole, as_params))(
+            params, *arguments
+        )
+
+    return call
