@@ -16,8 +16,7 @@ test: .venv/installed  # lint, types, examples in docstrings and docs, and the w
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	JAX_DISABLE_MOST_OPTIMIZATIONS=1 XLA_FLAGS="$$XLA_FLAGS --xla_cpu_use_fusion_emitters=false" \
-	  $(PYTEST) -m "not optimized"
+	JAX_DISABLE_MOST_OPTIMIZATIONS=1 $(PYTEST) -m "not optimized"
 	$(PYTEST) -m optimized
 
 .venv/installed: pyproject.toml Makefile

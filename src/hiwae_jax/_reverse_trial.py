@@ -31,44 +31,40 @@ def make_reverse_trial(reverse_rows: Callable[..., Parameters]) -> Callable[[Par
     unknown = ReverseKind(None, None)
 
     @functools.lru_cache(maxsize=64)
-    def kind_of(structure: Any, kinds: tuple[Any, ...], _: tuple[type, ...]) -> ReverseKind:
-        def some(place: int, kind: _Kind, seed: Any) -> Any:
-            """Random numbers, made within the program, which leaves out what it does not read."""
-            if not jnp.issubdtype(kind.dtype, jnp.floating):
-                # Small numbers, not all the same: they may be places in an embedding.
-                return (jnp.arange(math.prod(kind.shape)) % 7).reshape(kind.shape).astype(kind.dtype)
-            key = jax.random.wrap_key_data(seed + np.uint32(place), impl="unsafe_rbg")
-            return jax.random.uniform(key, kind.shape, jnp.float32, -0.9, 0.9).astype(kind.dtype)
+    def kind_of(structure: Any, kinds: tuple[Any, ...], of_z: _Kind, _: tuple[type, ...]) -> ReverseKind:
+        random = np.random.default_rng(0)
 
-        def rows_at(seed: Any) -> Any:
-            leaves = [some(n, kind, seed) if isinstance(kind, _Kind) else kind for n, kind in enumerate(kinds)]
-            params, h, z = structure.unflatten(leaves)
-            other = some(len(kinds), kinds[-1], seed)
-            odd = (jnp.arange(len(z)) % 2 == 1)[:, None]
-            tried = [
-                jnp.repeat(z[:1], len(z), axis=0),
-                z,
-                other.at[0].set(z[0]),
-                other.at[-1].set(z[-1]),
-                jnp.where(odd, other, z),
-                jnp.where(odd, z, other),
-            ]
+        def some(kind: _Kind) -> np.ndarray:
+            if jnp.issubdtype(kind.dtype, jnp.floating):
+                return random.uniform(-0.9, 0.9, kind.shape).astype(kind.dtype)
+            # Small numbers, not all the same: they may be places in an embedding.
+            return (np.arange(math.prod(kind.shape)) % 7).reshape(kind.shape).astype(kind.dtype)
+
+        def rows_at(arrays: list[Any], tried: Any) -> Any:
+            given = iter(arrays)
+            params, h = structure.unflatten(next(given) if isinstance(kind, _Kind) else kind for kind in kinds)
             # One after another, which takes a sixth of the time to compile.
-            return jax.lax.map(lambda z: reverse_rows(params, h, z), jnp.stack(tried))
+            return jax.lax.map(lambda z: reverse_rows(params, h, z), tried)
 
+        z, other = some(of_z), some(of_z)
+        place = np.arange(len(z))[:, None]
+        odd, first, last = place % 2 == 1, place == 0, place == len(z) - 1
+        others = [np.where(stays, z, other) for stays in (first, last, ~odd, odd)]
+        tried = np.stack([np.repeat(z[:1], len(z), axis=0), z, *others])
+        arrays = [kind for kind in kinds if isinstance(kind, _Kind)]
         try:
-            with (
-                jax.ensure_compile_time_eval(),
-                jax.debug_nans(False),
-                jax.debug_infs(False),
-                jax.transfer_guard("allow"),
-            ):
+            with jax.debug_nans(False), jax.debug_infs(False), jax.transfer_guard("allow"):
+                shapes = [jax.ShapeDtypeStruct(*kind) for kind in arrays]  # type: ignore[no-untyped-call]
+                program = jax.jit(rows_at).trace(shapes, tried)
+                read = {id(operand) for equation in program.jaxpr.eqns for operand in equation.invars}
+                # Of parameters that are not read there may be many.
+                numbers = [
+                    some(kind) if id(variable) in read else np.broadcast_to(np.zeros((), kind.dtype), kind.shape)
+                    for kind, variable in zip(arrays, program.jaxpr.jaxpr.invars, strict=False)
+                ]
                 # It runs once: what a compiler optimizes takes longer than it gains.
-                tried = jax.jit(rows_at, compiler_options={"xla_backend_optimization_level": 0})
-                leaves = jax.tree.leaves(tried(np.arange(4, dtype=np.uint32)))
-                if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
-                    return unknown
-                leaves = [np.asarray(leaf) for leaf in leaves]
+                compiled = program.lower().compile({"xla_backend_optimization_level": 0})
+                leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(compiled(numbers, tried))]
         except Exception:  # noqa: BLE001  # whatever a model may raise at such numbers; the bound evaluates it again
             return unknown
 
@@ -85,7 +81,7 @@ def make_reverse_trial(reverse_rows: Callable[..., Parameters]) -> Callable[[Par
         return ReverseKind(row_by_row=equal(*untouched), alike=equal(((0,), (0, slice(0, 1)))))
 
     def kind(params: Params, h: Any, z: Any) -> ReverseKind:
-        leaves, structure = jax.tree.flatten((params, h, z))
+        leaves, structure = jax.tree.flatten((params, h))
         # Integers of Python may be sizes or places, and stay what they are.
         kinds = [
             _Kind(jnp.shape(leaf), jnp.result_type(leaf))
@@ -97,6 +93,6 @@ def make_reverse_trial(reverse_rows: Callable[..., Parameters]) -> Callable[[Par
             return unknown
         if not all(isinstance(kind, Hashable) for kind in kinds):
             return unknown
-        return kind_of(structure, tuple(kinds), tuple(map(type, kinds)))
+        return kind_of(structure, tuple(kinds), _Kind(z.shape, z.dtype), tuple(map(type, kinds)))
 
     return kind
