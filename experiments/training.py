@@ -277,7 +277,7 @@ def train(
       log: called after each compiled call with a dict by `CURVES` of arrays [seeds].
 
     Raises:
-      FloatingPointError: the objective is NaN; the message names seed and step.
+      FloatingPointError: objective or bounds are not finite; the message names seed and step.
     """
     began = time.monotonic()
     plan = make_plan(settings, len(data.train))
@@ -313,10 +313,11 @@ def train(
                 row = dict(zip(CURVES, np.asarray(state.curves[:, call]).T, strict=True))
                 if call > first:  # the first one compiles
                     longest = max(longest, time.monotonic() - call_began)
-                if np.any(np.isnan(row["objective"])):
+                diverged = ~np.all(np.isfinite([*row.values()]), axis=0)
+                if np.any(diverged):
                     raise FloatingPointError(
-                        f"{settings.name()}: the objective of seed {np.argmax(np.isnan(row['objective']))} is NaN at "
-                        f"step {row['step'][0]:.0f}; lower the learning rate or clip"
+                        f"{settings.name()}: the objective of seed {np.argmax(diverged)} is not finite at step "
+                        f"{row['step'][0]:.0f}; lower the learning rate or clip"
                     )
                 bound, ess = row["validation_bound"].mean(), row["effective_sample_size"].mean()
                 progress.set_postfix(bound=f"{bound:.2f}", ess=f"{ess:.2f}")

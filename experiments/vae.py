@@ -11,9 +11,9 @@ set, model, K, gradient and encoder updates choose among its cells.
 
 Finished cells are kept in --output and not repeated; one that was stopped, by whatever, goes on from its last
 checkpoint to the numbers that it would have had. With --time-limit the command stops by itself; its exit status is
-then 75, and 0 once everything is finished, or 1 if an objective became NaN, which does not keep the other cells from
-being run. `experiments.tables` makes tables of the results. With --mesh a run lies over several devices, with
---distributed over several processes; docs/devices.md has the commands.
+then 75, and 0 once everything is finished, or 1 if an objective became NaN or infinite, which does not keep the other
+cells from being run. `experiments.tables` makes tables of the results. With --mesh a run lies over several devices,
+with --distributed over several processes; docs/devices.md has the commands.
 """
 
 import argparse
