@@ -30,6 +30,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from hiwae_jax._leave_out import leave_two_out
+from hiwae_jax._pairs import Own, move_of_one
 from hiwae_jax._paths import Rows, Step, outer_factor, without_floored_scores
 from hiwae_jax._proposal import Members
 
@@ -52,17 +53,19 @@ def cross_paths(members: Members, alpha: float, rows: Rows, shares: Callable[[An
     # A floor or a joint density would have to be known in the other slot; a constant needs to know nothing.
     has_phantom = has_first_part and independent and terms.clipped is None
     without = leave_two_out(terms.log_weights) if has_phantom else None
-    density_slope = jax.grad(members.family.log_prob, argnums=1)
+    pairs, slope_of_one = members.pairs, jax.grad(members.family.log_prob, argnums=1)
 
     def row(
         known: tuple[Any, Any, Any],
-        j: Any,
+        own_member: Own,
+        own_tangent: Any,
         z: Float[Array, " D"],
         own: Float[Array, ""],
         drawn_slope: Float[Array, " D"],
     ) -> tuple[Any, ...]:
         parameters, tangents, with_z0 = known
-        densities = members.row_densities(parameters, z)
+        j = own_member.place
+        densities = pairs.log_prob(parameters, z, own_member)
         h, here = weights[j], terms.log_weights[j]
         of_own = (jnp.arange(K) == j).astype(weights.dtype)
         off = 1.0 - of_own
@@ -108,31 +111,38 @@ def cross_paths(members: Members, alpha: float, rows: Rows, shares: Callable[[An
             from_mean -= alpha * taken * share
 
         # How each member would move the sample, and the density corrections along that.
-        def moved_by(member: Any, tangent: Any) -> Float[Array, " D"]:
-            noise = members.family.inverse(member, z)
-            move: jax.Array = jax.jvp(lambda eta: members.family.forward(eta, noise), (member,), (tangent,))[1]
-            return move
+        own_move = move_of_one(members.family, own_member.parameters, own_tangent, z)
+        own_slope = slope_of_one(own_member.parameters, z)
 
-        moves = jax.vmap(moved_by)(parameters, tangents)
-        slopes = jax.vmap(density_slope, in_axes=(0, None))(parameters, z)
-        correction = from_member[:, None] * slopes + jnp.outer(from_own, drawn_slope)
-        correction += jnp.outer(from_mean, _total(partition, slopes)) + jnp.outer(of_own, _total(along_own, slopes))
-        scores = jnp.sum(correction * moves)
+        # Weighted sums of both over all members, the own one apart.
+        sloping, moving = jnp.stack([partition, along_own]), jnp.stack([direction, from_own, from_mean])
+        sloped = pairs.slope(off[None, :] * sloping, parameters, z) + jnp.outer(sloping @ of_own, own_slope)
+        moved = pairs.move(off[None, :] * moving, parameters, tangents, z) + jnp.outer(moving @ of_own, own_move)
+        scores = pairs.work(off * from_member, parameters, tangents, z)
+        scores += jnp.dot(from_member @ of_own * own_slope + sloped[1], own_move)
+        scores += jnp.dot(drawn_slope, moved[1]) + jnp.dot(sloped[0], moved[2])
         if with_z0 is not None:
             follow = from_member + jnp.sum(from_own) * of_own + along_own + partition * jnp.sum(from_mean)
-            followed = jax.jvp(lambda row: members.row_densities(row, z), (parameters,), (with_z0,))[1]
+            followed = jax.jvp(lambda row: pairs.log_prob(row, z, None), (parameters,), (with_z0,))[1]
             scores += jnp.sum(follow * followed)
-        return _total(direction, moves), scores, jnp.sum(direction), jnp.sum(jnp.abs(direction))
+        return moved[0], scores, jnp.sum(direction), jnp.sum(jnp.abs(direction))
 
-    own_members, axis = members.own(operands.members)
+    owners = members.owners(operands.members)
     if members.joint_log_prob is None:
-        drawn_slopes = jax.vmap(density_slope, in_axes=(axis, 0))(own_members, operands.z)
+        drawn_slopes = jax.vmap(slope_of_one)(owners.parameters, operands.z)
     else:
         drawn_slopes = jax.grad(members.joint_log_prob, argnums=1)(operands.joint, operands.z)
     own = members.own_densities(operands.members, operands.z)
     known = (operands.members, along.members, rows.members_with_z0)
     z, scores, total, magnitude = members.over_rows(
-        row, known, jnp.arange(K), operands.z, own, drawn_slopes, chunk_size=rows.chunk_size
+        row,
+        known,
+        owners,
+        members.own(along.members)[0],
+        operands.z,
+        own,
+        drawn_slopes,
+        chunk_size=rows.chunk_size,
     )
     factor, scale = outer_factor(terms.log_weights, weights)
     z = scale * (weights[:, None] * along.z + z)
@@ -141,11 +151,6 @@ def cross_paths(members: Members, alpha: float, rows: Rows, shares: Callable[[An
         z0 = scale * (weights + (total if members.own_z0 else 0.0))[:, None] * z0
     step = Step(z, z0, factor, jnp.sum(scores), shares=factor + magnitude)
     return without_floored_scores(members, rows, step, shares)
-
-
-def _total(weights: Float[Array, " K"], rows: Float[Array, "K D"]) -> Float[Array, " D"]:
-    # Not a matrix product: as a sum it is fused with what makes the rows, and no [K, K, D] is formed.
-    return jnp.sum(weights[:, None] * rows, axis=0)
 
 
 Phantom = tuple[Float[Array, " K"], Float[Array, " K"], Float[Array, " K"]]

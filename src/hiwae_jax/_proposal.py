@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from hiwae_jax._families import Family, Parameters
+from hiwae_jax._pairs import Own, Pairs, one_by_one, pairs_of
 from hiwae_jax._sharding import Placement
 
 Params = Any  # any pytree of the user's
@@ -96,13 +97,20 @@ class Members(NamedTuple):
 
     def pair_densities(self, parameters: Parameters, z: Float[Array, "N D"]) -> Float[Array, "N K"]:
         """`log q_i(z_j)` at row j, column i; of any number of points, but in the layout "table" of the K samples."""
-        densities: jax.Array = self.over_rows(lambda row, z: self.row_densities(row, z), parameters, z)
+        densities: jax.Array = self.over_rows(lambda row, z: self.pairs.log_prob(row, z, None), parameters, z)
         return densities
 
-    def row_densities(self, row: Parameters, z: Float[Array, " D"]) -> Float[Array, " K"]:
-        """`log q_i(z)` of all members, as the sample z knows them."""
-        densities: jax.Array = jax.vmap(self.family.log_prob, in_axes=(0, None))(row, z)
-        return densities
+    @property
+    def pairs(self) -> Pairs:
+        """All members, as a sample knows them, at that sample."""
+        # In a table nothing is shared that products could gain from.
+        return one_by_one(self.family) if self.layout == "table" else pairs_of(self.family)
+
+    def owners(self, parameters: Parameters) -> Own:
+        """For each sample the member that drew it, with a leading axis of samples."""
+        own, axis = self.own(parameters)
+        assert axis == 0  # members are compared where they differ
+        return Own(jnp.arange(len(jax.tree.leaves(own)[0])), own)
 
     def over_rows(
         self, function: Callable[..., Any], parameters: Any, *samples: Any, chunk_size: int | None = None

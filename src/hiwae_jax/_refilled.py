@@ -31,6 +31,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from hiwae_jax._leave_out import leave_two_out
+from hiwae_jax._pairs import Own
 from hiwae_jax._paths import Rows, Step, outer_factor
 from hiwae_jax._proposal import Members
 
@@ -50,12 +51,18 @@ def refilled(
     beta, K = operands.beta, weights.shape[0]
     without, log_refills = leave_two_out(terms.log_weights), log_weights_at(*operands.refill)
 
-    def row(known: tuple[Any, Any], i: Any, z: Float[Array, " D"], move: Float[Array, " D"], own: Any, own_move: Any):  # type: ignore[no-untyped-def]  # three scalars
+    log_prob = members.pairs.log_prob
+
+    def row(  # type: ignore[no-untyped-def]  # two scalars
+        known: tuple[Any, Any], owner: Own, z: Float[Array, " D"], move: Float[Array, " D"], own: Any, own_move: Any
+    ):
         parameters, with_z0 = known
+        i = owner.place
         if with_z0 is None:
-            densities, density_moves = jax.jvp(lambda z: members.row_densities(parameters, z), (z,), (move,))
+            densities, density_moves = jax.jvp(lambda z: log_prob(parameters, z, owner), (z,), (move,))
         else:
-            densities, density_moves = jax.jvp(members.row_densities, (parameters, z), (with_z0, move))
+            along = lambda parameters, z: log_prob(parameters, z, None)
+            densities, density_moves = jax.jvp(along, (parameters, z), (with_z0, move))
         # Relative to the sample's own member.
         gap, gap_move = densities - own, density_moves - own_move
         log_total = jax.nn.logsumexp(alpha * gap)
@@ -88,7 +95,7 @@ def refilled(
     coefficient, scores = members.over_rows(
         row,
         (operands.members, with_z0),
-        jnp.arange(K),
+        members.owners(operands.members),
         operands.z,
         along.z,
         own,

@@ -69,9 +69,13 @@ def log_shares(
             return jax.vmap(share)(densities, places)
         shares: jax.Array = over_samples(of_chain, (z, places), chunk_size)
         return shares
-    row_densities = proposal.members.row_densities
+    log_prob = proposal.members.pairs.log_prob
     of_members: jax.Array = proposal.members.over_rows(
-        lambda row, z, place: share(row_densities(row, z), place), members, z, places, chunk_size=chunk_size
+        lambda row, z, own: share(log_prob(row, z, own), own.place),
+        members,
+        z,
+        proposal.members.owners(members),
+        chunk_size=chunk_size,
     )
     return of_members
 

@@ -1,0 +1,173 @@
+r"""Many members at one point: their densities, and how each would move it. For K points these are K^2 pairs.
+
+Differentiated pair by pair, as `one_by_one` does it, `K^2 D` numbers are kept and read again several times. For
+diagonal Gaussians what depends on a pair is a polynomial in z, so that every derivative is a matrix product of `[K, K]`
+weights with `[K, D]` powers of z or coefficients of the members:
+
+    grad log q_i(z) = -(z - mu_i) / sigma_i^2,    J_i(z) d eta_i = d mu_i + (z - mu_i) d sigma_i / sigma_i.
+
+The values stay sums of squares. Multiplied out about the members' mean c, a derivative has a rounding error of the
+order of `eps |z - c| / sigma_i` of itself, that of a scale `eps |z - c|^2 / sigma_i^2`. A sample's own member, the one
+that counts where members are far from one another, is left out of the products and differentiated as it stands.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
+from jaxtyping import Array, Float
+
+from hiwae_jax._families import Family, Parameters, diagonal_gaussian
+
+
+class Own(NamedTuple):
+    """The member that drew a sample.
+
+    Attributes:
+      place: its index.
+      parameters: its own, which are also at this index among those of all members.
+    """
+
+    place: Any
+    parameters: Parameters
+
+
+class Pairs(NamedTuple):
+    """What a family knows of K members at one point z [D]; `parameters` and `tangents` have K rows.
+
+    Attributes:
+      log_prob: `(parameters, z, own) -> [K]`; `own` may be None.
+      move: `(weights [C, K], parameters, tangents, z) -> [C, D]`, sums of weights times `J_i(z) tangent_i`.
+      slope: `(weights [C, K], parameters, z) -> [C, D]`, of weights times `grad log q_i(z)`.
+      work: `(weights [K], parameters, tangents, z) -> scalar`, of the weights times the product of both.
+    """
+
+    log_prob: Callable[[Parameters, Any, Own | None], Float[Array, " K"]]
+    move: Callable[[Any, Parameters, Any, Any], Float[Array, "C D"]]
+    slope: Callable[[Any, Parameters, Any], Float[Array, "C D"]]
+    work: Callable[[Any, Parameters, Any, Any], Float[Array, ""]]
+
+
+def move_of_one(family: Family, member: Parameters, tangent: Any, z: Float[Array, " D"]) -> Float[Array, " D"]:
+    """How z would move with the parameters of this member if it had drawn z."""
+    noise = family.inverse(member, z)
+    moved: jax.Array = jax.jvp(lambda parameters: family.forward(parameters, noise), (member,), (tangent,))[1]
+    return moved
+
+
+def one_by_one(family: Family) -> Pairs:
+    """Of any family."""
+    slope_of_one = jax.grad(family.log_prob, argnums=1)
+
+    def log_prob(parameters: Parameters, z: Any, own: Own | None) -> Float[Array, " K"]:
+        densities: jax.Array = jax.vmap(family.log_prob, in_axes=(0, None))(parameters, z)
+        return densities
+
+    def moves(parameters: Parameters, tangents: Any, z: Any) -> Any:
+        return jax.vmap(lambda member, tangent: move_of_one(family, member, tangent, z))(parameters, tangents)
+
+    def slopes(parameters: Parameters, z: Any) -> Any:
+        return jax.vmap(slope_of_one, in_axes=(0, None))(parameters, z)
+
+    def totals(weights: Any, rows: Any) -> Float[Array, "C D"]:
+        # No matrix product: as sums they are fused with what makes the rows, and no [K, K, D] is formed.
+        return jnp.stack([jnp.sum(each[:, None] * rows, axis=0) for each in weights])
+
+    return Pairs(
+        log_prob,
+        move=lambda weights, parameters, tangents, z: totals(weights, moves(parameters, tangents, z)),
+        slope=lambda weights, parameters, z: totals(weights, slopes(parameters, z)),
+        work=lambda weights, parameters, tangents, z: jnp.sum(
+            weights[:, None] * slopes(parameters, z) * moves(parameters, tangents, z)
+        ),
+    )
+
+
+def _product(a: Any, b: Any) -> Any:
+    # Differences of large numbers: not to be rounded to fewer bits, as accelerators do unless told.
+    return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
+
+
+class _Centered(NamedTuple):
+    """Members and a point relative to the members' mean, which nothing depends on but the rounding."""
+
+    loc: Any
+    inverse: Any
+    precision: Any
+    z: Any
+
+
+def _centered(parameters: Parameters, z: Any) -> _Centered:
+    loc, scale = parameters
+    center = jax.lax.stop_gradient(jnp.mean(loc, axis=0, keepdims=True))
+    inverse = 1.0 / scale
+    return _Centered(loc - center, inverse, inverse**2, z - center[0])
+
+
+@jax.custom_jvp
+def _gaussian_log_prob(parameters: Parameters, z: Any, own: Own | None) -> Float[Array, " K"]:
+    densities: jax.Array = jax.vmap(diagonal_gaussian.log_prob, in_axes=(0, None))(parameters, z)
+    return densities
+
+
+def _gaussian_log_prob_jvp(primals: Any, tangents: Any) -> tuple[Float[Array, " K"], Float[Array, " K"]]:
+    parameters, z, own = primals
+    (d_loc, d_scale), d_z, d_own = tangents
+    at = _centered(parameters, z)
+    weighted = at.precision * at.loc
+    moved = jnp.zeros_like(z, shape=len(at.loc))
+    linear = jnp.zeros_like(at.loc)  # the coefficient of z
+    if not isinstance(d_z, SymbolicZero):
+        moved += _product(weighted, d_z) - _product(at.precision, at.z * d_z)
+    if not isinstance(d_loc, SymbolicZero):
+        linear += at.precision * d_loc
+        moved -= jnp.sum(weighted * d_loc, axis=1)
+    if not isinstance(d_scale, SymbolicZero):
+        growth = at.inverse * d_scale
+        linear -= 2.0 * weighted * growth
+        moved += _product(at.precision * growth, at.z**2) + jnp.sum((weighted * at.loc - 1.0) * growth, axis=1)
+    if not (isinstance(d_loc, SymbolicZero) and isinstance(d_scale, SymbolicZero)):
+        moved += _product(linear, at.z)
+    if own is not None:
+        leaves = (*own.parameters, z)
+        along = [
+            jnp.zeros_like(p) if isinstance(t, SymbolicZero) else t
+            for p, t in zip(leaves, (*d_own.parameters, d_z), strict=True)
+        ]
+        of_own = jax.jvp(lambda *leaves: diagonal_gaussian.log_prob(leaves[:2], leaves[2]), leaves, tuple(along))[1]
+        moved = jnp.where(jnp.arange(len(moved)) == own.place, of_own, moved)
+    return _gaussian_log_prob(parameters, z, own), moved
+
+
+_gaussian_log_prob.defjvp(_gaussian_log_prob_jvp, symbolic_zeros=True)
+
+
+def _gaussian_move(weights: Any, parameters: Parameters, tangents: Any, z: Any) -> Float[Array, "C D"]:
+    at, (d_loc, d_scale) = _centered(parameters, z), tangents
+    growth = at.inverse * d_scale
+    moved: jax.Array = _product(weights, d_loc - at.loc * growth) + at.z[None, :] * _product(weights, growth)
+    return moved
+
+
+def _gaussian_slope(weights: Any, parameters: Parameters, z: Any) -> Float[Array, "C D"]:
+    at = _centered(parameters, z)
+    slope: jax.Array = _product(weights, at.precision * at.loc) - at.z[None, :] * _product(weights, at.precision)
+    return slope
+
+
+def _gaussian_work(weights: Any, parameters: Parameters, tangents: Any, z: Any) -> Float[Array, ""]:
+    # Along the path the density falls as the volume grows: slope . move + d log q_i = -d log sigma_i.
+    at, (_, d_scale) = _centered(parameters, z), tangents
+    of_density = jax.jvp(lambda parameters: _gaussian_log_prob(parameters, z, None), (parameters,), (tangents,))[1]
+    work: jax.Array = -jnp.sum(weights * (of_density + jnp.sum(at.inverse * d_scale, axis=1)))
+    return work
+
+
+gaussian_pairs = Pairs(_gaussian_log_prob, _gaussian_move, _gaussian_slope, _gaussian_work)
+
+
+def pairs_of(family: Family) -> Pairs:
+    """The fastest for this family, where all points know the members alike."""
+    return gaussian_pairs if family is diagonal_gaussian else one_by_one(family)
