@@ -72,8 +72,8 @@ def test_a_backward_pass_for_one_of_many_samples_saves_most_of_it():
     assert temporaries <= 0.8 * full_temporaries
 
 
-def test_no_array_of_pairs_and_dimensions_is_kept_for_the_value():
-    """`log q_i(z_j)` is [K, K]; its terms would be [K, K, D]. Gradients keep them, a few times over."""
+def test_no_array_of_pairs_and_dimensions_is_kept():
+    """`log q_i(z_j)` is [K, K]; its terms would be [K, K, D], and derivatives would keep them, a few times over."""
     K, D = 100, 64
     pairs = 4 * K * K * D
     proposal = hj.defensive(
@@ -96,8 +96,10 @@ def test_no_array_of_pairs_and_dimensions_is_kept_for_the_value():
         return jax.jit(transform(bound)).lower(params, row, key).compile().memory_analysis().temp_size_in_bytes
 
     assert temporaries("reparameterized", lambda bound: bound) < pairs / 10
-    for gradient in ("reparameterized", "doubly_reparameterized", "refilled"):
-        assert temporaries(gradient, jax.value_and_grad) < 4.5 * pairs
+    assert temporaries("reparameterized", jax.value_and_grad) < pairs / 4
+    assert temporaries("doubly_reparameterized", jax.value_and_grad) < pairs / 2
+    # XLA shares what it broadcasts to [K, K, D] between samples and refills.
+    assert temporaries("refilled", jax.value_and_grad) < 2.5 * pairs
 
 
 def dot_flops(function, *args):

@@ -34,6 +34,7 @@ from hiwae_jax._pairs import Own, move_of_one
 from hiwae_jax._paths import Rows, Step, outer_factor, without_floored_scores
 from hiwae_jax._proposal import Members
 
+PRODUCTS_FROM = 16  # members: with fewer, sums over them take less time than small matrix products
 LEAST_ALPHA = 0.5  # below it kappa has tails without a second moment, and there is no first part
 
 
@@ -53,7 +54,8 @@ def cross_paths(members: Members, alpha: float, rows: Rows, shares: Callable[[An
     # A floor or a joint density would have to be known in the other slot; a constant needs to know nothing.
     has_phantom = has_first_part and independent and terms.clipped is None
     without = leave_two_out(terms.log_weights) if has_phantom else None
-    pairs, slope_of_one = members.pairs, jax.grad(members.family.log_prob, argnums=1)
+    log_prob, pairs = members.pairs().log_prob, members.pairs(products=K >= PRODUCTS_FROM)
+    slope_of_one = jax.grad(members.family.log_prob, argnums=1)
 
     def row(
         known: tuple[Any, Any, Any],
@@ -65,7 +67,7 @@ def cross_paths(members: Members, alpha: float, rows: Rows, shares: Callable[[An
     ) -> tuple[Any, ...]:
         parameters, tangents, with_z0 = known
         j = own_member.place
-        densities = pairs.log_prob(parameters, z, own_member)
+        densities = log_prob(parameters, z, own_member)
         h, here = weights[j], terms.log_weights[j]
         of_own = (jnp.arange(K) == j).astype(weights.dtype)
         off = 1.0 - of_own
@@ -123,7 +125,7 @@ def cross_paths(members: Members, alpha: float, rows: Rows, shares: Callable[[An
         scores += jnp.dot(drawn_slope, moved[1]) + jnp.dot(sloped[0], moved[2])
         if with_z0 is not None:
             follow = from_member + jnp.sum(from_own) * of_own + along_own + partition * jnp.sum(from_mean)
-            followed = jax.jvp(lambda row: pairs.log_prob(row, z, None), (parameters,), (with_z0,))[1]
+            followed = jax.jvp(lambda row: log_prob(row, z, None), (parameters,), (with_z0,))[1]
             scores += jnp.sum(follow * followed)
         return moved[0], scores, jnp.sum(direction), jnp.sum(jnp.abs(direction))
 

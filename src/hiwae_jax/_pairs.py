@@ -168,6 +168,6 @@ def _gaussian_work(weights: Any, parameters: Parameters, tangents: Any, z: Any) 
 gaussian_pairs = Pairs(_gaussian_log_prob, _gaussian_move, _gaussian_slope, _gaussian_work)
 
 
-def pairs_of(family: Family) -> Pairs:
-    """The fastest for this family, where all points know the members alike."""
-    return gaussian_pairs if family is diagonal_gaussian else one_by_one(family)
+def pairs_of(family: Family, *, products: bool) -> Pairs:
+    """By matrix products where that is asked for and the family has them."""
+    return gaussian_pairs if products and family is diagonal_gaussian else one_by_one(family)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from hiwae_jax._families import Family, Parameters
-from hiwae_jax._pairs import Own, Pairs, one_by_one, pairs_of
+from hiwae_jax._pairs import Own, Pairs, pairs_of
 from hiwae_jax._sharding import Placement
 
 Params = Any  # any pytree of the user's
@@ -97,14 +97,13 @@ class Members(NamedTuple):
 
     def pair_densities(self, parameters: Parameters, z: Float[Array, "N D"]) -> Float[Array, "N K"]:
         """`log q_i(z_j)` at row j, column i; of any number of points, but in the layout "table" of the K samples."""
-        densities: jax.Array = self.over_rows(lambda row, z: self.pairs.log_prob(row, z, None), parameters, z)
+        densities: jax.Array = self.over_rows(lambda row, z: self.pairs().log_prob(row, z, None), parameters, z)
         return densities
 
-    @property
-    def pairs(self) -> Pairs:
+    def pairs(self, *, products: bool = True) -> Pairs:
         """All members, as a sample knows them, at that sample."""
-        # In a table nothing is shared that products could gain from.
-        return one_by_one(self.family) if self.layout == "table" else pairs_of(self.family)
+        # Of a table no two samples share a row, and products would gain nothing.
+        return pairs_of(self.family, products=products and self.layout != "table")
 
     def owners(self, parameters: Parameters) -> Own:
         """For each sample the member that drew it, with a leading axis of samples."""

@@ -51,7 +51,7 @@ def refilled(
     beta, K = operands.beta, weights.shape[0]
     without, log_refills = leave_two_out(terms.log_weights), log_weights_at(*operands.refill)
 
-    log_prob = members.pairs.log_prob
+    log_prob = members.pairs().log_prob
 
     def row(  # type: ignore[no-untyped-def]  # two scalars
         known: tuple[Any, Any], owner: Own, z: Float[Array, " D"], move: Float[Array, " D"], own: Any, own_move: Any

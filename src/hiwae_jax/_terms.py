@@ -69,7 +69,7 @@ def log_shares(
             return jax.vmap(share)(densities, places)
         shares: jax.Array = over_samples(of_chain, (z, places), chunk_size)
         return shares
-    log_prob = proposal.members.pairs.log_prob
+    log_prob = proposal.members.pairs().log_prob
     of_members: jax.Array = proposal.members.over_rows(
         lambda row, z, own: share(log_prob(row, z, own), own.place),
         members,
