@@ -54,7 +54,8 @@ def test_every_estimator_costs_what_the_plain_one_costs(kind, num_samples, alpha
     flops, temporaries = cost(kind, num_samples, alpha, gradient)
     plain_flops, plain_temporaries = cost(kind, num_samples, alpha, "reparameterized")
     assert flops <= (1.03 if alpha == 0.0 else 1.05) * plain_flops
-    assert temporaries <= 1.2 * plain_temporaries  # XLA's choice of what to fuse, which goes with its version
+    # What to fuse is XLA's choice, which goes with its version. Under alpha = 1 weights of all pairs are kept.
+    assert temporaries <= (1.2 if alpha == 0.0 else 1.4) * plain_temporaries
 
 
 def test_refills_cost_a_forward_pass_each_and_no_memory():
