@@ -7,7 +7,7 @@ import pytest
 
 import hiwae_jax as hj
 from hiwae_jax import _cross_paths
-from hiwae_jax._pairs import Own, gaussian_pairs, one_by_one
+from hiwae_jax._pairs import Own, PathWeights, gaussian_pairs, one_by_one
 
 K, D, PLACE = 5, 3, 2
 PLAIN = one_by_one(hj.diagonal_gaussian)
@@ -47,17 +47,19 @@ def test_densities_and_their_derivatives(with_own, moving):
     close(*(jax.jvp(of(pairs), arguments, tuple(only)) for pairs in (gaussian_pairs, PLAIN)))
 
 
-def test_moves_slopes_and_their_products():
-    parameters, tangents, z, weights = members(shift=10.0), members(9), 10.0 + normal(7, D), normal(6, 2, K)
+def test_paths_and_their_scores():
+    parameters, tangents, z = members(shift=10.0), members(9), 10.0 + normal(7, D)
+    own, own_tangent = (jax.tree.map(lambda leaf: leaf[PLACE], tree) for tree in (parameters, tangents))
+    weights, drawn_slope = PathWeights(*normal(6, 6, K)), normal(5, D)
+    noise = jax.vmap(hj.diagonal_gaussian.inverse, in_axes=(0, None))(parameters, z)
+    moves, slopes = tangents[0] + tangents[1] * noise, -noise / parameters[1]
+    correction = weights.from_member[:, None] * slopes + jnp.outer(weights.from_own, drawn_slope)
+    correction = correction + jnp.outer(weights.from_mean, weights.partition @ slopes)
+    correction = correction.at[PLACE].add(weights.along_own @ slopes)
+    expected = weights.direction @ moves, jnp.sum(correction * moves)
     for pairs in (gaussian_pairs, PLAIN):
-        moves = pairs.move(jnp.eye(K), parameters, tangents, z)
-        slopes = pairs.slope(jnp.eye(K), parameters, z)
-        close(pairs.move(weights, parameters, tangents, z), weights @ moves)
-        close(pairs.slope(weights, parameters, z), weights @ slopes)
-        close(pairs.work(weights[0], parameters, tangents, z), weights[0] @ jnp.sum(moves * slopes, axis=1))
-        noise = jax.vmap(hj.diagonal_gaussian.inverse, in_axes=(0, None))(parameters, z)
-        close(moves, tangents[0] + tangents[1] * noise)
-        close(slopes, -noise / parameters[1])
+        found = pairs.paths(weights, parameters, tangents, z, drawn_slope, Own(PLACE, own), own_tangent)
+        close(found, expected)
 
 
 def test_the_own_member_is_as_accurate_as_alone_where_members_are_far_apart():
@@ -103,3 +105,16 @@ def test_the_estimator_is_the_same_by_products_and_by_sums(alpha, chunk_size, mo
         found.append(jax.jit(jax.value_and_grad(lambda *arguments: bound(*arguments)))(*arguments))
     close(*found, rtol=1e-4)
     assert any(np.any(np.asarray(a) != np.asarray(b)) for a, b in zip(*map(jax.tree.leaves, found), strict=True))
+
+
+def test_rounding_where_members_share_a_cluster_far_from_the_others():
+    """Two clusters, 100 standard deviations from their mean: derivatives in a scale have three digits, others five."""
+    distance, eps = 100.0, float(np.finfo(np.float32).eps)
+    loc = distance * jnp.array([-1.0, -1.0, 1.0, 1.0])[:, None] + 0.5 * normal(1, 4, D)
+    scale, z = jnp.full((4, D), 0.9), loc[0] + normal(2, D)
+    slopes = []
+    for pairs in (gaussian_pairs, PLAIN):
+        of_neighbour = lambda parameters, pairs=pairs: pairs.log_prob(parameters, z, None)[1]
+        slopes.append(jax.grad(of_neighbour)((loc, scale)))
+    for ours, theirs, error in zip(*slopes, (distance, distance**2), strict=True):
+        assert float(jnp.max(jnp.abs(ours - theirs))) < 4.0 * eps * error

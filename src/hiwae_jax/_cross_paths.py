@@ -30,7 +30,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from hiwae_jax._leave_out import leave_two_out
-from hiwae_jax._pairs import Own, move_of_one
+from hiwae_jax._pairs import Own, PathWeights
 from hiwae_jax._paths import Rows, Step, outer_factor, without_floored_scores
 from hiwae_jax._proposal import Members
 
@@ -55,7 +55,6 @@ def cross_paths(members: Members, alpha: float, rows: Rows, shares: Callable[[An
     has_phantom = has_first_part and independent and terms.clipped is None
     without = leave_two_out(terms.log_weights) if has_phantom else None
     log_prob, pairs = members.pairs().log_prob, members.pairs(products=K >= PRODUCTS_FROM)
-    slope_of_one = jax.grad(members.family.log_prob, argnums=1)
 
     def row(
         known: tuple[Any, Any, Any],
@@ -113,25 +112,17 @@ def cross_paths(members: Members, alpha: float, rows: Rows, shares: Callable[[An
             from_mean -= alpha * taken * share
 
         # How each member would move the sample, and the density corrections along that.
-        own_move = move_of_one(members.family, own_member.parameters, own_tangent, z)
-        own_slope = slope_of_one(own_member.parameters, z)
-
-        # Weighted sums of both over all members, the own one apart.
-        sloping, moving = jnp.stack([partition, along_own]), jnp.stack([direction, from_own, from_mean])
-        sloped = pairs.slope(off[None, :] * sloping, parameters, z) + jnp.outer(sloping @ of_own, own_slope)
-        moved = pairs.move(off[None, :] * moving, parameters, tangents, z) + jnp.outer(moving @ of_own, own_move)
-        scores = pairs.work(off * from_member, parameters, tangents, z)
-        scores += jnp.dot(from_member @ of_own * own_slope + sloped[1], own_move)
-        scores += jnp.dot(drawn_slope, moved[1]) + jnp.dot(sloped[0], moved[2])
+        path_weights = PathWeights(direction, from_member, from_own, from_mean, partition, along_own)
+        moved, scores = pairs.paths(path_weights, parameters, tangents, z, drawn_slope, own_member, own_tangent)
         if with_z0 is not None:
             follow = from_member + jnp.sum(from_own) * of_own + along_own + partition * jnp.sum(from_mean)
             followed = jax.jvp(lambda row: log_prob(row, z, None), (parameters,), (with_z0,))[1]
             scores += jnp.sum(follow * followed)
-        return moved[0], scores, jnp.sum(direction), jnp.sum(jnp.abs(direction))
+        return moved, scores, jnp.sum(direction), jnp.sum(jnp.abs(direction))
 
     owners = members.owners(operands.members)
     if members.joint_log_prob is None:
-        drawn_slopes = jax.vmap(slope_of_one)(owners.parameters, operands.z)
+        drawn_slopes = jax.vmap(jax.grad(members.family.log_prob, argnums=1))(owners.parameters, operands.z)
     else:
         drawn_slopes = jax.grad(members.joint_log_prob, argnums=1)(operands.joint, operands.z)
     own = members.own_densities(operands.members, operands.z)

@@ -34,23 +34,36 @@ class Own(NamedTuple):
     parameters: Parameters
 
 
+class PathWeights(NamedTuple):
+    """What a rule makes of all members' moves `m_i = J_i(z) d eta_i` and slopes `s_i = grad log q_i(z)`, [K] each.
+
+    The sample goes to `sum_i direction_i m_i`. The scores are `sum_i c_i . m_i` with `c_i = from_member_i s_i +
+    from_own_i s + from_mean_i sum_k partition_k s_k`, s being the slope of the density drawn from, and for the own
+    member `sum_k along_own_k s_k` besides.
+    """
+
+    direction: Float[Array, " K"]
+    from_member: Float[Array, " K"]
+    from_own: Float[Array, " K"]
+    from_mean: Float[Array, " K"]
+    partition: Float[Array, " K"]
+    along_own: Float[Array, " K"]
+
+
 class Pairs(NamedTuple):
     """What a family knows of K members at one point z [D]; `parameters` and `tangents` have K rows.
 
     Attributes:
       log_prob: `(parameters, z, own) -> [K]`; `own` may be None.
-      move: `(weights [C, K], parameters, tangents, z) -> [C, D]`, sums of weights times `J_i(z) tangent_i`.
-      slope: `(weights [C, K], parameters, z) -> [C, D]`, of weights times `grad log q_i(z)`.
-      work: `(weights [K], parameters, tangents, z) -> scalar`, of the weights times the product of both.
+      paths: `(weights, parameters, tangents, z, drawn_slope, own, own_tangent) -> ([D], scalar)`: where the sample
+        goes, and the scores.
     """
 
     log_prob: Callable[[Parameters, Any, Own | None], Float[Array, " K"]]
-    move: Callable[[Any, Parameters, Any, Any], Float[Array, "C D"]]
-    slope: Callable[[Any, Parameters, Any], Float[Array, "C D"]]
-    work: Callable[[Any, Parameters, Any, Any], Float[Array, ""]]
+    paths: Callable[..., tuple[Float[Array, " D"], Float[Array, ""]]]
 
 
-def move_of_one(family: Family, member: Parameters, tangent: Any, z: Float[Array, " D"]) -> Float[Array, " D"]:
+def _move(family: Family, member: Parameters, tangent: Any, z: Float[Array, " D"]) -> Float[Array, " D"]:
     """How z would move with the parameters of this member if it had drawn z."""
     noise = family.inverse(member, z)
     moved: jax.Array = jax.jvp(lambda parameters: family.forward(parameters, noise), (member,), (tangent,))[1]
@@ -65,24 +78,28 @@ def one_by_one(family: Family) -> Pairs:
         densities: jax.Array = jax.vmap(family.log_prob, in_axes=(0, None))(parameters, z)
         return densities
 
-    def moves(parameters: Parameters, tangents: Any, z: Any) -> Any:
-        return jax.vmap(lambda member, tangent: move_of_one(family, member, tangent, z))(parameters, tangents)
+    def total(weights: Float[Array, " K"], rows: Float[Array, "K D"]) -> Float[Array, " D"]:
+        # Not a matrix product: as a sum it is fused with what makes the rows, and no [K, K, D] is formed.
+        return jnp.sum(weights[:, None] * rows, axis=0)
 
-    def slopes(parameters: Parameters, z: Any) -> Any:
-        return jax.vmap(slope_of_one, in_axes=(0, None))(parameters, z)
+    def paths(
+        weights: PathWeights,
+        parameters: Parameters,
+        tangents: Any,
+        z: Any,
+        drawn_slope: Any,
+        own: Own,
+        own_tangent: Any,
+    ) -> tuple[Float[Array, " D"], Float[Array, ""]]:
+        moves = jax.vmap(lambda member, tangent: _move(family, member, tangent, z))(parameters, tangents)
+        slopes = jax.vmap(slope_of_one, in_axes=(0, None))(parameters, z)
+        of_own = (jnp.arange(len(weights.direction)) == own.place).astype(z.dtype)
+        correction = weights.from_member[:, None] * slopes + jnp.outer(weights.from_own, drawn_slope)
+        correction += jnp.outer(weights.from_mean, total(weights.partition, slopes))
+        correction += jnp.outer(of_own, total(weights.along_own, slopes))
+        return total(weights.direction, moves), jnp.sum(correction * moves)
 
-    def totals(weights: Any, rows: Any) -> Float[Array, "C D"]:
-        # No matrix product: as sums they are fused with what makes the rows, and no [K, K, D] is formed.
-        return jnp.stack([jnp.sum(each[:, None] * rows, axis=0) for each in weights])
-
-    return Pairs(
-        log_prob,
-        move=lambda weights, parameters, tangents, z: totals(weights, moves(parameters, tangents, z)),
-        slope=lambda weights, parameters, z: totals(weights, slopes(parameters, z)),
-        work=lambda weights, parameters, tangents, z: jnp.sum(
-            weights[:, None] * slopes(parameters, z) * moves(parameters, tangents, z)
-        ),
-    )
+    return Pairs(log_prob, paths)
 
 
 def _product(a: Any, b: Any) -> Any:
@@ -144,28 +161,35 @@ def _gaussian_log_prob_jvp(primals: Any, tangents: Any) -> tuple[Float[Array, " 
 _gaussian_log_prob.defjvp(_gaussian_log_prob_jvp, symbolic_zeros=True)
 
 
-def _gaussian_move(weights: Any, parameters: Parameters, tangents: Any, z: Any) -> Float[Array, "C D"]:
+def _gaussian_paths(
+    weights: PathWeights, parameters: Parameters, tangents: Any, z: Any, drawn_slope: Any, own: Own, own_tangent: Any
+) -> tuple[Float[Array, " D"], Float[Array, ""]]:
     at, (d_loc, d_scale) = _centered(parameters, z), tangents
     growth = at.inverse * d_scale
-    moved: jax.Array = _product(weights, d_loc - at.loc * growth) + at.z[None, :] * _product(weights, growth)
-    return moved
+    of_own = (jnp.arange(len(at.loc)) == own.place).astype(z.dtype)
+    others = 1.0 - of_own
+    own_move = _move(diagonal_gaussian, own.parameters, own_tangent, z)
+    own_slope = jax.grad(diagonal_gaussian.log_prob, argnums=1)(own.parameters, z)
 
+    def sums(rows: list[Float[Array, " K"]], constant: Any, linear: Any, own_term: Any) -> Any:
+        """Of `constant_i + z linear_i` with each of these weights, the own term apart."""
+        stacked = jnp.stack(rows)
+        others_alone = others[None, :] * stacked
+        total = _product(others_alone, constant) + at.z[None, :] * _product(others_alone, linear)
+        return total + jnp.outer(stacked @ of_own, own_term)
 
-def _gaussian_slope(weights: Any, parameters: Parameters, z: Any) -> Float[Array, "C D"]:
-    at = _centered(parameters, z)
-    slope: jax.Array = _product(weights, at.precision * at.loc) - at.z[None, :] * _product(weights, at.precision)
-    return slope
-
-
-def _gaussian_work(weights: Any, parameters: Parameters, tangents: Any, z: Any) -> Float[Array, ""]:
-    # Along the path the density falls as the volume grows: slope . move + d log q_i = -d log sigma_i.
-    at, (_, d_scale) = _centered(parameters, z), tangents
+    slopes = sums([weights.partition, weights.along_own], at.precision * at.loc, -at.precision, own_slope)
+    moving = [weights.direction, weights.from_own, weights.from_mean]
+    moves = sums(moving, d_loc - at.loc * growth, growth, own_move)
+    # Along its path the density of a member falls as the volume grows: slope . move + d log q_i = -d log sigma_i.
     of_density = jax.jvp(lambda parameters: _gaussian_log_prob(parameters, z, None), (parameters,), (tangents,))[1]
-    work: jax.Array = -jnp.sum(weights * (of_density + jnp.sum(at.inverse * d_scale, axis=1)))
-    return work
+    scores = -jnp.sum(others * weights.from_member * (of_density + jnp.sum(growth, axis=1)))
+    scores += jnp.dot(weights.from_member @ of_own * own_slope + slopes[1], own_move)
+    scores += jnp.dot(drawn_slope, moves[1]) + jnp.dot(slopes[0], moves[2])
+    return moves[0], scores
 
 
-gaussian_pairs = Pairs(_gaussian_log_prob, _gaussian_move, _gaussian_slope, _gaussian_work)
+gaussian_pairs = Pairs(_gaussian_log_prob, _gaussian_paths)
 
 
 def pairs_of(family: Family, *, products: bool) -> Pairs:
