@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hiwae_jax.nn._convolve import convolve, convolve_doubled
+from hiwae_jax.nn._convolve import _doubled_by_contraction, _doubled_on_cpu, convolve, convolve_doubled
 from hiwae_jax.nn._elu import elu
 
 CASES = {
@@ -59,11 +59,14 @@ def test_convolve_is_the_convolution(case: str) -> None:
     assert_equal(ours, jax.jit(lambda *a: everything(lambda x, k: reference(x, k, stride), *a))(*arguments))
 
 
-@pytest.mark.parametrize("shape", [(4, 4, 3), (7, 5, 2)])
-def test_convolve_doubled_is_the_convolution_of_the_doubled_image(shape: tuple[int, ...]) -> None:
-    kernel = (3, 3, shape[-1], 2)
+@pytest.mark.parametrize("spelled", [_doubled_by_contraction, _doubled_on_cpu])
+@pytest.mark.parametrize(("shape", "channels"), [((4, 4, 3), 2), ((7, 5, 2), 9)])
+def test_convolve_doubled_is_the_convolution_of_the_doubled_image(
+    shape: tuple[int, ...], channels: int, spelled: Callable[[Any, Any], Any]
+) -> None:
+    kernel = (3, 3, shape[-1], channels)
     arguments = draw(shape, kernel, shape, kernel)
-    ours, wanted = jax.jit(lambda *a: (everything(convolve_doubled, *a), everything(reference_doubled, *a)))(*arguments)
+    ours, wanted = jax.jit(lambda *a: (everything(spelled, *a), everything(reference_doubled, *a)))(*arguments)
     assert_equal(ours, wanted)
 
 
@@ -79,15 +82,46 @@ def test_doubling_is_linear_interpolation_between_pixel_centres(side: int) -> No
     np.testing.assert_allclose(convolve_doubled(jnp.asarray(image), middle), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_batches_of_images_and_of_kernels() -> None:
+@pytest.mark.parametrize(
+    ("function", "wanted"),
+    [
+        (convolve, reference),
+        (_doubled_by_contraction, reference_doubled),
+        (_doubled_on_cpu, reference_doubled),
+    ],
+)
+def test_batches_of_images_and_of_kernels(
+    function: Callable[[Any, Any], Any], wanted: Callable[[Any, Any], Any]
+) -> None:
     """One kernel for each seed, many images for each."""
-    x, kernel = draw((2, 3, 6, 6, 2), (2, 3, 3, 2, 4))
+    x, kernel = draw((2, 3, 6, 6, 2), (2, 3, 3, 2, 8))
 
     def gradient(function: Callable[[Any, Any], Any]) -> Any:
         over_images = jax.vmap(function, in_axes=(0, None))
         return jax.grad(lambda x, k: jnp.sum(jnp.sin(jax.vmap(over_images)(x, k))), argnums=(0, 1))(x, kernel)
 
-    assert_equal(*jax.jit(lambda: (gradient(convolve), gradient(reference)))())
+    assert_equal(*jax.jit(lambda: (gradient(function), gradient(wanted)))())
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="the spelling is for CPUs")
+def test_doubled_images_are_multiplied_where_they_lie() -> None:
+    """A product of one matrix with every image would be one of a copy with all images side by side."""
+    images, kernel = draw((40, 6, 6, 4), (3, 3, 4, 8))
+
+    def cost(function: Callable[[Any, Any], Any]) -> tuple[float, int]:
+        loss = lambda images, kernel: jnp.sum(jax.vmap(function, in_axes=(0, None))(images, kernel) ** 2)
+        compiled = jax.jit(jax.grad(loss, argnums=(0, 1))).lower(images, kernel).compile()
+        return compiled.cost_analysis()["bytes accessed"], compiled.memory_analysis().temp_size_in_bytes
+
+    (moved, kept), (moved_by_contraction, kept_by_contraction) = map(cost, (_doubled_on_cpu, _doubled_by_contraction))
+    assert moved < 0.9 * moved_by_contraction
+    assert kept < 0.8 * kept_by_contraction
+
+
+def test_an_image_that_is_not_a_number_spoils_no_other() -> None:
+    images, kernel = draw((2, 4, 4, 3), (3, 3, 3, 8))
+    both = jax.vmap(_doubled_on_cpu, in_axes=(0, None))(images.at[0, 0, 0, 0].set(jnp.nan), kernel)
+    np.testing.assert_allclose(both[1], reference_doubled(images[1], kernel), rtol=1e-4, atol=1e-4)
 
 
 def test_narrow_floats_stay_narrow() -> None:
