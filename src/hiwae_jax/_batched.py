@@ -177,26 +177,36 @@ def batched_value_and_grad(
             counted = jnp.arange(num_examples + padding) < num_examples
         if chunks == 1:
             value, (gradient, moved) = of_chunk(params, moving, None, *of_each[1:], counted, num_examples, shared)
-        elif dispatch:
+        else:
+            # Each chunk has some of the examples of every device, where their axis lies on several.
+            apart = lambda leaf: jnp.reshape(leaf, (at_once, chunks, *jnp.shape(leaf)[1:]))
+            together = lambda leaf: jnp.swapaxes(leaf, 0, 1).reshape(-1, *leaf.shape[2:])
+            interleaved = jax.tree.map(apart, (*of_each, counted))
             # Chunks need not return the zeros of what only `draw` reads.
             read, others = (params, None) if draw is None else _partition(params, look(*whole)[1])
-            value, gradient, parts = None, None, []
-            interleaved = jax.tree.map(
-                lambda leaf: jnp.reshape(leaf, (at_once, chunks, *jnp.shape(leaf)[1:])), (*of_each, counted)
-            )
-            for first in range(chunks):
-                moving, *chunk = _chunk(interleaved, first)
-                part, (slope, moved) = of_one_of_many(read, moving, others, *chunk, num_examples, shared)
-                value, gradient = (part, slope) if first == 0 else add((value, gradient), (part, slope))
-                parts.append(moved)
-            moved = jax.tree.map(lambda *leaves: jnp.stack(leaves, axis=1).reshape(-1, *leaves[0].shape[1:]), *parts)
-        else:
-            from optax import microbatching  # takes longer to import than all the rest
 
-            add_up, line_up = microbatching.AccumulationType.SUM, microbatching.AccumulationType.CONCAT
-            in_chunks = microbatching.microbatch(of_one_of_many, (1, 3, 4, 5), at_once, (add_up, (add_up, line_up)))
-            moving, *chunk = *of_each, counted
-            value, (gradient, moved) = in_chunks(params, moving, None, *chunk, num_examples, shared)
+            def of_number(number: Any) -> Any:
+                moving, *chunk = _chunk(interleaved, number)
+                value, (slope, moved) = of_one_of_many(read, moving, others, *chunk, num_examples, shared)
+                return (value, slope), moved
+
+            if dispatch:
+                total, moved = of_number(0)
+                parts = [moved]
+                for number in range(1, chunks):
+                    part, moved = of_number(number)
+                    total = add(total, part)
+                    parts.append(moved)
+                moved = jax.tree.map(lambda *leaves: jnp.stack(leaves), *parts)
+            else:
+                zeros = jax.tree.map(lambda part: jnp.zeros(part.shape, part.dtype), jax.eval_shape(of_number, 0)[0])
+
+                def add_number(so_far: Any, number: Any) -> Any:
+                    part, moved = of_number(number)
+                    return jax.tree.map(jnp.add, so_far, part), moved
+
+                total, moved = jax.lax.scan(add_number, zeros, jnp.arange(chunks))
+            (value, gradient), moved = total, jax.tree.map(together, moved)
         if pull is not None:
             gradient = pull_back(pull, jax.tree.map(lambda leaf: leaf[:num_examples], moved), gradient)
         return value, jax.tree.map(lambda leaf, param: leaf.astype(jnp.result_type(param)), gradient, params)
