@@ -11,6 +11,7 @@ from hiwae_jax import _checks
 from hiwae_jax._memory import bytes_of, kept_for_backward
 from hiwae_jax._objectives import Bound
 from hiwae_jax._proposal import Params
+from hiwae_jax._random_streams import example_keys
 from hiwae_jax._sharding import on_auto_axes
 
 # What the backward pass may keep at once. On a CPU small arrays are the fast ones: they stay in the cache, and the
@@ -162,7 +163,7 @@ def batched_value_and_grad(
             raise ValueError(
                 f"key: expected one typed key, which is split into one for each example, got shape {jnp.shape(key)}"
             )
-        keys = jax.random.split(_checks.one_key(key), num_examples)
+        keys = example_keys(key, num_examples)
         moving, pull, fixed = draw_all(params, batch, keys, shared)
         whole = params, moving, None, batch, fixed, None, num_examples, shared
         at_once = chunk_size or look(*whole)[0]

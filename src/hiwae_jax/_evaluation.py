@@ -11,6 +11,7 @@ from hiwae_jax import _checks
 from hiwae_jax._bounds import check_log_weights, log_sum_exp
 from hiwae_jax._pareto import SMALLEST_TAIL, tail_length, tail_shape
 from hiwae_jax._proposal import Example, Params
+from hiwae_jax._random_streams import draw_key
 
 _LONGEST_TAIL = 512  # the standard error of a shape k from so many values is (1 + k) / 23
 _SORTED_FROM = 64  # values from which on a sort takes less time than to insert them one by one
@@ -85,7 +86,7 @@ def make_log_evidence(
 
     def log_evidence(params: Params, x: Example, key: Any) -> LogEvidence:
         def log_estimate(draw: Array) -> Float[Array, ""]:
-            log_w = check_log_weights(log_weights(params, x, jax.random.fold_in(key, draw)), axis=-1)
+            log_w = check_log_weights(log_weights(params, x, draw_key(key, draw)), axis=-1)
             return log_sum_exp(_checks.at_least_float32(log_w), -1)
 
         def add(chunk: Any, sums: _Sums) -> _Sums:

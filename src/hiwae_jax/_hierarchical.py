@@ -21,6 +21,7 @@ from hiwae_jax._families import (
 )
 from hiwae_jax._independent import one_member
 from hiwae_jax._proposal import Draw, Example, Layout, Members, Params, Proposal
+from hiwae_jax._random_streams import Stream, stream_key
 from hiwae_jax._reverse_trial import make_reverse_trial
 from hiwae_jax._sharding import placement
 
@@ -56,7 +57,8 @@ def hierarchical(
       family: the family of the members.
       base_family: the family of q_0 and r.
       sampler: draws the noise of z_0 and of all members, in one call and in place of the families' own; as for
-        `independent`. Families with one sampler draw in one call too, and otherwise from either half of the split key.
+        `independent`. Families that have the same sampler draw in one call too. Otherwise the sampler of each receives
+        a key of its own, folded from the caller's.
       sharding: `NamedSharding(mesh, P(axis))`, to split the samples of each example over a mesh axis of devices, as
         for `independent`. A power heuristic communicates the members' parameters as well.
 
@@ -104,9 +106,10 @@ def hierarchical(
         if sampler is not None or base_family.sampler is family.sampler:
             # One call: the key is used once, and one generator is compiled instead of two.
             return draw_noise(sampler or family.sampler, key, (sum(sizes),), dtype)
+        keys = stream_key(key, Stream.BASE_NOISE), stream_key(key, Stream.MEMBER_NOISE)
         of_base, of_members = (
             jnp.split(draw_noise(one.sampler, key, (sizes[place] + sizes[place + 2],), dtype), [sizes[place]])
-            for place, one, key in zip((0, 1), (base_family, family), jax.random.split(key), strict=True)
+            for place, one, key in zip((0, 1), (base_family, family), keys, strict=True)
         )
         return jnp.concatenate([of_base[0], of_members[0], of_base[1], of_members[1]])
 

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 from hiwae_jax import _checks
 from hiwae_jax._gradients import GRADIENTS, reparameterized, scores_are_constant, stopped, with_path_rule
 from hiwae_jax._proposal import Draw, Example, Params, Proposal
+from hiwae_jax._random_streams import Stream, stream_key
 from hiwae_jax._terms import LogDensity, make_evaluation
 from hiwae_jax._weightings import Weighting, uniform_weighting
 
@@ -294,7 +295,7 @@ def _make_annealed(
         drawn = proposal.draw(params, x, key, refill=refill)
         if backward_samples is None:
             return drawn
-        return drawn._replace(uniform=jax.random.uniform(jax.random.fold_in(key, 0), dtype=drawn.z.dtype))
+        return drawn._replace(uniform=jax.random.uniform(stream_key(key, Stream.BACKWARD_CHOICE), dtype=drawn.z.dtype))
 
     def evaluate(params: Params, x: Example, key: Any, beta: Any) -> Float[Array, ""]:
         drawn = key if isinstance(key, Draw) else draw(params, x, key)
