@@ -191,12 +191,6 @@ def test_axis_may_be_any_and_forward_mode_agrees():
     np.testing.assert_allclose(forward[1], tangents, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
-def test_dtype_is_kept(dtype):
-    for function in FUNCTIONS:
-        assert jax.eval_shape(function, jnp.zeros(3, dtype)).dtype == dtype
-
-
 def test_errors_name_the_argument():
     for function in FUNCTIONS:
         with pytest.raises(TypeError, match=r"log_weights: expected a floating-point array, got dtype int32"):

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from hiwae_jax import _checks
+
 
 def normalized_weights(log_weights: Float[Array, "..."], *, axis: int = -1) -> Float[Array, "..."]:
     """Self-normalised importance weights `w_j / sum_m w_m`.
@@ -92,7 +94,10 @@ def iwlb(log_weights: Float[Array, "..."], *, axis: int = -1) -> Float[Array, ".
 
 
 def check_log_weights(log_weights: Float[Array, "..."], *, axis: int) -> Float[Array, "..."]:
-    """Return `log_weights` as an array, or raise if it is no floating-point array with samples along `axis`."""
+    """Return `log_weights` in at least float32, or raise if it is no floating-point array with samples along `axis`.
+
+    Sums over many samples would not fit float16, nor be accurate in bfloat16.
+    """
     log_weights = jnp.asarray(log_weights)
     if not jnp.issubdtype(log_weights.dtype, jnp.floating):
         raise TypeError(
@@ -110,4 +115,4 @@ def check_log_weights(log_weights: Float[Array, "..."], *, axis: int) -> Float[A
         raise ValueError(
             f"log_weights: shape {log_weights.shape} has no samples along axis {axis}; at least one is needed"
         )
-    return log_weights
+    return _checks.at_least_float32(log_weights)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from hiwae_jax import _checks
 from hiwae_jax._bounds import check_log_weights, normalized_weights
 
 Gradients = TypeVar("Gradients")
@@ -154,7 +155,7 @@ def gradient_signal_to_noise(gradients: Gradients) -> Gradients:
         )
 
     def ratio(estimates: Float[Array, "N ..."]) -> Float[Array, "..."]:
-        estimates = jnp.asarray(estimates)
+        estimates = _checks.at_least_float32(jnp.asarray(estimates))
         # In units of the largest, whose square may overflow or vanish.
         largest = jnp.max(jnp.abs(estimates), axis=0, keepdims=True)
         estimates = estimates / jnp.where(largest == 0.0, 1.0, largest)

@@ -24,7 +24,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from hiwae_jax import _checks
 from hiwae_jax._bounds import check_log_weights, iwlb, log_sum_exp
 
 _LARGEST_ORDER = 4
@@ -69,10 +68,10 @@ def jackknife(log_weights: Float[Array, "..."], *, order: int, axis: int = -1) -
         )
     if order == 0:
         return iwlb(log_weights, axis=axis)
-    wide = jnp.moveaxis(_checks.at_least_float32(log_weights), axis, -1)
+    last = jnp.moveaxis(log_weights, axis, -1)
     estimate = jnp.vectorize(functools.partial(_estimate, order=int(order)), signature="(k)->()")
-    value: jax.Array = estimate(jnp.sort(wide, descending=True))
-    return value.astype(log_weights.dtype)
+    value: jax.Array = estimate(jnp.sort(last, descending=True))
+    return value
 
 
 @functools.partial(jax.jit, static_argnames="order")

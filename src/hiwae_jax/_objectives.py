@@ -34,6 +34,24 @@ class Bound:
         return self.evaluate(params, x, key, *shared, **named)
 
 
+@dataclasses.dataclass(frozen=True)
+class LogWeights:
+    """The log-weights of one example as a function: `log_weights(params, x, key) -> [K]`.
+
+    Attributes:
+      evaluate: the function. In place of the key it takes what the `draw` of a bound with the same proposal has drawn.
+      independent_samples: whether the K samples are known to be independent of each other, so that diagnostics of
+        independent weights, such as `pareto_khat`, hold for them.
+    """
+
+    evaluate: Callable[[Params, Example, Any], Float[Array, " K"]]
+    independent_samples: bool
+
+    def __call__(self, params: Params, x: Example, key: Any) -> Float[Array, " K"]:
+        """The log-weights [K] of one example, mixing weight included."""
+        return self.evaluate(params, x, key)
+
+
 def make_bound(
     log_joint: LogDensity,
     proposal: Proposal,
@@ -172,7 +190,7 @@ def make_log_weights(
     *,
     weighting: Weighting | None = None,
     chunk_size: int | None = None,
-) -> Callable[[Params, Example, Any], Float[Array, " K"]]:
+) -> LogWeights:
     """The K log-weights of one example, mixing weight included: `sum_j exp(log_w_j)` estimates p(x) without bias.
 
     Because the mixing weight (1/K or pi_j) is inside, the bound is their log-sum-exp, not `iwlb` of them.
@@ -184,7 +202,9 @@ def make_log_weights(
       chunk_size: as for `make_bound`.
 
     Returns:
-      `log_weights(params, x, key) -> [K]`, in at least float32. *Gradients*: the plain pathwise ones.
+      `log_weights(params, x, key) -> [K]`, in at least float32. In place of the key it takes what `bound.draw` has
+      drawn, for a bound with the same proposal. Its attribute `independent_samples` says whether the samples are
+      independent of each other. *Gradients*: the plain pathwise ones.
 
     Raises:
       The errors of `make_bound`.
@@ -199,13 +219,13 @@ def make_log_weights(
     chunk_size = _checked_chunk(chunk_size)
 
     def log_weights(params: Params, x: Example, key: Any) -> Float[Array, " K"]:
-        draw = proposal.draw(params, x, key)
+        draw = key if isinstance(key, Draw) else proposal.draw(params, x, key)
         evaluation = make_evaluation(
             "log_joint", log_joint, _no_prior, proposal, chosen, params, x, draw, chunk_size=chunk_size
         )
         return evaluation.terms(draw.z, draw.z0, draw.base, draw.members).log_weights
 
-    return log_weights
+    return LogWeights(log_weights, proposal.independent_samples)
 
 
 def _checked_chunk(chunk_size: int | None) -> int | None:

@@ -6,10 +6,16 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from hiwae_jax import _checks
 from hiwae_jax._bounds import check_log_weights
 
 SMALLEST_TAIL = 5  # with fewer values there is nothing to fit
+
+# Log-weights closer together than this many units of rounding are equal: a log-weight is a sum of larger terms, and
+# has the rounding of several of them.
+ROUNDING_UNITS = 64.0
+# Where weights come in steps and too few of the tail are above the cutoff for a fit, all are equal if the largest is
+# above the cutoff by less than this factor, in nats.
+SMALL_STEP = 1e-2
 
 
 def pareto_khat(log_weights: Float[Array, "..."], *, axis: int = -1) -> Float[Array, "..."]:
@@ -24,13 +30,14 @@ def pareto_khat(log_weights: Float[Array, "..."], *, axis: int = -1) -> Float[Ar
       axis: the axis of the K samples, at least 25 of them.
 
     Returns:
-      The log-weights' shape without `axis`. `-inf` where the weights of the tail are all equal (no heavier tail can be
-      seen), `inf` where a quarter of it does not exceed the weights outside it, or every weight is zero: a few samples
-      carry everything.
+      The log-weights' shape without `axis`, in at least float32. `-inf` where the weights of the tail are equal up to
+      rounding: no heavy tail can be seen. `inf` where a few samples carry everything: a quarter of the tail does not
+      exceed the weights outside it, or every weight is zero. NaN where a log-weight is NaN or `inf`.
 
     *Gradients*: none; the log-weights are stopped.
 
-    Valid for independent samples. With fewer than 25 use `effective_sample_size`.
+    Valid for independent samples. With fewer than 25 use `effective_sample_size`. A small value is no guarantee: the
+    fit knows nothing of a part of the posterior that no sample has found.
 
     Reference: Vehtari, Simpson, Gelman, Yao and Gabry (2024), "Pareto smoothed importance sampling"; the
     fit is that of Zhang and Stephens (2009), pulled towards 0.5 with the strength of 10 observations.
@@ -46,9 +53,10 @@ def pareto_khat(log_weights: Float[Array, "..."], *, axis: int = -1) -> Float[Ar
             f"log_weights: expected at least 25 samples along axis {axis}, got shape {log_weights.shape}; a tail "
             "cannot be fitted to fewer, see effective_sample_size"
         )
-    wide = _checks.at_least_float32(jax.lax.stop_gradient(log_weights))
-    largest, _ = jax.lax.top_k(jnp.moveaxis(wide, axis, -1), length + 1)
-    return tail_shape(jnp.flip(largest, axis=-1)).astype(log_weights.dtype)
+    last = jnp.moveaxis(jax.lax.stop_gradient(log_weights), axis, -1)
+    largest, _ = jax.lax.top_k(last, length + 1)
+    shape = tail_shape(jnp.flip(largest, axis=-1))
+    return jnp.where(jnp.any(jnp.isnan(last) | (last == jnp.inf), axis=-1), jnp.nan, shape)
 
 
 def tail_length(num_samples: int) -> int:
@@ -57,7 +65,10 @@ def tail_length(num_samples: int) -> int:
 
 
 def tail_shape(log_weights: Float[Array, "... n"]) -> Float[Array, "..."]:
-    """The shape fitted to the excess of `log_weights[..., 1:]`, ascending, over the cutoff `log_weights[..., 0]`."""
+    """The shape fitted to the excess of `log_weights[..., 1:]`, ascending, over the cutoff `log_weights[..., 0]`.
+
+    NaN where one of them is NaN or `inf`.
+    """
     shape: Array = jnp.vectorize(_tail_shape, signature="(n)->()")(log_weights)
     return shape
 
@@ -70,8 +81,10 @@ def _tail_shape(log_weights: Float[Array, " n"]) -> Float[Array, ""]:
     gap = jnp.where(tail == -jnp.inf, 0.0, cutoff - tail)
     log_excess = tail + jnp.log(-jnp.expm1(gap))
     log_quartile = log_excess[int(length / 4 + 0.5) - 1]
-    is_equal = (tail[0] == tail[-1]) & (tail[-1] > -jnp.inf)
     has_no_fit = log_quartile == -jnp.inf
+    rounding = ROUNDING_UNITS * jnp.finfo(dtype).eps * jnp.maximum(jnp.abs(tail[-1]), 1.0)
+    is_equal = (tail[-1] - tail[0] <= rounding) | (has_no_fit & (tail[-1] - cutoff <= SMALL_STEP))
+    is_equal &= tail[-1] > -jnp.inf
     log_excess = jnp.where(is_equal | has_no_fit, jnp.linspace(-1.0, 0.0, length, dtype=dtype), log_excess)
     log_quartile = jnp.where(is_equal | has_no_fit, -0.5, log_quartile)
 
@@ -92,4 +105,5 @@ def _tail_shape(log_weights: Float[Array, " n"]) -> Float[Array, ""]:
     shapes = jax.lax.map(shape_at, offset)  # one by one: memory of a tail, not of a tail for each point
     posterior = jax.nn.softmax(length * (jnp.log(offset / shapes) - shapes))
     shape = (length * shape_at(jnp.sum(posterior * offset)) + 5.0) / (length + 10.0)
-    return jnp.where(is_equal, -jnp.inf, jnp.where(has_no_fit, jnp.inf, shape))
+    is_unusable = jnp.any(jnp.isnan(log_weights) | (log_weights == jnp.inf))
+    return jnp.where(is_unusable, jnp.nan, jnp.where(is_equal, -jnp.inf, jnp.where(has_no_fit, jnp.inf, shape)))

@@ -172,3 +172,10 @@ class Proposal(NamedTuple):
     why_plain: str = ""
     refills: bool = False
     independent_noise: bool = True
+
+    @property
+    def independent_samples(self) -> bool:
+        """Whether the samples are known to be independent of each other, z_0 included."""
+        if self.members is None or self.members.joint_log_prob is not None or not self.independent_noise:
+            return False
+        return self.members.base_family is None or self.members.own_z0

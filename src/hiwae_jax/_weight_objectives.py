@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from hiwae_jax import _checks
 from hiwae_jax._bounds import check_log_weights, elbo, log_sum_exp, normalized_weights, weighted_tangent
 
 
@@ -125,14 +126,16 @@ def wake_phase(
 
 
 def same_shape(log_proposal: Float[Array, "..."], log_weights: Float[Array, "..."]) -> Float[Array, "..."]:
-    """Return `log_proposal` as an array, or raise if it has not one entry for each log-weight."""
+    """Return `log_proposal` in at least float32, or raise if it has not one entry for each log-weight."""
     log_proposal = jnp.asarray(log_proposal)
+    if not jnp.issubdtype(log_proposal.dtype, jnp.floating):
+        raise TypeError(f"log_proposal: expected a floating-point array, got dtype {log_proposal.dtype}")
     if log_proposal.shape != log_weights.shape:
         raise ValueError(
             f"log_proposal: expected one log-density for each log-weight, shape {log_weights.shape}, "
             f"got {log_proposal.shape}; sum the log-densities of latent dimensions"
         )
-    return log_proposal
+    return _checks.at_least_float32(log_proposal)
 
 
 def _exponents(log_weights: Float[Array, "..."], power: float, axis: int) -> tuple[jax.Array, jax.Array]:
