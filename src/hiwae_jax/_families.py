@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from hiwae_jax import _checks
+from hiwae_jax._standardize import residual_limit, standardized
 
 Parameters = Any  # a pytree of arrays whose first leaf has the shape of z; for the Gaussian `(loc, scale)`
 
@@ -127,29 +128,43 @@ def _gaussian_forward(parameters: Parameters, noise: Float[Array, " D"]) -> Floa
 
 
 def _gaussian_inverse(parameters: Parameters, z: Float[Array, " D"]) -> Float[Array, " D"]:
-    loc, scale = _location_and_scale(parameters)
-    noise: jax.Array = (z - loc) * (1.0 / scale)
+    noise: jax.Array = standardized(z, *_location_and_scale(parameters))
     return noise
 
 
 def _gaussian_log_prob(parameters: Parameters, z: Float[Array, " D"]) -> Float[Array, ""]:
     loc, scale = _location_and_scale(parameters)
-    # The reciprocal belongs to the member, not to the pair (sample, member): dividing inside the pairwise product would
-    # make XLA keep the [K, K, D] quotient instead of fusing it into the sum.
-    standardized = (z - loc) * (1.0 / scale)
-    return -0.5 * jnp.sum(standardized**2) - log_volume(scale, z) - 0.5 * z.size * math.log(2.0 * math.pi)
+    residual = standardized(z, loc, scale)
+    return -0.5 * jnp.sum(residual**2) - log_volume(scale, z) - 0.5 * z.size * math.log(2.0 * math.pi)
 
 
 diagonal_gaussian = Family(_gaussian_forward, _gaussian_inverse, _gaussian_log_prob)
-"""Gaussian with diagonal covariance; parameters are `(loc [D], scale [D])`, scale being the standard deviation."""
+"""Gaussian with diagonal covariance; parameters are `(loc [D], scale [D])`, scale being the standard deviation.
+
+Values and gradients are finite in float32 for scales from 1e-30 to 1e30. The log-density of a point that is more than
+1e18 standard deviations from `loc` (fewer for a scale below one) is that of a point at this distance."""
 
 
+@jax.custom_jvp
 def forward_substitution(tril: Float[Array, "N N"], right: Float[Array, " N"]) -> Float[Array, " N"]:
-    """The solution y of `tril y = right`, of whose matrix the lower triangle is read.
+    """The solution y of `tril y = right`, of whose matrix the lower triangle is read; held as `standardized` is.
 
     In place of LAPACK's routine, whose calls for many thousand vmapped systems were seen to wait for each other for
     ever on a CPU.
     """
+    limit = residual_limit(jnp.min(jnp.abs(jnp.diagonal(tril))))
+    return jnp.clip(_substituted(tril, right), -limit, limit)
+
+
+@forward_substitution.defjvp
+def _forward_substitution_jvp(primals: Any, tangents: Any) -> tuple[Any, Any]:
+    tril, _ = primals
+    solution = forward_substitution(*primals)
+    # Without the square of a small diagonal, which the derivative of each division would have.
+    return solution, _substituted(tril, tangents[1] - jnp.tril(tangents[0]) @ solution)
+
+
+def _substituted(tril: Float[Array, "N N"], right: Float[Array, " N"]) -> Float[Array, " N"]:
 
     def next_entry(known: Float[Array, " N"], place: Any) -> tuple[Float[Array, " N"], None]:
         row = tril[place]
@@ -174,9 +189,9 @@ def _full_rank_inverse(parameters: Parameters, z: Float[Array, " D"]) -> Float[A
 
 
 def _full_rank_log_prob(parameters: Parameters, z: Float[Array, " D"]) -> Float[Array, ""]:
-    standardized = _full_rank_inverse(parameters, z)
+    residual = _full_rank_inverse(parameters, z)
     log_determinant = jnp.sum(jnp.log(jnp.diagonal(parameters[1])))
-    return -0.5 * jnp.sum(standardized**2) - log_determinant - 0.5 * z.size * math.log(2.0 * math.pi)
+    return -0.5 * jnp.sum(residual**2) - log_determinant - 0.5 * z.size * math.log(2.0 * math.pi)
 
 
 full_rank_gaussian = Family(_full_rank_forward, _full_rank_inverse, _full_rank_log_prob)
@@ -205,8 +220,8 @@ def student_t(df: float) -> Family:
 
     def log_prob(parameters: Parameters, z: Float[Array, " D"]) -> Float[Array, ""]:
         _, scale = parameters
-        standardized = _gaussian_inverse(parameters, z)
-        tails = -0.5 * (df + 1.0) * jnp.sum(jnp.log1p(standardized**2 / df))
+        residual = _gaussian_inverse(parameters, z)
+        tails = -0.5 * (df + 1.0) * jnp.sum(jnp.log1p(residual**2 / df))
         return tails - log_volume(scale, z) + z.size * log_constant
 
     def noise(key: PRNGKeyArray, shape: tuple[int, ...], dtype: Any) -> Float[Array, "..."]:

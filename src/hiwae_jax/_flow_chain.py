@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 from hiwae_jax._families import Family, Parameters, Sampler, check_family, diagonal_gaussian, draw_noise, log_volume
 from hiwae_jax._independent import one_member
 from hiwae_jax._proposal import Draw, Example, Params, Proposal
+from hiwae_jax._standardize import standardized
 
 Mapped = tuple[Float[Array, " D"], Float[Array, ""]]
 
@@ -40,7 +41,7 @@ def affine_map(conditional: Callable[[Params, Any], tuple[Any, Any]]) -> Bijecti
 
     def inverse(params: Params, x: Any, y: Float[Array, " D"]) -> Mapped:
         shift, scale = conditional(params, x)
-        return (y - shift) / scale, -log_volume(jnp.abs(scale), y)
+        return standardized(y, shift, scale), -log_volume(jnp.abs(scale), y)
 
     return Bijection(forward, inverse)
 
@@ -71,7 +72,7 @@ def coupling_map(
 
     def inverse(params: Params, x: Any, y: Float[Array, " D"]) -> Mapped:
         shift, scale = network(params, x, y)
-        return (y - shift) / scale, -log_volume(jnp.abs(scale), y)
+        return standardized(y, shift, scale), -log_volume(jnp.abs(scale), y)
 
     return Bijection(forward, inverse)
 
@@ -122,7 +123,11 @@ def flow_chain(
         z = family.forward(first, draw_noise(sampler or family.sampler, key, loc.shape, loc.dtype))
         samples, densities = [z], [family.log_prob(first, z)]
         for number, bijection in enumerate(maps):
-            z, log_det = _mapped(f"maps[{number}].forward", bijection.forward(params, h, z), z)
+            # What follows a sample that overflowed is lost too, and has no derivative of the form inf * 0.
+            overflowed = jnp.any(jnp.isinf(z))
+            start = jnp.where(overflowed, 0.0, z)
+            z, log_det = _mapped(f"maps[{number}].forward", bijection.forward(params, h, start), z)
+            z = jnp.where(overflowed, jnp.inf, z)
             samples.append(z)
             densities.append(densities[-1] - log_det)
         return Draw(z=jnp.stack(samples), members=(jnp.stack(densities), first, params, h), context=h)

@@ -53,7 +53,7 @@ def joint_gaussian(
         loc, scale_tril = _checked(conditional(params, x))
         noise = draw_noise(sampler, key, loc.shape, loc.dtype)
         z = loc + jnp.einsum("djk,kd->jd", scale_tril, noise)
-        scale = jnp.sqrt(jnp.sum(scale_tril**2, axis=-1)).T
+        scale = _norms(scale_tril).T
         return Draw(z=z, members=(loc, scale), context=x, joint=(loc, scale_tril))
 
     return Proposal(
@@ -80,6 +80,12 @@ def _checked(parameters: Any) -> tuple[jax.Array, jax.Array]:
             raise TypeError(f"conditional: expected floating-point {expected}, got dtype {leaf.dtype}")
     loc, scale_tril = (_checks.at_least_float32(jnp.asarray(leaf)) for leaf in leaves)
     return loc, jnp.tril(scale_tril)
+
+
+def _norms(rows: Float[Array, "*batch N"]) -> Float[Array, "*batch"]:
+    """The norm of every row, also where the squares of its entries are zero or infinite in float32."""
+    largest = jax.lax.stop_gradient(jnp.max(jnp.abs(rows), axis=-1, keepdims=True))
+    return largest[..., 0] * jnp.sqrt(jnp.sum((rows * (1.0 / largest)) ** 2, axis=-1))
 
 
 def _joint_log_prob(joint: Parameters, z: Float[Array, "K D"]) -> Float[Array, ""]:

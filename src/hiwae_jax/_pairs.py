@@ -11,6 +11,7 @@ order of `eps |z - c| / sigma_i` of itself, that of a scale `eps |z - c|^2 / sig
 that counts where members are far from one another, is left out of the products and differentiated as it stands.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -19,7 +20,8 @@ import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float
 
-from hiwae_jax._families import Family, Parameters, diagonal_gaussian
+from hiwae_jax._families import Family, Parameters, diagonal_gaussian, log_volume
+from hiwae_jax._standardize import RESIDUAL_LIMIT
 
 
 class Own(NamedTuple):
@@ -108,25 +110,51 @@ def _product(a: Any, b: Any) -> Any:
 
 
 class _Centered(NamedTuple):
-    """Members and a point relative to the members' mean, which nothing depends on but the rounding."""
+    """Members and a point relative to the members' mean, in units in which all of them are of the size of one.
+
+    Nothing depends on the mean and the unit but the rounding, and that squares of scales are finite.
+
+    Attributes:
+      loc: [K, D].
+      inverse: `1 / scale` [K, D].
+      precision: its square.
+      z: [D].
+      unit: [D], what loc, scale and z are divided by.
+    """
 
     loc: Any
     inverse: Any
     precision: Any
     z: Any
+    unit: Any
+
+
+# Members narrower than this, beside the widest of them and their distances, do not move the samples of others: in
+# float32 such a sample lies at their location or has no density.
+_NARROWEST = 1e-9
 
 
 def _centered(parameters: Parameters, z: Any) -> _Centered:
     loc, scale = parameters
     center = jax.lax.stop_gradient(jnp.mean(loc, axis=0, keepdims=True))
-    inverse = 1.0 / scale
-    return _Centered(loc - center, inverse, inverse**2, z - center[0])
+    sizes = jax.lax.stop_gradient(jnp.maximum(jnp.abs(loc - center), scale))
+    unit = jnp.max(sizes, axis=0, keepdims=True)
+    per_unit = 1.0 / unit
+    # Its square over the unit is finite too.
+    largest = jnp.minimum(1.0 / _NARROWEST, RESIDUAL_LIMIT * jnp.sqrt(unit))
+    inverse = jnp.minimum(unit * (1.0 / scale), largest)
+    return _Centered((loc - center) * per_unit, inverse, inverse**2, (z - center[0]) * per_unit[0], unit[0])
 
 
 @jax.custom_jvp
 def _gaussian_log_prob(parameters: Parameters, z: Any, own: Own | None) -> Float[Array, " K"]:
-    densities: jax.Array = jax.vmap(diagonal_gaussian.log_prob, in_axes=(0, None))(parameters, z)
-    return densities
+    loc, scale = parameters
+    # Held after the sum over dimensions, and not before as `standardized` is, or XLA would keep the limits as
+    # [K, K, D] arrays. For any residual within its limit the numbers are the same.
+    squares = ((z[None, :] - loc) * (1.0 / scale)) ** 2
+    log_volumes = jax.vmap(log_volume, in_axes=(0, None))(scale, z)
+    densities = -0.5 * jnp.sum(squares, axis=1) - log_volumes - 0.5 * z.size * math.log(2.0 * math.pi)
+    return jnp.maximum(densities, -(RESIDUAL_LIMIT**2))
 
 
 def _gaussian_log_prob_jvp(primals: Any, tangents: Any) -> tuple[Float[Array, " K"], Float[Array, " K"]]:
@@ -136,13 +164,16 @@ def _gaussian_log_prob_jvp(primals: Any, tangents: Any) -> tuple[Float[Array, " 
     weighted = at.precision * at.loc
     moved = jnp.zeros_like(z, shape=len(at.loc))
     linear = jnp.zeros_like(at.loc)  # the coefficient of z
+    per_unit = 1.0 / at.unit
     if not isinstance(d_z, SymbolicZero):
-        moved += _product(weighted, d_z) - _product(at.precision, at.z * d_z)
+        d_z_in_units = d_z * per_unit
+        moved += _product(weighted, d_z_in_units) - _product(at.precision, at.z * d_z_in_units)
     if not isinstance(d_loc, SymbolicZero):
-        linear += at.precision * d_loc
-        moved -= jnp.sum(weighted * d_loc, axis=1)
+        d_loc_in_units = d_loc * per_unit[None, :]
+        linear += at.precision * d_loc_in_units
+        moved -= jnp.sum(weighted * d_loc_in_units, axis=1)
     if not isinstance(d_scale, SymbolicZero):
-        growth = at.inverse * d_scale
+        growth = at.inverse * (d_scale * per_unit[None, :])
         linear -= 2.0 * weighted * growth
         moved += _product(at.precision * growth, at.z**2) + jnp.sum((weighted * at.loc - 1.0) * growth, axis=1)
     if not (isinstance(d_loc, SymbolicZero) and isinstance(d_scale, SymbolicZero)):
@@ -165,7 +196,8 @@ def _gaussian_paths(
     weights: PathWeights, parameters: Parameters, tangents: Any, z: Any, drawn_slope: Any, own: Own, own_tangent: Any
 ) -> tuple[Float[Array, " D"], Float[Array, ""]]:
     at, (d_loc, d_scale) = _centered(parameters, z), tangents
-    growth = at.inverse * d_scale
+    unit, per_unit = at.unit[None, :], 1.0 / at.unit[None, :]
+    growth = at.inverse * (d_scale * per_unit)
     of_own = (jnp.arange(len(at.loc)) == own.place).astype(z.dtype)
     others = 1.0 - of_own
     own_move = _move(diagonal_gaussian, own.parameters, own_tangent, z)
@@ -178,9 +210,10 @@ def _gaussian_paths(
         total = _product(others_alone, constant) + at.z[None, :] * _product(others_alone, linear)
         return total + jnp.outer(stacked @ of_own, own_term)
 
-    slopes = sums([weights.partition, weights.along_own], at.precision * at.loc, -at.precision, own_slope)
+    precision = at.precision * per_unit
+    slopes = sums([weights.partition, weights.along_own], precision * at.loc, -precision, own_slope)
     moving = [weights.direction, weights.from_own, weights.from_mean]
-    moves = sums(moving, d_loc - at.loc * growth, growth, own_move)
+    moves = sums(moving, d_loc - unit * at.loc * growth, unit * growth, own_move)
     # Along its path the density of a member falls as the volume grows: slope . move + d log q_i = -d log sigma_i.
     of_density = jax.jvp(lambda parameters: _gaussian_log_prob(parameters, z, None), (parameters,), (tangents,))[1]
     scores = -jnp.sum(others * weights.from_member * (of_density + jnp.sum(growth, axis=1)))

@@ -4,6 +4,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from hiwae_jax._bounds import check_log_weights
@@ -82,7 +83,7 @@ def _tail_shape(log_weights: Float[Array, " n"]) -> Float[Array, ""]:
     log_excess = tail + jnp.log(-jnp.expm1(gap))
     log_quartile = log_excess[int(length / 4 + 0.5) - 1]
     has_no_fit = log_quartile == -jnp.inf
-    rounding = ROUNDING_UNITS * jnp.finfo(dtype).eps * jnp.maximum(jnp.abs(tail[-1]), 1.0)
+    rounding = ROUNDING_UNITS * float(np.finfo(dtype).eps) * jnp.maximum(jnp.abs(tail[-1]), 1.0)
     is_equal = (tail[-1] - tail[0] <= rounding) | (has_no_fit & (tail[-1] - cutoff <= SMALL_STEP))
     is_equal &= tail[-1] > -jnp.inf
     log_excess = jnp.where(is_equal | has_no_fit, jnp.linspace(-1.0, 0.0, length, dtype=dtype), log_excess)

@@ -119,8 +119,12 @@ def make_evaluation(
     reverse_in_chunks = in_chunks and kind is not None and (same_for_all or kind.alike is True)
 
     def model(z: Float[Array, " D"]) -> ModelValues:
+        # A sample too large for its type has weight zero. The model sees a finite one, or its derivative would be NaN.
+        overflowed = jnp.any(jnp.isinf(z))
+        z = jnp.where(overflowed, 0.0, z)
         likelihood = _checks.scalar(name, log_likelihood(params, x, z), z=z)
-        return likelihood, _checks.scalar("log_prior", log_prior(params, x, z), z=z)
+        prior = _checks.scalar("log_prior", log_prior(params, x, z), z=z)
+        return jnp.where(overflowed, -jnp.inf, likelihood), prior
 
     def learned(z: Float[Array, "K D"], z0: Any) -> Float[Array, " K"]:
         def logits_at(z: Float[Array, " D"], z0: Any) -> Float[Array, " K"]:
