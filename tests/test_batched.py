@@ -303,3 +303,43 @@ def test_what_is_dispatched_is_compiled_once_for_all_chunks(caplog):
     few, many = compilations(8), compilations(64)
     assert few >= 1
     assert many <= few
+
+
+def with_aux(params, x, key):
+    """A bound, and what a training loop wants to see beside it."""
+    value = jnp.where(x["left"][0] > 0.0, -jnp.inf, jnp.sum(params["a"] ** 2) + jax.random.uniform(key))
+    return value, {"impossible": jnp.isneginf(value), "doubled": 2.0 * x["right"]}
+
+
+@pytest.mark.parametrize("options", [{}, {"chunk_size": 3}, {"chunk_size": 1}, {"chunk_size": 4, "dispatch": True}], ids=str)
+def test_what_an_objective_returns_beside_its_value_is_stacked_in_the_order_of_the_batch(options):
+    params = {"a": jnp.array([0.5, 2.0])}
+    left = jnp.where(jnp.arange(7)[:, None] == 4, 1.0, -1.0)
+    batch = {"left": left, "right": jnp.arange(14.0).reshape(7, 2)}
+    (value, aux), gradient = hj.batched_value_and_grad(with_aux, has_aux=True, **options)(
+        params, batch, jax.random.key(0)
+    )
+    assert float(value) == -np.inf  # of one example all weights are zero
+    np.testing.assert_array_equal(aux["impossible"], np.arange(7) == 4)
+    np.testing.assert_array_equal(aux["doubled"], 2.0 * batch["right"])
+    np.testing.assert_allclose(gradient["a"], 6 / 7 * 2.0 * params["a"], rtol=1e-6)  # it takes no part
+
+
+def test_aux_comes_from_the_same_draw_and_costs_no_second_evaluation():
+    """Bound, log-weights and samples of one draw: what a second evaluation of the model would cost is not there."""
+    params, batch, key, _ = arguments()
+    batch = {"left": batch["left"].astype(jnp.int32), "right": batch["right"]}
+    bound = two_parts(gradient="reparameterized")
+
+    def watched(params, x, drawn):
+        return bound(params, x, drawn), {"size": drawn.z, "z0": drawn.z0}
+
+    with_draw = {"draw": bound.draw, "chunk_size": 3}
+    (value, aux), gradient = models.quick_jit(hj.batched_value_and_grad(watched, has_aux=True, **with_draw))(
+        params, batch, key
+    )
+    alone = models.quick_jit(hj.batched_value_and_grad(bound, **with_draw))(params, batch, key)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), (value, gradient), alone)
+    keys = jax.random.split(key, EXAMPLES)
+    drawn = jax.vmap(bound.draw, in_axes=(None, 0, 0))(params, batch, keys)
+    np.testing.assert_allclose(aux["size"], drawn.z, rtol=1e-6)

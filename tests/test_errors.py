@@ -20,6 +20,10 @@ from tests.unit_normal import (
 )
 
 
+def step(params, x, z, number):
+    return base(params, x)
+
+
 def test_unknown_gradient():
     with pytest.raises(ValueError, match=r"gradient: expected one of 'reparameterized', .* got 'dreg'"):
         independent_bound(gradient="dreg")
@@ -109,7 +113,7 @@ def test_equal_members_are_given_as_one_row():
 
 
 def test_free_bits_and_draws():
-    with pytest.raises(ValueError, match="free_bits: expected a number of at least 0"):
+    with pytest.raises(ValueError, match="free_bits: expected a finite number of at least 0"):
         hj.make_annealed_objective(log_joint, log_joint, hj.independent(conditional, num_samples=2), free_bits=-0.1)
     log_weights = hj.make_log_weights(log_joint, hj.independent(conditional, num_samples=2))
     with pytest.raises(ValueError, match="num_draws: at least 2"):
@@ -208,7 +212,7 @@ def test_a_family_is_a_family():
             lambda family: hj.defensive(conditional, conditional, num_samples=3, family=family),
             lambda family: hj.hierarchical(base, conditionals, reverse, family=family),
             lambda family: hj.flow_chain(base, [], family=family),
-            lambda family: hj.markov(base, None, None, num_samples=2, family=family),
+            lambda family: hj.markov(base, step, step, num_samples=2, family=family),
         ):
             with pytest.raises(
                 TypeError, match=r"^family: expected hj.diagonal_gaussian, .* or another hj.Family, got"
@@ -249,7 +253,7 @@ def test_the_functions_of_a_family_fit_its_parameters():
         ((hj.independent, lambda params, x: wide), "conditional"),
         ((hj.antithetic, lambda params, x: wide), "conditional"),
         ((hj.defensive, lambda params, x: wide, lambda params, x: wide), "conditional"),
-        ((hj.markov, lambda params, x: wide, None, None), "base"),
+        ((hj.markov, lambda params, x: wide, step, step), "base"),
     ):
         make, *callables = arguments
         with pytest.raises(ValueError, match=rf"{name}: the first leaf of its parameters has shape \(1,\)"):
@@ -268,7 +272,7 @@ def test_a_sampler_gives_the_shape_that_it_is_asked_for():
     for proposal in (
         hj.independent(conditional, num_samples=3, sampler=narrow),
         hj.joint_gaussian(lambda params, x: (jnp.zeros((3, 2)), jnp.stack([jnp.eye(3)] * 2)), sampler=narrow),
-        hj.markov(base, lambda p, x, z, step: base(p, x), None, num_samples=3, sampler=narrow),
+        hj.markov(base, step, step, num_samples=3, sampler=narrow),
     ):
         with pytest.raises(ValueError, match=r"sampler: expected noise of the shape asked for, \(3, 2\), got \(2,\)"):
             proposal.draw(None, X, KEY)

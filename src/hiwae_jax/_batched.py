@@ -21,14 +21,16 @@ KEPT_ON_CPU = 6 * 2**20
 KEPT_ELSEWHERE = 4 * 2**30
 
 
+@_checks.by_name
 def batched_value_and_grad(
     objective: Callable[..., Float[Array, ""]],
     *,
     draw: Callable[..., Any] | None = None,
     chunk_size: int | None = None,
     dispatch: bool = False,
+    has_aux: bool = False,
     spmd_axis_name: str | None = None,
-) -> Callable[..., tuple[Float[Array, ""], Params]]:
+) -> Callable[..., tuple[Any, Params]]:
     """The mean over a minibatch of a function of one example, and its gradient, a few examples at a time.
 
     Examples do not know of one another, so the gradient is a sum over chunks of them, exactly: no more than one chunk
@@ -48,12 +50,16 @@ def batched_value_and_grad(
       dispatch: False for a loop inside of the caller's program. True compiles the chunk alone and calls it from Python
         for each chunk: for models that are slow inside of compiled loops, as most convolutions are on a CPU (those of
         `hiwae_jax.nn` are not). Not to be called under jit.
+      has_aux: whether `objective` returns a pair `(scalar, aux)`, as for `jax.value_and_grad`. `aux` is a pytree of
+        arrays of one example, such as the number of weights that are zero; it is not differentiated.
       spmd_axis_name: of `jax.vmap` over examples: the axis of a mesh over which the batch lies, if any.
 
     Returns:
       `value_and_grad(params, batch, key, *shared) -> (mean, gradient)`: `batch` is an array or pytree with a leading
       axis of examples, `key` one typed key that is split into one for each, and the gradient has the structure of
-      `params`. Every chunk size, with `draw` or without, gives the same numbers, up to rounding.
+      `params`. With `has_aux` it returns `((mean, aux), gradient)`, every leaf of `aux` with a leading axis of
+      examples, in the order of the batch. Every chunk size, with `draw` or without, gives the same numbers, up to
+      rounding.
 
     Raises:
       ValueError: if `chunk_size` is less than 1, and when called, for a batch without examples or with leaves of
@@ -69,16 +75,19 @@ def batched_value_and_grad(
     >>> value.shape, gradient.shape
     ((), ())
     """
-    if not callable(objective):
-        got = type(objective).__name__
-        raise TypeError(f"objective: expected a function (params, x, key) -> scalar of one example, got {got}")
-    if draw is not None and not callable(draw):
-        got = type(draw).__name__
-        raise TypeError(f"draw: expected a function (params, x, key) -> drawn of one example, got {got}")
+    # Not what they take: shared arguments may follow.
+    for name, function in (("objective", objective), ("draw", draw)):
+        if not callable(function) and not (name == "draw" and function is None):
+            got = type(function).__name__
+            raise TypeError(f"{name}: expected a function (params, x, key) of one example, got {got}")
+    if spmd_axis_name is not None and not isinstance(spmd_axis_name, (str, tuple)):
+        raise TypeError(f"spmd_axis_name: expected the name of a mesh axis, got {spmd_axis_name!r:.80}")
     if isinstance(draw, Bound):
         raise TypeError("draw: expected bound.draw, got the bound itself")
     if chunk_size is not None:
         chunk_size = _checks.positive_integer("chunk_size", chunk_size)
+    for name, flag in (("dispatch", dispatch), ("has_aux", has_aux)):
+        _checks.boolean(name, flag)
 
     def over_examples(function: Callable[..., Any], params: Params, *of_each: Any, shared: tuple[Any, ...]) -> Any:
         if _length(of_each) == 1:
@@ -107,22 +116,18 @@ def batched_value_and_grad(
         counted: Bool[Array, " M"] | None,
         num_examples: Any,
         shared: tuple[Any, ...],
-    ) -> Float[Array, ""]:
-        values = over_examples(objective, _join(params, others), batch, _join(moving, fixed), shared=shared)
-        if jnp.ndim(values) != 1:
-            raise ValueError(
-                f"objective: expected a function with a scalar value for one example, got shape {values.shape[1:]}"
-            )
+    ) -> tuple[Float[Array, ""], Any]:
+        result = over_examples(objective, _join(params, others), batch, _join(moving, fixed), shared=shared)
+        values, aux = _value_and_aux(result, has_aux=has_aux)
         total = jnp.sum(values if counted is None else jnp.where(counted, values, 0.0))
-        mean: jax.Array = total / num_examples
-        return mean
+        return total / num_examples, aux
 
     # Under jit even inside of a loop, which traces it twice.
-    of_chunk = jax.jit(jax.value_and_grad(part_of_mean, argnums=(0, 1)))
+    of_chunk = jax.jit(jax.value_and_grad(part_of_mean, argnums=(0, 1), has_aux=True))
 
     def of_one_of_many(*chunk: Any) -> Any:
-        value, (gradient, moved) = of_chunk(*chunk)
-        return value, (jax.tree.map(_wide, gradient), moved)
+        (value, aux), (gradient, moved) = of_chunk(*chunk)
+        return (value, jax.tree.map(_wide, gradient)), (moved, aux)
 
     compiled = jax.jit if dispatch else lambda function: function
     draw_all = compiled(draw_all)
@@ -135,11 +140,11 @@ def batched_value_and_grad(
         leaves, structure = jax.tree.flatten(arguments)
         shapes = structure, *((jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves)
         if shapes not in found:  # calls from Python come with every step
-            found[shapes] = _examples_at_once(part_of_mean, *arguments)
+            found[shapes] = _examples_at_once(lambda *given: part_of_mean(*given)[0], *arguments)
         return found[shapes]
 
     @on_auto_axes
-    def value_and_grad(params: Params, batch: Any, key: Any, *shared: Any) -> tuple[Float[Array, ""], Params]:
+    def value_and_grad(params: Params, batch: Any, key: Any, *shared: Any) -> tuple[Any, Params]:
         num_examples = _length(batch)
         for leaf in jax.tree.leaves(params):
             if not _checks.is_array(leaf):
@@ -147,7 +152,7 @@ def batched_value_and_grad(
                     f"params: expected arrays, got a leaf of type {type(leaf).__name__}; hand over the arrays alone "
                     "and put the rest back within objective, as eqx.partition and eqx.combine do"
                 )
-            if not jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
+            if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
                 raise TypeError(
                     f"params: expected floating-point arrays, got a leaf of type {jnp.result_type(leaf)}; keep keys, "
                     "counts and the like out of params, as nnx.split(model, nnx.Param, ...) does"
@@ -159,7 +164,7 @@ def batched_value_and_grad(
                 "dispatch: True calls compiled chunks from Python and cannot be traced; call it outside of jit, or use "
                 "dispatch=False"
             )
-        if jnp.ndim(key) != 0 and jnp.issubdtype(jnp.result_type(key), jax.dtypes.prng_key):
+        if isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.ndim != 0:
             raise ValueError(
                 f"key: expected one typed key, which is split into one for each example, got shape {jnp.shape(key)}"
             )
@@ -177,7 +182,9 @@ def batched_value_and_grad(
             of_each = jax.tree.map(lambda leaf: jnp.asarray(leaf)[places], of_each)
             counted = jnp.arange(num_examples + padding) < num_examples
         if chunks == 1:
-            value, (gradient, moved) = of_chunk(params, moving, None, *of_each[1:], counted, num_examples, shared)
+            (value, aux), (gradient, moved) = of_chunk(
+                params, moving, None, *of_each[1:], counted, num_examples, shared
+            )
         else:
             # Each chunk has some of the examples of every device, where their axis lies on several.
             apart = lambda leaf: jnp.reshape(leaf, (at_once, chunks, *jnp.shape(leaf)[1:]))
@@ -188,34 +195,55 @@ def batched_value_and_grad(
 
             def of_number(number: Any) -> Any:
                 moving, *chunk = _chunk(interleaved, number)
-                value, (slope, moved) = of_one_of_many(read, moving, others, *chunk, num_examples, shared)
-                return (value, slope), moved
+                return of_one_of_many(read, moving, others, *chunk, num_examples, shared)
 
             if dispatch:
-                total, moved = of_number(0)
-                parts = [moved]
+                total, of_examples = of_number(0)
+                parts = [of_examples]
                 for number in range(1, chunks):
-                    part, moved = of_number(number)
+                    part, of_examples = of_number(number)
                     total = add(total, part)
-                    parts.append(moved)
-                moved = jax.tree.map(lambda *leaves: jnp.stack(leaves), *parts)
+                    parts.append(of_examples)
+                of_examples = jax.tree.map(lambda *leaves: jnp.stack(leaves), *parts)
             else:
                 zeros = jax.tree.map(lambda part: jnp.zeros(part.shape, part.dtype), jax.eval_shape(of_number, 0)[0])
 
                 def add_number(so_far: Any, number: Any) -> Any:
-                    part, moved = of_number(number)
-                    return jax.tree.map(jnp.add, so_far, part), moved
+                    part, of_examples = of_number(number)
+                    return jax.tree.map(jnp.add, so_far, part), of_examples
 
-                total, moved = jax.lax.scan(add_number, zeros, jnp.arange(chunks))
-            (value, gradient), moved = total, jax.tree.map(together, moved)
+                total, of_examples = jax.lax.scan(add_number, zeros, jnp.arange(chunks))
+            (value, gradient), (moved, aux) = total, jax.tree.map(together, of_examples)
+        moved, aux = jax.tree.map(lambda leaf: leaf[:num_examples], (moved, aux))
         if pull is not None:
-            gradient = pull_back(pull, jax.tree.map(lambda leaf: leaf[:num_examples], moved), gradient)
-        return value, jax.tree.map(lambda leaf, param: leaf.astype(jnp.result_type(param)), gradient, params)
+            gradient = pull_back(pull, moved, gradient)
+        gradient = jax.tree.map(lambda leaf, param: leaf.astype(jnp.result_type(param)), gradient, params)
+        return (value, aux) if has_aux else value, gradient
 
     return value_and_grad
 
 
+def _value_and_aux(result: Any, *, has_aux: bool) -> tuple[Float[Array, " M"], Any]:
+    """The values of some examples, and what the objective returned beside them; or say what is wrong with it."""
+    if has_aux and not (isinstance(result, tuple) and len(result) == 2):
+        raise TypeError(
+            f"objective: with has_aux=True expected a function with a pair (scalar, aux), got {type(result).__name__}"
+        )
+    values, aux = result if has_aux else (result, None)
+    if not isinstance(values, jax.Array):
+        remedy = "" if has_aux else "; for further results use has_aux=True"
+        raise TypeError(f"objective: expected a scalar for one example, got a {type(values).__name__}{remedy}")
+    if values.ndim != 1:
+        raise ValueError(
+            f"objective: expected a function with a scalar value for one example, got shape {values.shape[1:]}"
+        )
+    return values, aux
+
+
 def _length(batch: Any) -> int:
+    for leaf in jax.tree.leaves(batch):
+        if not _checks.is_array(leaf):
+            raise TypeError(f"batch: expected arrays, got a leaf of type {type(leaf).__name__}")
     shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(batch)]
     lengths = {shape[0] if shape else None for shape in shapes}
     if len(lengths) != 1 or lengths <= {None, 0}:

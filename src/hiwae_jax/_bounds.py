@@ -98,15 +98,15 @@ def check_log_weights(log_weights: Float[Array, "..."], *, axis: int) -> Float[A
 
     Sums over many samples would not fit float16, nor be accurate in bfloat16.
     """
-    log_weights = jnp.asarray(log_weights)
-    if not jnp.issubdtype(log_weights.dtype, jnp.floating):
-        raise TypeError(
-            f"log_weights: expected a floating-point array, got dtype {log_weights.dtype}; "
-            "pass the logarithms of the importance weights"
-        )
-    if not hasattr(axis, "__index__"):
-        raise TypeError(f"axis: expected one integer, the axis that runs over the samples, got {axis!r}")
-    if not -log_weights.ndim <= axis < log_weights.ndim:
+    log_weights = _checks.float_array(
+        "log_weights", log_weights, remark="; pass the logarithms of the importance weights"
+    )
+    place = _checks.integer(axis)
+    if place is None:
+        raise TypeError(f"axis: expected one integer, the axis that runs over the samples, got {axis!r:.80}")
+    if log_weights.ndim == 0:
+        raise ValueError("log_weights: expected an array with an axis of samples, got a scalar")
+    if not -log_weights.ndim <= place < log_weights.ndim:
         raise ValueError(
             f"axis: log_weights has shape {log_weights.shape}, which has no axis {axis}; "
             "name the axis that runs over the samples"
@@ -115,4 +115,4 @@ def check_log_weights(log_weights: Float[Array, "..."], *, axis: int) -> Float[A
         raise ValueError(
             f"log_weights: shape {log_weights.shape} has no samples along axis {axis}; at least one is needed"
         )
-    return _checks.at_least_float32(log_weights)
+    return log_weights

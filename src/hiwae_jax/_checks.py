@@ -1,9 +1,95 @@
 """What came, against what was expected: errors at trace time that name the argument and the remedy."""
 
-from typing import Any
+import functools
+import inspect
+import math
+import numbers
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def by_name(function: Callable[P, R]) -> Callable[P, R]:
+    """The function, which says how it is called where its arguments do not fit: most of them are given by name."""
+    signature = inspect.signature(function)
+    names = [p.name for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY]
+
+    @functools.wraps(function)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            signature.bind(*args, **kwargs)
+        except TypeError as error:
+            title = getattr(function, "__name__", "function")
+            given_by_name = f"; give {', '.join(names)} by name" if names else ""
+            raise TypeError(f"{title}: {error}{given_by_name}") from None
+        return function(*args, **kwargs)
+
+    return checked
+
+
+def function(name: str, value: Any, arguments: str, *, result: str = "") -> Any:
+    """Return a function of the user's, or say that it is none, or does not take the arguments that it will get.
+
+    Args:
+      name: the argument of the public function.
+      value: what came.
+      arguments: those that it will get, as `(params, x, z)`.
+      result: what it returns, in words.
+    """
+    expected = f"a function {arguments}{f' -> {result}' if result else ''}"
+    if not callable(value):
+        raise TypeError(f"{name}: expected {expected}, got {type(value).__name__}")
+    try:
+        signature = inspect.signature(value)
+    except (TypeError, ValueError):  # of a builtin or an extension, which has none
+        return value
+    try:
+        signature.bind(*arguments.strip("()").split(", "))
+    except TypeError:
+        raise TypeError(f"{name}: expected {expected}, got one that takes {signature}") from None
+    return value
+
+
+def number(name: str, value: Any, *, least: float = -math.inf, above: float = -math.inf, remark: str = "") -> float:
+    """Return a static finite number, at least `least` and more than `above`, or say what came in its place."""
+    if isinstance(value, jax.core.Tracer):
+        raise TypeError(f"{name}: expected a number that is known when the bound is made, got a traced one")
+    is_scalar = isinstance(value, numbers.Real) or (hasattr(value, "dtype") and jnp.shape(value) == ())
+    if not is_scalar or isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name}: expected a number, got {value!r:.80}")
+    result = float(value)
+    if not (math.isfinite(result) and result >= least and result > above):
+        bound = f" of at least {least:g}" if least > -math.inf else f" above {above:g}" if above > -math.inf else ""
+        raise ValueError(f"{name}: expected a finite number{bound}, got {result}{remark}")
+    return result
+
+
+def integer(value: Any) -> int | None:
+    """The value as a static integer, or None if it is none; a boolean is none."""
+    if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
+        return None
+    try:
+        return int(value.__index__())
+    except TypeError:  # an array that is no scalar of integers, or a traced one
+        return None
+
+
+def float_array(name: str, value: Any, *, remark: str = "") -> jax.Array:
+    """Return an array of floats in at least float32, or say what came in its place."""
+    try:
+        array = jnp.asarray(value)
+    except (TypeError, ValueError):  # JAX does not know what to do with it
+        got = type(value).__name__
+        raise TypeError(f"{name}: expected a floating-point array, got {got}{remark}") from None
+    if value is None or not jnp.issubdtype(array.dtype, jnp.floating):
+        raise TypeError(f"{name}: expected a floating-point array, got dtype {array.dtype}{remark}")
+    return at_least_float32(array)
 
 
 def at_least_float32(array: jax.Array) -> jax.Array:
@@ -18,7 +104,9 @@ def at_least_float32(array: jax.Array) -> jax.Array:
 
 def is_array(leaf: Any) -> bool:
     """Whether a leaf of a pytree is an array or a number; some libraries' modules have functions among theirs."""
-    return hasattr(leaf, "dtype") or isinstance(leaf, (bool, int, float, complex))
+    if hasattr(leaf, "dtype"):
+        return getattr(leaf.dtype, "kind", "") not in ("U", "S", "O")  # text and objects are no arrays for JAX
+    return isinstance(leaf, (bool, int, float, complex))
 
 
 def distribution_parameters(
@@ -35,10 +123,17 @@ def distribution_parameters(
       rows: the number of leading rows of every leaf, where it is known.
     """
     leaves = jax.tree.leaves(parameters)
+    for leaf in leaves:
+        if not is_array(leaf):
+            raise TypeError(
+                f"{name}: expected arrays {expected}, got {type(leaf).__name__}; return the arrays that a distribution "
+                "is made of, such as (loc, scale), and not the distribution"
+            )
     got = ", ".join(str(jnp.shape(leaf)) for leaf in leaves) or "nothing"
     if not leaves or jnp.ndim(leaves[0]) != ndim:
         raise ValueError(
-            f"{name}: expected arrays {expected} for one example, got {got}; the caller vmaps over the batch"
+            f"{name}: expected arrays {expected} for one example, got {got}; vmap the bound over a batch, and flatten "
+            "a z that is a scalar, a matrix or a pytree with jax.flatten_util.ravel_pytree (docs/recipes.md)"
         )
     for leaf in leaves:
         dtype = jnp.result_type(leaf)
@@ -69,11 +164,34 @@ def scalar(name: str, value: Any, *, z: jax.Array) -> jax.Array:
     return at_least_float32(jnp.asarray(value))
 
 
+def boolean(name: str, value: Any) -> bool:
+    """Return True or False, or say what came in its place: a string such as "no" is true."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name}: expected True or False, got {value!r:.80}")
+    return bool(value)
+
+
+def scalar_number(name: str, value: Any, *, least: float) -> jax.Array:
+    """Return a number as a scalar array, or say what came in its place.
+
+    It may be traced; `least` is asked for only where the value is known.
+    """
+    is_number = is_array(value) and jnp.issubdtype(getattr(value, "dtype", type(value)), np.number)
+    if not is_number or isinstance(value, complex):
+        raise TypeError(f"{name}: expected a number, got {value!r:.80}")
+    if jnp.shape(value) != ():
+        raise ValueError(f"{name}: expected a scalar, got shape {jnp.shape(value)}")
+    if not isinstance(value, jax.core.Tracer) and not least <= float(value) < math.inf:
+        raise ValueError(f"{name}: expected a finite number of at least {least:g}, got {float(value):g}")
+    return jnp.asarray(value)
+
+
 def positive_integer(name: str, value: Any) -> int:
     """Return a static count of at least one, or say what is wrong with it."""
-    if isinstance(value, bool) or not hasattr(value, "__index__") or value.__index__() < 1:
-        raise ValueError(f"{name}: expected an integer of at least 1, got {value!r}")
-    return int(value.__index__())
+    count = integer(value)
+    if count is None or count < 1:
+        raise ValueError(f"{name}: expected an integer of at least 1, got {value!r:.80}")
+    return count
 
 
 def logits(name: str, value: Any, *, num_samples: int) -> jax.Array:

@@ -112,7 +112,7 @@ def weight_correlation(log_weights: Float[Array, "N K"]) -> Float[Array, "K K"]:
     >>> bool(jnp.allclose(weight_correlation(log_weights), jnp.array([[1.0, -1.0], [-1.0, 1.0]])))
     True
     """
-    log_weights = jnp.asarray(log_weights)
+    log_weights = _checks.float_array("log_weights", log_weights)
     if log_weights.ndim != 2 or log_weights.shape[0] < 2:
         raise ValueError(
             f"log_weights: expected shape [N, K] of N >= 2 draws, got shape {log_weights.shape}; "
@@ -147,12 +147,19 @@ def gradient_signal_to_noise(gradients: Gradients) -> Gradients:
     [2.0, 0.0]
     """
     leaves = jax.tree.leaves(gradients)
+    for leaf in leaves:
+        if not _checks.is_array(leaf):
+            raise TypeError(f"gradients: expected arrays, got a leaf of type {type(leaf).__name__}")
     shapes = [jnp.shape(leaf) for leaf in leaves]
     if not leaves or any(not shape or shape[0] != shapes[0][0] or shape[0] < 2 for shape in shapes):
         raise ValueError(
             f"gradients: expected leaves with one leading axis of N >= 2 estimates, got {shapes}; "
             "use jax.vmap of the gradient over keys"
         )
+
+    for leaf in leaves:
+        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+            raise TypeError(f"gradients: expected floating-point arrays, got dtype {jnp.result_type(leaf)}")
 
     def ratio(estimates: Float[Array, "N ..."]) -> Float[Array, "..."]:
         estimates = _checks.at_least_float32(jnp.asarray(estimates))

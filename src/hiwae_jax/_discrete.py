@@ -1,5 +1,6 @@
 """Discrete latents: families that cannot be reparameterized, and the bound with gradients by scores."""
 
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
@@ -41,12 +42,13 @@ class DiscreteFamily(NamedTuple):
 
 def _bernoulli_sample(key: Any, parameters: Float[Array, " D"], num_samples: int) -> Float[Array, "K D"]:
     logits = _checked_logits(parameters, "[D]")
+    num_samples = _checks.positive_integer("num_samples", num_samples)
     means = jnp.broadcast_to(jax.nn.sigmoid(logits), (num_samples, *logits.shape))
     return jax.random.bernoulli(_checks.one_key(key), means).astype(logits.dtype)
 
 
 def _bernoulli_log_prob(parameters: Float[Array, " D"], z: Float[Array, " D"]) -> Float[Array, ""]:
-    logits = _checked_logits(parameters, "[D]", z)
+    logits = _checked_logits(parameters, "[D]", _checked_z(z))
     # log sigmoid(logits) where z = 1 and log sigmoid(-logits) where z = 0, without the inf * 0 of other forms.
     return jnp.sum(jax.nn.log_sigmoid((2.0 * z - 1.0) * logits))
 
@@ -57,12 +59,13 @@ bernoulli = DiscreteFamily(_bernoulli_sample, _bernoulli_log_prob)
 
 def _categorical_sample(key: Any, parameters: Float[Array, "D C"], num_samples: int) -> Float[Array, "K D C"]:
     logits = _checked_logits(parameters, "[D, C]")
+    num_samples = _checks.positive_integer("num_samples", num_samples)
     chosen = jax.random.categorical(_checks.one_key(key), logits, shape=(num_samples, logits.shape[0]))
     return jax.nn.one_hot(chosen, logits.shape[1], dtype=logits.dtype)
 
 
 def _categorical_log_prob(parameters: Float[Array, "D C"], z: Float[Array, "D C"]) -> Float[Array, ""]:
-    logits = _checked_logits(parameters, "[D, C]", z)
+    logits = _checked_logits(parameters, "[D, C]", _checked_z(z))
     # A category that is ruled out has log-probability -inf, which times 0 would be NaN.
     return jnp.sum(jnp.where(z == 0.0, 0.0, z * jax.nn.log_softmax(logits, axis=-1)))
 
@@ -71,6 +74,7 @@ categorical = DiscreteFamily(_categorical_sample, _categorical_log_prob)
 """D independent variables of C categories; the parameters are logits [D, C], and z is one-hot, a float array [D, C]."""
 
 
+@_checks.by_name
 def make_discrete_bound(
     log_joint: Callable[[Params, Example, Float[Array, "..."]], Float[Array, ""]],
     conditional: Callable[[Params, Example], Parameters],
@@ -100,7 +104,9 @@ def make_discrete_bound(
     *Gradients*: `log p(x, z_j)` receives the self-normalised weight `wbar_j`, the gradient of the bound under every
     choice. `log q(z_j | x)` receives `L - wbar_j` ("score_function", L the bound), `L - L_j - wbar_j` ("vimco", see
     `vimco`) or `wbar_j` ("wake_phase"); z receives nothing. First derivatives only: a second derivative runs, but
-    estimates nothing. Where every weight is zero the bound is `-inf` and all receive zero.
+    estimates nothing. Where every weight is zero the bound is `-inf` and all receive zero. So they do where `log_joint`
+    is NaN at a sample: mostly a category that the model rules out, whose log-probability `-inf` is multiplied with a
+    zero of the one-hot z. Index with `jnp.argmax(z, axis=-1)` instead. Outside of `jit` a warning says so.
 
     Raises:
       ValueError: for an unknown `gradient` and for "vimco" with one sample, and when called, for unexpected shapes.
@@ -119,14 +125,14 @@ def make_discrete_bound(
     ((), (2, 3))
     """
     num_samples = _checks.positive_integer("num_samples", num_samples)
-    for name, function in {"log_joint": log_joint, "conditional": conditional}.items():
-        if not callable(function):
-            raise TypeError(f"{name}: expected a function, got {type(function).__name__}")
+    _checks.function("log_joint", log_joint, "(params, x, z)", result="scalar")
+    _checks.function("conditional", conditional, "(params, x)", result="parameters")
     if not isinstance(family, DiscreteFamily):
-        raise TypeError(f"family: expected hj.bernoulli, hj.categorical or a DiscreteFamily, got {family!r:.80}")
-    if gradient not in SIGNALS:
+        got = type(family).__name__
+        raise TypeError(f"family: expected hj.bernoulli, hj.categorical or a DiscreteFamily, got {got}")
+    if not isinstance(gradient, str) or gradient not in SIGNALS:
         names = ", ".join(repr(name) for name in SIGNALS)
-        raise ValueError(f"gradient: expected one of {names}, got {gradient!r}")
+        raise ValueError(f"gradient: expected one of {names}, got {gradient!r:.80}")
     if gradient == "vimco":
         check_others("num_samples", num_samples)
 
@@ -141,6 +147,7 @@ def make_discrete_bound(
             return joint, _checks.scalar("family.log_prob", family.log_prob(parameters, z), z=z)
 
         joints, proposals = jax.vmap(densities)(z)
+        joints = _without_nan(joints, proposals)
         log_weights = joints - proposals
         signals = SIGNALS[gradient](jax.lax.stop_gradient(log_weights))
         return iwlb_with_signals(log_weights, proposals, signals, -1)
@@ -148,15 +155,37 @@ def make_discrete_bound(
     return bound
 
 
+def _checked_z(z: Any) -> Any:
+    if not hasattr(z, "dtype") or not (jnp.issubdtype(z.dtype, jnp.floating) or z.dtype == jnp.bool_):
+        got = f"dtype {z.dtype}" if hasattr(z, "dtype") else type(z).__name__
+        raise TypeError(f"z: expected a floating-point array of zeros and ones, got {got}")
+    if not isinstance(z, jax.core.Tracer) and z.size and not (float(z.min()) >= 0.0 and float(z.max()) <= 1.0):
+        raise ValueError(f"z: expected zeros and ones, got values from {float(z.min()):g} to {float(z.max()):g}")
+    return z
+
+
+def _without_nan(joints: Float[Array, " K"], proposals: Float[Array, " K"]) -> Float[Array, " K"]:
+    """All `-inf` where `log_joint` is NaN at a sample that q can draw: no bound, and not a NaN that hides why."""
+    is_undefined = jnp.any(jnp.isnan(joints) & jnp.isfinite(proposals))
+    if not isinstance(is_undefined, jax.core.Tracer) and bool(is_undefined):
+        warnings.warn(
+            "log_joint: NaN at a sample, so the bound is -inf. A log-probability of -inf times a zero of a one-hot z "
+            "is NaN: index with jnp.argmax(z, axis=-1) instead of multiplying, or use hj.categorical.log_prob",
+            stacklevel=3,
+        )
+    return jnp.where(is_undefined, -jnp.inf, joints)
+
+
 def _checked_logits(logits: Any, expected: str, z: Any = None) -> jax.Array:
     ndim = expected.count(",") + 1
     if not hasattr(logits, "dtype") or jnp.ndim(logits) != ndim:
         got = f"shape {logits.shape}" if hasattr(logits, "dtype") else type(logits).__name__
         raise ValueError(
-            f"logits: expected one array {expected} for one example, got {got}; the caller vmaps over the batch"
+            f"parameters: expected one array of logits {expected} for one example, got {got}; the caller vmaps over "
+            "the batch"
         )
     if not jnp.issubdtype(logits.dtype, jnp.floating):
-        raise TypeError(f"logits: expected a floating-point array {expected}, got dtype {logits.dtype}")
+        raise TypeError(f"parameters: expected floating-point logits {expected}, got dtype {logits.dtype}")
     if z is not None and jnp.shape(z) != logits.shape:
         raise ValueError(f"z: expected shape {logits.shape} as the logits have, got {jnp.shape(z)}")
     return _checks.at_least_float32(jnp.asarray(logits))

@@ -54,6 +54,7 @@ class _Sums(NamedTuple):
     tail: Float[Array, " T"]
 
 
+@_checks.by_name
 def make_log_evidence(
     log_weights: Callable[[Params, Example, Any], Float[Array, " K"]],
     *,
@@ -99,8 +100,8 @@ def make_log_evidence(
     num_chunks = -(-num_draws // chunk_size)
     if independent_samples is None:
         independent_samples = getattr(log_weights, "independent_samples", False)
-    if not isinstance(independent_samples, bool):
-        raise TypeError(f"independent_samples: expected True, False or None, got {independent_samples!r}")
+    _checks.function("log_weights", log_weights, "(params, x, key)", result="[K]")
+    independent_samples = _checks.boolean("independent_samples", independent_samples)
 
     def log_evidence(params: Params, x: Example, key: Any) -> LogEvidence:
         def log_weights_of(draw: Array) -> Float[Array, " K"]:

@@ -78,6 +78,12 @@ def check_family(name: str, family: Any) -> None:
         raise TypeError(f"{name}: expected hj.diagonal_gaussian, hj.student_t(5.0) or another hj.Family, got {got}")
 
 
+def check_sampler(sampler: Any) -> None:
+    """Raise if a sampler of the caller's is no function of a key, a shape and a dtype."""
+    if sampler is not None:
+        _checks.function("sampler", sampler, "(key, shape, dtype)", result="noise")
+
+
 def check_distribution(name: str, family: Family, parameters: Parameters) -> None:
     """Raise if the functions of the family do not fit the parameters of one distribution, given by the callable."""
     if family is diagonal_gaussian:
@@ -214,8 +220,7 @@ def student_t(df: float) -> Family:
     >>> round(float(family.log_prob((jnp.zeros(1), jnp.ones(1)), jnp.zeros(1))), 4)
     -0.9686
     """
-    if not (math.isfinite(df) and df > 0.0):
-        raise ValueError(f"df: expected a finite number above 0, got {df}; for a Gaussian leave the family out")
+    df = _checks.number("df", df, above=0.0, remark="; for a Gaussian leave the family out")
     log_constant = math.lgamma((df + 1.0) / 2.0) - math.lgamma(df / 2.0) - 0.5 * math.log(df * math.pi)
 
     def log_prob(parameters: Parameters, z: Float[Array, " D"]) -> Float[Array, ""]:

@@ -8,7 +8,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from hiwae_jax._families import Family, Parameters, Sampler, check_family, diagonal_gaussian, draw_noise, log_volume
+from hiwae_jax import _checks
+from hiwae_jax._families import (
+    Family,
+    Parameters,
+    Sampler,
+    check_family,
+    check_sampler,
+    diagonal_gaussian,
+    draw_noise,
+    log_volume,
+)
 from hiwae_jax._independent import one_member
 from hiwae_jax._proposal import Draw, Example, Params, Proposal
 from hiwae_jax._standardize import standardized
@@ -34,6 +44,7 @@ def affine_map(conditional: Callable[[Params, Any], tuple[Any, Any]]) -> Bijecti
     Args:
       conditional: `(params, x) -> (shift [D], scale [D])`; no scale may be zero.
     """
+    _checks.function("conditional", conditional, "(params, x)", result="(shift [D], scale [D])")
 
     def forward(params: Params, x: Any, z: Float[Array, " D"]) -> Mapped:
         shift, scale = conditional(params, x)
@@ -58,9 +69,10 @@ def coupling_map(
 
     Reference: Dinh, Sohl-Dickstein and Bengio (2017).
     """
-    mask = np.asarray(kept, bool)
-    if mask.ndim != 1 or mask.all() or not mask.any():
-        raise ValueError(f"kept: expected booleans for D dimensions, some true and some false, got {kept}")
+    _checks.function("conditional", conditional, "(params, x, z)", result="(shift [D], scale [D])")
+    mask = np.asarray(kept)
+    if mask.dtype != np.bool_ or mask.ndim != 1 or mask.all() or not mask.any():
+        raise ValueError(f"kept: expected booleans for D dimensions, some true and some false, got {kept!r:.80}")
 
     def network(params: Params, x: Any, z: Float[Array, " D"]) -> tuple[Any, Any]:
         shift, scale = conditional(params, x, jnp.where(mask, z, 0.0))
@@ -77,6 +89,7 @@ def coupling_map(
     return Bijection(forward, inverse)
 
 
+@_checks.by_name
 def flow_chain(
     base: Callable[[Params, Any], Parameters],
     maps: Sequence[Bijection],
@@ -110,6 +123,12 @@ def flow_chain(
     (3, 2)
     """
     check_family("family", family)
+    _checks.function("base", base, "(params, x)", result="(loc [D], scale [D])")
+    if context is not None:
+        _checks.function("context", context, "(params, x)")
+    check_sampler(sampler)
+    if not isinstance(maps, (list, tuple)):
+        raise TypeError(f"maps: expected a list of hj.Bijection, got {type(maps).__name__}")
     maps = tuple(maps)
     for number, bijection in enumerate(maps):
         if not isinstance(bijection, Bijection):

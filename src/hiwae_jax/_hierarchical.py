@@ -16,6 +16,7 @@ from hiwae_jax._families import (
     Sampler,
     check_distribution,
     check_family,
+    check_sampler,
     diagonal_gaussian,
     draw_noise,
 )
@@ -26,6 +27,7 @@ from hiwae_jax._reverse_trial import make_reverse_trial
 from hiwae_jax._sharding import placement
 
 
+@_checks.by_name
 def hierarchical(
     base: Callable[[Params, Any], Parameters],
     conditionals: Callable[[Params, Any, Float[Array, " D0"]], Parameters],
@@ -71,8 +73,15 @@ def hierarchical(
 
     Reference: Huang et al. (2019), section 3.2.
     """
+    _checks.function("base", base, "(params, x)", result="(loc [D0], scale [D0])")
+    _checks.function("conditionals", conditionals, "(params, x, z0)", result="(loc [K, D], scale [K, D])")
+    _checks.function("reverse", reverse, "(params, x, z)", result="(loc [K, D0], scale [K, D0])")
+    if context is not None:
+        _checks.function("context", context, "(params, x)")
+    shared = _checks.boolean("shared", shared)
     check_family("family", family)
     check_family("base_family", base_family)
+    check_sampler(sampler)
     if num_samples is not None:
         num_samples = _checks.positive_integer("num_samples", num_samples)
     expected = "[K, D]" if num_samples is None else "[1, D] (num_samples was given: all members are equal)"

@@ -15,6 +15,7 @@ from hiwae_jax._families import (
     Sampler,
     check_distribution,
     check_family,
+    check_sampler,
     diagonal_gaussian,
     draw_noise,
 )
@@ -22,6 +23,7 @@ from hiwae_jax._proposal import Draw, Example, Members, Params, Proposal
 from hiwae_jax._sharding import placement
 
 
+@_checks.by_name
 def independent(
     conditional: Callable[[Params, Example], Parameters],
     *,
@@ -51,6 +53,8 @@ def independent(
     Reference: Burda, Grosse and Salakhutdinov (2016).
     """
     num_samples = _checks.positive_integer("num_samples", num_samples)
+    _checks.function("conditional", conditional, "(params, x)", result="(loc [D], scale [D])")
+    check_sampler(sampler)
     check_family("family", family)
     members = Members(family=family, layout="one")
     place = placement(sharding)
@@ -71,6 +75,7 @@ def independent(
     )
 
 
+@_checks.by_name
 def antithetic(
     conditional: Callable[[Params, Example], Parameters],
     *,
@@ -104,6 +109,8 @@ def antithetic(
     True
     """
     num_samples = _checks.positive_integer("num_samples", num_samples)
+    _checks.function("conditional", conditional, "(params, x)", result="(loc [D], scale [D])")
+    check_sampler(sampler)
     if num_samples % 2:
         raise ValueError(f"num_samples: antithetic samples come in pairs; expected an even number, got {num_samples}")
     check_family("family", family)
@@ -125,6 +132,7 @@ def antithetic(
     )
 
 
+@_checks.by_name
 def defensive(
     conditional: Callable[[Params, Example], Parameters],
     broad: Callable[[Params, Example], Parameters],
@@ -158,9 +166,12 @@ def defensive(
     Sheldon (2018), "Importance weighting and variational inference".
     """
     num_samples = _checks.positive_integer("num_samples", num_samples)
+    _checks.function("conditional", conditional, "(params, x)", result="(loc [D], scale [D])")
+    check_sampler(sampler)
     num_broad = _checks.positive_integer("num_broad", num_broad)
     if num_broad >= num_samples:
         raise ValueError(f"num_broad: expected fewer than num_samples = {num_samples}, got {num_broad}")
+    _checks.function("broad", broad, "(params, x)", result="(loc [D], scale [D])")
     check_family("family", family)
     members = Members(family=family, layout="rows")
 

@@ -24,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from hiwae_jax import _checks
 from hiwae_jax._bounds import check_log_weights, iwlb, log_sum_exp
 
 _LARGEST_ORDER = 4
@@ -59,8 +60,9 @@ def jackknife(log_weights: Float[Array, "..."], *, order: int, axis: int = -1) -
     True
     """
     log_weights = check_log_weights(log_weights, axis=axis)
-    if isinstance(order, bool) or not hasattr(order, "__index__") or order not in range(_LARGEST_ORDER + 1):
-        raise ValueError(f"order: expected an integer from 0 to {_LARGEST_ORDER}, got {order!r}; 0 is iwlb")
+    number = _checks.integer(order)
+    if number is None or number not in range(_LARGEST_ORDER + 1):
+        raise ValueError(f"order: expected an integer from 0 to {_LARGEST_ORDER}, got {order!r:.80}; 0 is iwlb")
     if order >= log_weights.shape[axis]:
         raise ValueError(
             f"order: expected less than the number of samples, got order {order} for log_weights of shape "

@@ -12,6 +12,7 @@ from hiwae_jax import _checks
 from hiwae_jax._families import (
     Parameters,
     Sampler,
+    check_sampler,
     diagonal_gaussian,
     draw_noise,
     forward_substitution,
@@ -20,6 +21,7 @@ from hiwae_jax._families import (
 from hiwae_jax._proposal import Draw, Example, Members, Params, Proposal
 
 
+@_checks.by_name
 def joint_gaussian(
     conditional: Callable[[Params, Example], Parameters], *, sampler: Sampler = standard_normal
 ) -> Proposal:
@@ -47,6 +49,8 @@ def joint_gaussian(
     >>> joint_gaussian(conditional).draw(None, None, jax.random.key(0)).z.shape
     (2, 3)
     """
+    _checks.function("conditional", conditional, "(params, x)", result="(loc [K, D], scale_tril [D, K, K])")
+    check_sampler(sampler)
     members = Members(family=diagonal_gaussian, layout="rows", joint_log_prob=_joint_log_prob)
 
     def draw(params: Params, x: Example, key: Any, *, refill: bool = False) -> Draw:

@@ -8,13 +8,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from hiwae_jax import _checks
-from hiwae_jax._families import Family, Parameters, Sampler, check_family, diagonal_gaussian, draw_noise
+from hiwae_jax._families import Family, Parameters, Sampler, check_family, check_sampler, diagonal_gaussian, draw_noise
 from hiwae_jax._independent import one_member
 from hiwae_jax._proposal import Draw, Example, Params, Proposal
 
 Step = Callable[[Params, Any, Float[Array, " D"], Any], Parameters]
 
 
+@_checks.by_name
 def markov(
     base: Callable[[Params, Any], Parameters],
     transition: Step,
@@ -63,6 +64,12 @@ def markov(
     """
     num_samples = _checks.positive_integer("num_samples", num_samples)
     check_family("family", family)
+    _checks.function("base", base, "(params, x)", result="(loc [D], scale [D])")
+    for name, step in (("transition", transition), ("reverse", reverse)):
+        _checks.function(name, step, "(params, x, z, step)", result="(loc [D], scale [D])")
+    if context is not None:
+        _checks.function("context", context, "(params, x)")
+    check_sampler(sampler)
 
     def conditional(name: str, step: Step, params: Params, h: Any, z: Float[Array, " D"], number: Any) -> Parameters:
         parameters = one_member(name, lambda params, h: step(params, h, z, number), params, h, family)

@@ -52,6 +52,7 @@ class LogWeights:
         return self.evaluate(params, x, key)
 
 
+@_checks.by_name
 def make_bound(
     log_joint: LogDensity,
     proposal: Proposal,
@@ -134,6 +135,7 @@ def make_bound(
     return Bound(lambda params, x, key: annealed(params, x, key, 1.0), annealed.draw)
 
 
+@_checks.by_name
 def make_annealed_objective(
     log_likelihood: LogDensity,
     log_prior: LogDensity,
@@ -169,8 +171,7 @@ def make_annealed_objective(
 
     Reference: Sonderby et al. (2016) for warm-up, Kingma et al. (2016) for free bits.
     """
-    if not free_bits >= 0.0:
-        raise ValueError(f"free_bits: expected a number of at least 0 (0 for none), got {free_bits}")
+    free_bits = _checks.number("free_bits", free_bits, least=0.0, remark="; 0 is none")
     return _make_annealed(
         "log_likelihood",
         log_likelihood,
@@ -178,12 +179,13 @@ def make_annealed_objective(
         proposal,
         weighting,
         gradient,
-        free_bits=float(free_bits),
+        free_bits=free_bits,
         backward_samples=backward_samples,
         chunk_size=chunk_size,
     )
 
 
+@_checks.by_name
 def make_log_weights(
     log_joint: LogDensity,
     proposal: Proposal,
@@ -238,8 +240,7 @@ def _no_prior(params: Params, x: Example, z: Float[Array, " D"]) -> Float[Array,
 
 def _checked(densities: dict[str, Any], proposal: Any, weighting: Any) -> Weighting:
     for name, density in densities.items():
-        if not callable(density):
-            raise TypeError(f"{name}: expected a function (params, x, z) -> scalar, got {type(density).__name__}")
+        _checks.function(name, density, "(params, x, z)", result="scalar")
     if not isinstance(proposal, Proposal):
         got = type(proposal).__name__
         raise TypeError(f"proposal: expected what hj.independent, hj.hierarchical or their like return, got {got}")
@@ -327,9 +328,7 @@ def _make_annealed(
                 raise ValueError(
                     f"key: expected a key, or what bound.draw(params, x, key) has drawn; this lacks {what}"
                 )
-        if jnp.shape(beta) != ():
-            raise ValueError(f"beta: expected a scalar, got shape {jnp.shape(beta)}")
-        beta = jnp.asarray(beta, drawn.z.dtype)
+        beta = _checks.scalar_number("beta", beta, least=0.0).astype(drawn.z.dtype)
         evaluation = make_evaluation(
             name,
             log_likelihood,

@@ -34,4 +34,4 @@ def example_keys(key: Any, num_examples: int) -> jax.Array:
 
 def draw_key(key: Any, number: Any) -> jax.Array:
     """The key of one of many independent draws for the same example; the caller's key itself draws nothing."""
-    return jax.random.fold_in(key, number)
+    return jax.random.fold_in(_checks.one_key(key), number)

@@ -4,6 +4,7 @@ from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from hiwae_jax import _checks
@@ -37,7 +38,11 @@ def posterior_resample(key: PRNGKeyArray, log_weights: Float[Array, " K"], z: Sa
     """
     weights = normalized_weights(_one_example("log_weights", log_weights))
     num_samples = _checks.positive_integer("num_samples", num_samples)
+    if not jax.tree.leaves(z):
+        raise ValueError("z: expected an array or a pytree of arrays, got none; one row for each of the log_weights")
     for leaf in jax.tree.leaves(z):
+        if not _checks.is_array(leaf):
+            raise TypeError(f"z: expected arrays, got a leaf of type {type(leaf).__name__}")
         if jnp.shape(leaf)[:1] != weights.shape:
             raise ValueError(
                 f"z: expected leaves with leading axis {weights.shape[0]}, one row for each of the log_weights, got "
@@ -62,8 +67,9 @@ def systematic_resample(key: PRNGKeyArray, weights: Float[Array, " K"], *, num_s
 
     Args:
       key: one typed key, `jax.random.key(seed)`.
-      weights: weights [K], at least zero, not necessarily of sum one. A weight of zero is never picked; if every weight
-        is zero, or one is NaN, all are taken to be equal.
+      weights: weights [K], at least zero, not necessarily of sum one; not their logarithms. A weight of zero is never
+        picked. Where values are not known, under `jit`, a negative weight counts as zero; if every weight is zero, or
+        one is NaN, all are taken to be equal.
       num_samples: how many indices.
 
     Returns:
@@ -71,12 +77,21 @@ def systematic_resample(key: PRNGKeyArray, weights: Float[Array, " K"], *, num_s
 
     *Gradients*: none; indices are integers.
 
+    Raises:
+      ValueError: outside of `jit`, for a weight that is negative or NaN.
+
     Reference: Kitagawa (1996), "Monte Carlo filter and smoother for non-Gaussian nonlinear state space models".
 
     >>> systematic_resample(jax.random.key(0), jnp.array([0.5, 0.0, 0.25, 0.25]), num_samples=4).tolist()
     [0, 0, 2, 3]
     """
     weights = _one_example("weights", weights)
+    if not isinstance(weights, jax.core.Tracer):
+        wrong = np.asarray(weights)[~(np.asarray(weights) >= 0.0)]
+        if wrong.size:
+            raise ValueError(
+                f"weights: expected numbers of at least 0, got {wrong[0]:g}; take the exponential of log-weights first"
+            )
     num_samples = _checks.positive_integer("num_samples", num_samples)
     uniform = jax.random.uniform(_checks.one_key(key), (), weights.dtype)
     return systematic_indices(uniform, weights, num_samples=num_samples)
@@ -92,7 +107,10 @@ def systematic_indices(uniform: Float[Array, ""], weights: Float[Array, " K"], *
 def _invert(weights: Float[Array, " K"], levels: Float[Array, " n"]) -> Int[Array, " n"]:
     """The inverse of the cumulative distribution at levels in [0, 1), whatever the rounding."""
     weights = jax.lax.stop_gradient(weights)
-    weights = jnp.where(jnp.max(weights) > 0.0, weights, 1.0)
+    # In units of the largest, so that their sum is finite. An infinite weight leaves nothing for finite ones.
+    largest = jnp.max(weights)
+    weights = jnp.where(largest == jnp.inf, (weights == jnp.inf).astype(weights.dtype), weights / largest)
+    weights = jnp.where(largest > 0.0, jnp.maximum(weights, 0.0), 1.0)
     # A parallel cumulative sum may change by rounding across a weight of zero, or even fall: make it exactly flat.
     cumulative = jnp.where(weights > 0.0, jnp.cumsum(weights), 0.0)
     cumulative = jax.lax.cummax(cumulative)
@@ -103,10 +121,10 @@ def _invert(weights: Float[Array, " K"], levels: Float[Array, " n"]) -> Int[Arra
 
 
 def _one_example(name: str, values: Any) -> Float[Array, " K"]:
-    if jnp.ndim(values) != 1 or jnp.size(values) == 0:
+    values = _checks.float_array(name, values)
+    if values.ndim != 1 or values.size == 0:
         raise ValueError(
-            f"{name}: expected shape [K] for one example, got shape {jnp.shape(values)}; use jax.vmap over a batch"
+            f"{name}: expected shape [K] for one example, got shape {values.shape}; use jax.vmap over a batch"
         )
-    if not jnp.issubdtype(jnp.result_type(values), jnp.floating):
-        raise TypeError(f"{name}: expected a floating-point array, got dtype {jnp.result_type(values)}")
-    return _checks.at_least_float32(jnp.asarray(values))
+    array: jax.Array = values
+    return array

@@ -141,7 +141,14 @@ def make_evaluation(
     def log_reverse(z0: Any, z: Any) -> Float[Array, " K"]:
         def of_one(one: Any) -> Float[Array, ""]:
             z0, z = one
-            return proposal.log_reverse(params, draw.context, z0[None], z[None])[0]  # type: ignore[misc]
+            try:
+                return proposal.log_reverse(params, draw.context, z0[None], z[None])[0]  # type: ignore[misc]
+            except (TypeError, ValueError) as error:
+                error.add_note(
+                    f"reverse: with chunk_size it is called with one sample at a time, z of shape {z[None].shape}, "
+                    f"where there are {K}; give it as many rows as z has, z.shape[0]"
+                )
+                raise
 
         if not reverse_in_chunks:
             return proposal.log_reverse(params, draw.context, z0, z)  # type: ignore[misc]

@@ -5,6 +5,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from hiwae_jax import _checks
@@ -42,6 +43,8 @@ def renyi_bound(log_weights: Float[Array, "..."], *, alpha: float, axis: int = -
     >>> bool(jnp.allclose(renyi_bound(log_weights, alpha=0.5), 2.0 * jnp.log(1.5)))
     True
     """
+    if not isinstance(alpha, (int, float, np.number)) or isinstance(alpha, bool):
+        raise TypeError(f"alpha: expected a number that is known when the function is called, got {alpha!r:.80}")
     alpha = float(alpha)
     if math.isnan(alpha):
         raise ValueError("alpha: expected a number, got nan; 0 is the importance-weighted bound, 1 the ELBO")
@@ -127,15 +130,13 @@ def wake_phase(
 
 def same_shape(log_proposal: Float[Array, "..."], log_weights: Float[Array, "..."]) -> Float[Array, "..."]:
     """Return `log_proposal` in at least float32, or raise if it has not one entry for each log-weight."""
-    log_proposal = jnp.asarray(log_proposal)
-    if not jnp.issubdtype(log_proposal.dtype, jnp.floating):
-        raise TypeError(f"log_proposal: expected a floating-point array, got dtype {log_proposal.dtype}")
+    log_proposal = _checks.float_array("log_proposal", log_proposal)
     if log_proposal.shape != log_weights.shape:
         raise ValueError(
             f"log_proposal: expected one log-density for each log-weight, shape {log_weights.shape}, "
             f"got {log_proposal.shape}; sum the log-densities of latent dimensions"
         )
-    return _checks.at_least_float32(log_proposal)
+    return log_proposal
 
 
 def _exponents(log_weights: Float[Array, "..."], power: float, axis: int) -> tuple[jax.Array, jax.Array]:

@@ -1,16 +1,19 @@
 """Weightings: partitions of unity that share the target out among the members of a proposal."""
 
-import math
+import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 from jaxtyping import Array, Float
 
+from hiwae_jax import _checks
+
 Logits = Callable[[Any, Any, Any, Any], Float[Array, " K"]]  # (params, x, z [D], z0 [D0] or None) -> [K]
 
 
-class Weighting(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Weighting:
     """`pi_i(z)`, at least 0, with `sum_i pi_i(z) = 1` at every z; make one with the functions below.
 
     Attributes:
@@ -20,6 +23,15 @@ class Weighting(NamedTuple):
 
     alpha: float
     logits: Logits | None = None
+
+    def __post_init__(self) -> None:
+        """Check the fields; `alpha` becomes a float."""
+        alpha = _checks.number("alpha", self.alpha, least=0.0, remark="; 0 is the uniform weighting")
+        object.__setattr__(self, "alpha", alpha)
+        if self.logits is not None:
+            _checks.function("logits_fn", self.logits, "(params, x, z, z0)", result="[K] logits")
+            if alpha != 0.0:
+                raise ValueError(f"alpha: expected 0 where logits are given, got {alpha}")
 
     @property
     def of_densities(self) -> bool:
@@ -45,18 +57,14 @@ def power_heuristic(alpha: float) -> Weighting:
         becomes that of the mixture of all members; larger values leave a point to the member that covers it best.
 
     Raises:
-      ValueError: if `alpha` is negative or not finite; TypeError if it is traced.
+      ValueError: if `alpha` is negative or not finite.
+      TypeError: if `alpha` is no number, or is traced.
 
     Reference: Veach and Guibas (1995); Huang et al. (2019), section 3.2.
 
     >>> power_heuristic(1.0).alpha
     1.0
     """
-    if isinstance(alpha, jax.core.Tracer):
-        raise TypeError("alpha: expected a number that is known when the bound is made, got a traced one")
-    alpha = float(alpha)
-    if not (math.isfinite(alpha) and alpha >= 0.0):
-        raise ValueError(f"alpha: expected a finite number of at least 0, got {alpha}; 0 is the uniform weighting")
     return Weighting(alpha=alpha)
 
 
@@ -83,9 +91,7 @@ def learned_weighting(logits_fn: Logits) -> Weighting:
     >>> learned_weighting(lambda params, x, z, z0: params["kernel"] @ z).alpha
     0.0
     """
-    if not callable(logits_fn):
-        got = type(logits_fn).__name__
-        raise TypeError(f"logits_fn: expected a function (params, x, z, z0) -> [K] logits, got {got}")
+    _checks.function("logits_fn", logits_fn, "(params, x, z, z0)", result="[K] logits")
     return Weighting(alpha=0.0, logits=logits_fn)
 
 

@@ -8,6 +8,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Shaped
 
+from hiwae_jax import _checks
 from hiwae_jax._checks import at_least_float32
 from hiwae_jax.nn._checks import require_shape
 from hiwae_jax.nn._residual import ResidualLinear
@@ -43,7 +44,7 @@ def positive_scale(raw: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     [0.0001, 0.6932, 10000.0]
     """
     # A bfloat16 softplus would round the floor away or to zero, so narrow types are widened first.
-    return jax.nn.softplus(at_least_float32(raw)) + SCALE_FLOOR
+    return jax.nn.softplus(_checks.float_array("raw", raw)) + SCALE_FLOOR
 
 
 def scale_from_log_variance(log_variance: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
@@ -63,7 +64,7 @@ def scale_from_log_variance(log_variance: Float[Array, "*shape"]) -> Float[Array
     >>> [float(f"{s:.2g}") for s in scale_from_log_variance(jnp.array([-1e4, 0.0, 1e4]))]
     [4.5e-05, 1.0, 22000.0]
     """
-    bounded = LOG_VARIANCE_BOUND * jnp.tanh(at_least_float32(log_variance) / LOG_VARIANCE_BOUND)
+    bounded = LOG_VARIANCE_BOUND * jnp.tanh(_checks.float_array("log_variance", log_variance) / LOG_VARIANCE_BOUND)
     return jnp.exp(0.5 * bounded)
 
 

@@ -1,8 +1,11 @@
 """The Bernoulli likelihood of pixels, from logits."""
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Shaped
 
+from hiwae_jax import _checks
 from hiwae_jax._checks import at_least_float32
 
 
@@ -23,7 +26,9 @@ def bernoulli_log_prob(logits: Float[Array, "*batch P"], x: Shaped[Array, "*batc
       `x - sigmoid(logits)` to the logits, exact at every size, zero included.
 
     Raises:
-      ValueError: the shapes differ (nothing is broadcast), or there is no pixel axis.
+      ValueError: the shapes differ (nothing is broadcast), or there is no pixel axis; outside of `jit` also pixels
+        that are not in [0, 1], such as grey levels up to 255. Under `jit` values are not known, and not checked.
+      TypeError: the logits are no floating-point array, or the pixels no numbers.
 
     >>> logits = jnp.array([0.0, 1e4, 1e4])
     >>> float(bernoulli_log_prob(logits, jnp.array([True, True, True])))
@@ -31,11 +36,24 @@ def bernoulli_log_prob(logits: Float[Array, "*batch P"], x: Shaped[Array, "*batc
     >>> float(bernoulli_log_prob(logits[1:], jnp.array([1.0, 0.0])))
     -10000.0
     """
+    for name, array in (("logits", logits), ("x", x)):
+        if not hasattr(array, "dtype"):
+            raise TypeError(f"{name}: expected an array, got {type(array).__name__}")
+    if not jnp.issubdtype(logits.dtype, jnp.floating):
+        raise TypeError(f"logits: expected a floating-point array, got dtype {logits.dtype}; are these the pixels?")
+    if not any(jnp.issubdtype(x.dtype, kind) for kind in (jnp.bool_, jnp.integer, jnp.floating)):
+        raise TypeError(f"x: expected pixels as booleans, integers or floats, got dtype {x.dtype}")
     if logits.shape != x.shape or logits.ndim == 0:
         raise ValueError(
-            f"logits and x must have one shape [..., P], got {list(logits.shape)} and {list(x.shape)}; "
-            "reshape or broadcast explicitly before the call"
+            f"x: expected the shape of logits [..., P], {logits.shape}, got {x.shape}; reshape or broadcast explicitly "
+            "before the call"
         )
+    if not isinstance(x, jax.core.Tracer):
+        least, largest = (float(bound(x, initial=0.5)) for bound in (np.min, np.max))
+        if not (least >= 0.0 and largest <= 1.0):
+            raise ValueError(
+                f"x: expected pixels in [0, 1], got values from {least:g} to {largest:g}; divide grey levels by 255"
+            )
     logits = at_least_float32(logits)
     x = x.astype(logits.dtype)
     # max(l, 0) - x l + log1p(exp(-|l|)) is free of rounding for binary x, which softplus(l) - x l is not.
@@ -65,7 +83,8 @@ def logits_from_mean(mean: Float[Array, "*shape"], *, margin: float = 1e-3) -> F
     >>> [round(float(l), 2) for l in logits_from_mean(jnp.array([0.0, 0.5, 1.0]))]
     [-6.91, 0.0, 6.91]
     """
-    if not 0.0 < margin < 0.5:
-        raise ValueError(f"margin must be in (0, 0.5), got {margin}")
-    mean = jnp.clip(at_least_float32(mean), margin, 1.0 - margin)
+    margin = _checks.number("margin", margin, above=0.0)
+    if margin >= 0.5:
+        raise ValueError(f"margin: expected a number in (0, 0.5), got {margin}")
+    mean = jnp.clip(_checks.float_array("mean", mean), margin, 1.0 - margin)
     return jnp.log(mean) - jnp.log1p(-mean)
