@@ -7,6 +7,7 @@ imported from here.
 
 from hiwae_jax._batched import batched_value_and_grad
 from hiwae_jax._bounds import elbo, iwlb
+from hiwae_jax._consistency import check_bijection, check_family
 from hiwae_jax._diagnostics import (
     coefficient_of_variation,
     effective_sample_size,
@@ -50,6 +51,8 @@ __all__ = [
     "batched_value_and_grad",
     "bernoulli",
     "categorical",
+    "check_bijection",
+    "check_family",
     "chi_square",
     "coefficient_of_variation",
     "coupling_map",
