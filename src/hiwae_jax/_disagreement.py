@@ -12,6 +12,7 @@ from hiwae_jax import _checks
 
 # What runs once takes longer to optimize than to run.
 quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+_PATTERNS = 4
 RELATIVE = 1e-3  # far above rounding in float32, far below an error that would matter
 
 
@@ -52,7 +53,7 @@ def try_map(name: str, forward: Callable[[Any, Any], Any], arrays: Any, points: 
     leaves, structure = jax.tree.flatten(arrays)
     live = [jnp.asarray(leaf) for leaf in leaves if _is_real(leaf)]
     # Rounding changes every number by a random part of its last bit; some patterns of signs stand for all.
-    signs = [[random.choice([-1.0, 1.0], size=leaf.shape).astype(leaf.dtype) for leaf in live] for _ in range(4)]
+    signs = [random.choice([-1.0, 1.0], size=(_PATTERNS, *leaf.shape)).astype(leaf.dtype) for leaf in live]
 
     def at_point(live: Any, point: Any) -> Any:
         def image(live: Any, point: Any) -> Any:
@@ -64,7 +65,11 @@ def try_map(name: str, forward: Callable[[Any, Any], Any], arrays: Any, points: 
             along = jax.tree.map(jnp.multiply, pattern, live)
             return jax.jvp(lambda live: image(live, point), (live,), (along,))[1]
 
-        return image(live, point), jax.jacfwd(image, argnums=1)(live, point), jnp.stack([moved(p) for p in signs])
+        return (
+            image(live, point),
+            jax.jacfwd(image, argnums=1)(live, point),
+            jax.vmap(moved, axis_size=_PATTERNS)(signs),
+        )
 
     image, jacobian, moved = (np.asarray(a, np.float64) for a in quick_jit(jax.vmap(at_point, (None, 0)))(live, points))
     at, D = np.asarray(points, np.float64), points.shape[1]
