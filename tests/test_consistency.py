@@ -164,6 +164,7 @@ MAPS = {
     "affine": (hj.affine_map(lambda params, x: (x, -2.0 * jnp.ones(2))), None, jnp.array([3.0, -1.0])),
     "coupling": (COUPLING, {"w": jnp.float32(1.3), "name": "layer"}, jnp.array([0.5, 2.0])),
     "unit interval": (hj.unit_interval, None, None),
+    "box": (hj.interval(-1.0, jnp.array([3.0, -0.5])), None, None),
     "positive": (hj.positive, None, None),
     "simplex": (hj.simplex, None, None),
 }

@@ -6,8 +6,8 @@ cannot see:
 - a reverse model that misbehaves only elsewhere: further out, between these ranges, where the numbers of z have certain
   signs, or near certain points; about K points are tried in each range;
 - one that does so at certain parameters or contexts alone, which the random ones are not;
-- a difference below 1e-3 of a row's own size, and for places, further out than 0.9, below a tenth of it: networks round
-  large numbers differently at different places;
+- a difference below 1e-3 of a row's own size, and between places, further out than 0.9, below a tenth of it: there a
+  device may round the large numbers of a network differently at different places;
 - what depends on the number of samples, which is tried as it is;
 - any of it where the model cannot be evaluated on such numbers at all.
 """

@@ -337,3 +337,22 @@ def test_a_family_with_more_entries_than_noise_is_refused_where_its_parameters_s
             ValueError, match=r"base: expected a family whose z has as many entries as its noise, \(1,\)"
         ):
             proposal.draw(params, None, jax.random.key(0))
+
+
+@pytest.mark.parametrize("u", [-70.0, -20.0, -1.0, 1.0, 20.0, 70.0])
+def test_draws_next_to_an_edge_at_zero_keep_all_their_digits_in_float32(u):
+    """An edge at zero may be the lower or the upper one; and a share may be as small as it likes."""
+    sigmoid = np.exp(-np.logaddexp(0.0, -u))
+    (at,) = single(np.array([u]))
+    for bijection, expected in (
+        (hj.interval(0.0, 3.0), [3.0 * sigmoid]),
+        (hj.interval(-3.0, 0.0), [-3.0 * np.exp(-np.logaddexp(0.0, u))]),
+        (hj.simplex, [sigmoid, np.exp(-np.logaddexp(0.0, u))]),
+    ):
+        z, log_det = bijection.forward(None, None, at)
+        assert z.dtype == jnp.float32
+        np.testing.assert_allclose(z, expected, rtol=2e-6)
+        back, inverse_log_det = bijection.inverse(None, None, z)
+        if abs(expected[0]) < 2.9:  # not next to the other edge, where there are no digits to keep
+            np.testing.assert_allclose(back, u, rtol=1e-5)
+            np.testing.assert_allclose(inverse_log_det, -log_det, rtol=1e-5)
