@@ -208,6 +208,67 @@ def test_a_reverse_model_that_mixes_samples_is_refused_under_every_weighting(mix
         hierarchical_bound(reverse=mixing, alpha=alpha, shared=shared)(None, X, KEY)
 
 
+# What a rectifier or a threshold hides near zero, of a few units or of a few dozen.
+FURTHER_OUT = {
+    "rectified": lambda z: jax.nn.relu(z - 2.0),
+    "rectified below": lambda z: jax.nn.relu(-z - 2.0),
+    "beyond one": lambda z: jnp.where(jnp.abs(z) > 1.0, z, 0.0),
+    "beyond twenty": lambda z: jnp.where(jnp.abs(z) > 20.0, 1.0, 0.0),
+    "saturated": lambda z: jax.nn.sigmoid(z - 12.0),
+}
+
+
+@pytest.mark.parametrize("name", FURTHER_OUT)
+def test_a_reverse_model_that_mixes_samples_only_far_out_is_refused(name):
+    def mixing(params, x, z):
+        return z + jnp.mean(FURTHER_OUT[name](z), axis=0, keepdims=True), jnp.ones_like(z)
+
+    with pytest.raises(ValueError, match=r"reverse: row j changes with samples other than z\[j\]"):
+        hierarchical_bound(reverse=mixing)(None, X, KEY)
+
+
+@pytest.mark.parametrize("name", FURTHER_OUT)
+def test_a_reverse_model_that_tells_members_apart_only_far_out_is_refused(name):
+    def by_member(params, x, z):
+        return z + jnp.arange(3.0)[:, None] * 10.0 * FURTHER_OUT[name](z), jnp.ones_like(z)
+
+    with pytest.raises(ValueError, match=r"reverse: gives different rows for the same z"):
+        hierarchical_bound(reverse=by_member, alpha=1.0)(None, X, KEY)
+
+
+def kind_of(reverse, shape):
+    """What the trial says: whether rows know one another, whether they are alike."""
+    return tuple(hj.hierarchical(base, conditionals, reverse).reverse_kind(None, None, jnp.zeros(shape)))
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_of_one_number_both_signs_are_tried(sign):
+    hidden = lambda params, x, z: (z + jnp.arange(3.0)[:, None] * jax.nn.relu(sign * z - 2.0), jnp.ones_like(z))
+    assert kind_of(hidden, (3, 1)) == (True, False)
+
+
+@pytest.mark.parametrize(("share", "alike"), [(0.01, True), (0.3, False)])
+def test_far_out_places_may_differ_by_as_much_as_large_numbers_are_rounded(share, alike):
+    rounds = lambda params, x, z: (z + share * jnp.arange(3.0)[:, None] * FURTHER_OUT["rectified"](z), jnp.ones_like(z))
+    assert kind_of(rounds, (3, 1)) == (True, alike)
+
+
+def test_a_reverse_model_that_overflows_far_out_is_welcome_and_seen_nearby():
+    weights = np.random.default_rng(0).normal(size=(3, 2, 64, 64)).astype(np.float32)
+
+    def overflows(params, x, z):
+        return jnp.exp(z**3) * z, jnp.exp(0.5 * z)
+
+    def network(params, x, z):
+        hidden = jnp.tile(z, 32)
+        for layer in weights:
+            hidden = jax.nn.relu(hidden @ layer[0] + 1.0) @ layer[1]
+        return hidden[:, :2], jnp.exp(1e-5 * hidden[:, 2:4])
+
+    for model in (overflows, network):
+        assert kind_of(model, (3, 2)) == (True, True)
+
+
 def shifted_lattice(key, shape, dtype):
     """Quasi-random noise: every row is standard normal, and no two are independent."""
     places = jnp.arange(shape[0])[:, None] / shape[0] + jax.random.uniform(key, (1, shape[1]))

@@ -7,6 +7,7 @@ imported from here.
 
 from hiwae_jax._batched import batched_value_and_grad
 from hiwae_jax._bounds import elbo, iwlb
+from hiwae_jax._consistency import check_bijection, check_family
 from hiwae_jax._diagnostics import (
     coefficient_of_variation,
     effective_sample_size,
@@ -28,6 +29,8 @@ from hiwae_jax._pareto import pareto_khat
 from hiwae_jax._proposal import Draw, Members, Proposal
 from hiwae_jax._resampling import posterior_resample, systematic_resample
 from hiwae_jax._score_function import vimco
+from hiwae_jax._supports import interval, positive, simplex, unit_interval
+from hiwae_jax._transformed import transformed
 from hiwae_jax._weight_objectives import chi_square, renyi_bound, wake_phase
 from hiwae_jax._weightings import Weighting, learned_weighting, power_heuristic, uniform_weighting
 
@@ -48,6 +51,8 @@ __all__ = [
     "batched_value_and_grad",
     "bernoulli",
     "categorical",
+    "check_bijection",
+    "check_family",
     "chi_square",
     "coefficient_of_variation",
     "coupling_map",
@@ -60,6 +65,7 @@ __all__ = [
     "gradient_signal_to_noise",
     "hierarchical",
     "independent",
+    "interval",
     "iwlb",
     "jackknife",
     "joint_gaussian",
@@ -72,13 +78,17 @@ __all__ = [
     "make_log_weights",
     "markov",
     "pareto_khat",
+    "positive",
     "posterior_resample",
     "power_heuristic",
     "renyi_bound",
+    "simplex",
     "standard_normal",
     "student_t",
     "systematic_resample",
+    "transformed",
     "uniform_weighting",
+    "unit_interval",
     "vimco",
     "wake_phase",
     "weight_correlation",

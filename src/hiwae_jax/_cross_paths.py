@@ -10,8 +10,9 @@ does not depend on z_i,
 
 In the first part slot i is empty, so that z_i is free to take the place of z_j and nothing has to be drawn for it: with
 `kappa_ij = q_j pi_i / q_i` it is `E[grad(kappa_ij h0_ij)(z_i) . J_i(z_i) d eta_i]`, on member i's own path. The second
-part goes along the cross path; it is small where `h0` is close to `h`. It is unbiased for every `h0`. The one used
-leaves z_i's weight out and puts a phantom in its slot, the mean of the weights that are known without it:
+part goes along the cross path; it is small where `h0` is close to `h`. It is unbiased for every `h0` without jumps in
+z, where log_joint has none. The one used leaves z_i's weight out and puts a phantom in its slot, the mean of the
+weights that are known without it:
 
     rest_ij = sum_{m not in {i, j}} w_m,    w0 = (w_i(a) + rest_ij) / (K - 1),
     h0_ij(a) = w_j(a) / (w_j(a) + rest_ij + w0),

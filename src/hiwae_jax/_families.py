@@ -56,7 +56,9 @@ class Family(NamedTuple):
     `forward` must map the noise of `sampler` to a draw whose log-density is `log_prob`; `inverse` undoes it, and is
     what re-expresses a sample through another member. The parameters are a pytree of arrays, of which the first leaf
     (in a dict: by name) must have the shape [D] of z, since it says how much noise is drawn; in a proposal of K members
-    every leaf has K leading rows.
+    every leaf has K leading rows. On a curved support, such as the simplex, z may have more entries than the noise; the
+    first leaf then has the shape of the noise, and the density is one of the first entries of z, as many as those.
+    `hj.check_family` tries out whether the functions agree.
 
     Attributes:
       forward: `(parameters, noise [D]) -> z [D]`.
@@ -90,7 +92,13 @@ def check_distribution(name: str, family: Family, parameters: Parameters) -> Non
         return
     first = jax.tree.leaves(parameters)[0]  # in place of the noise
     z = jax.eval_shape(family.forward, parameters, first)
-    if z.shape != first.shape:
+    has_more_entries = z.shape > first.shape and jax.eval_shape(family.inverse, parameters, z).shape == first.shape
+    if has_more_entries and name == "base":  # what comes after takes the shape of its parameters for that of z
+        raise ValueError(
+            f"{name}: expected a family whose z has as many entries as its noise, {first.shape}, got {z.shape}; use a "
+            "family like hj.transformed(hj.diagonal_gaussian, hj.simplex) for the members alone"
+        )
+    if z.shape != first.shape and not has_more_entries:
         raise ValueError(
             f"{name}: the first leaf of its parameters has shape {first.shape}, which is taken for that of z, but "
             f"family.forward gives a z of shape {z.shape}; put an array of the shape of z first"

@@ -32,10 +32,13 @@ class Bijection(NamedTuple):
     Attributes:
       forward: `(params, x, z [D]) -> (y [D], log|det dy/dz|)`.
       inverse: `(params, x, y [D]) -> (z [D], log|det dz/dy|)`.
+      limits: `dtype -> (low, high)`, the entries of z up to which numbers of this dtype tell y from the edge of its
+        support; None where y may be anywhere in R^D. `transformed` holds its draws between them.
     """
 
     forward: Callable[[Params, Any, Float[Array, " D"]], Mapped]
     inverse: Callable[[Params, Any, Float[Array, " D"]], Mapped]
+    limits: Callable[[Any], tuple[Any, Any]] | None = None
 
 
 def affine_map(conditional: Callable[[Params, Any], tuple[Any, Any]]) -> Bijection:

@@ -47,7 +47,8 @@ def jackknife(log_weights: Float[Array, "..."], *, order: int, axis: int = -1) -
       none: the value is then the limit of weights going to zero, `-inf` if their number is even and `inf` if odd.
 
     *Gradients*: ordinary, and they sum to one over the samples; zero where the value is infinite. Those that pass
-    through a reparameterized z are unbiased for the estimate, but carry no guarantee of a bound.
+    through a reparameterized z are unbiased for the estimate where log_joint has no jumps in z, but carry no guarantee
+    of a bound.
 
     Cost: O(K) operations and memory for any order; the subsets are not enumerated.
 

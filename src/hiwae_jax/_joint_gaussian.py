@@ -38,8 +38,8 @@ def joint_gaussian(
 
     Returns:
       A proposal for `make_bound` and `make_log_weights`. Every weighting is valid. "doubly_reparameterized" is
-      unbiased (the score of the joint density takes part in it), but may be noisier than "reparameterized", the default
-      here.
+      unbiased where log_joint has no jumps (the score of the joint density takes part in it), but may be noisier than
+      "reparameterized", the default here.
 
     Reference: Klys, Bettencourt and Duvenaud (2018), "Joint importance sampling for variational inference"; Huang et
     al. (2019), section 3.1.

@@ -2,7 +2,7 @@ r"""Where the gradient rules send the samples, and what they add from the densit
 
 The plain estimator has scores with weights `h[j, i] = beta * wbar_j * G[j, i]`, where
 `G[j, i] = d (log pi_j - l[j, j]) / d l[j, i]`. The generalised reparameterization identity (Bauer and Mnih, ICML 2021)
-turns them into paths without changing the mean,
+turns them into paths without changing the mean, where h, and with it log_joint, is continuous in z,
 
     E_Q[h d log q_i(z_j)] = E_Q[(grad_j h + h * (grad_j log Q - grad log q_i)(z_j)) . J_i(z_j) d eta_i],
 
