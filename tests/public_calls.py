@@ -8,6 +8,7 @@ from hiwae_jax import nn
 from tests.unit_normal import KEY, X, base, conditional, conditionals, identity, log_joint, reverse
 
 LOG_WEIGHTS = jnp.zeros(30)
+UNEQUAL = jnp.array([0.3, -1.0]), jnp.array([0.5, 2.0])
 PROPOSAL = hj.independent(conditional, num_samples=3)
 
 
@@ -92,6 +93,14 @@ CALLS = {
         hj.flow_chain,
         {"base": base, "maps": [hj.Bijection(identity, identity)]},
         {"context": None, **SAMPLING},
+    ),
+    "interval": (hj.interval, {"low": 0.0, "high": 1.0}, {}),
+    "transformed": (hj.transformed, {"family": hj.diagonal_gaussian, "bijection": hj.positive}, {}),
+    "check_family": (hj.check_family, {"family": hj.diagonal_gaussian, "parameters": UNEQUAL, "key": KEY}, {}),
+    "check_bijection": (
+        hj.check_bijection,
+        {"bijection": hj.positive, "params": None, "x": X, "z": jnp.array([0.3, -1.0])},
+        {},
     ),
     "affine_map": (hj.affine_map, {"conditional": conditional}, {}),
     "coupling_map": (hj.coupling_map, {"conditional": coupling}, {"kept": [True, False]}),

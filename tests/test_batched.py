@@ -311,7 +311,9 @@ def with_aux(params, x, key):
     return value, {"impossible": jnp.isneginf(value), "doubled": 2.0 * x["right"]}
 
 
-@pytest.mark.parametrize("options", [{}, {"chunk_size": 3}, {"chunk_size": 1}, {"chunk_size": 4, "dispatch": True}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"chunk_size": 3}, {"chunk_size": 1}, {"chunk_size": 4, "dispatch": True}], ids=str
+)
 def test_what_an_objective_returns_beside_its_value_is_stacked_in_the_order_of_the_batch(options):
     params = {"a": jnp.array([0.5, 2.0])}
     left = jnp.where(jnp.arange(7)[:, None] == 4, 1.0, -1.0)

@@ -46,6 +46,8 @@ RIGHT = {
 }
 RIGHT_FOR = {
     ("renyi_bound", "alpha"): {"-1", "1.5"},
+    ("interval", "low"): {"-1", "a scalar array", "1.5"},  # for the last one the error names high
+    ("interval", "high"): {"1.5"},
     ("hierarchical", "num_samples"): {"None"},
     ("hierarchical", "shared"): {"True"},
     ("make_log_evidence", "independent_samples"): {"None", "True"},
@@ -77,6 +79,7 @@ ARGUMENTS = [(name, argument) for name, (_, given, by_keyword) in CALLS.items() 
 NO_CALLS = {
     *("Bijection", "Bound", "DiscreteFamily", "Draw", "Family", "LogEvidence", "Members", "Proposal", "Weighting"),
     *("bernoulli", "categorical", "diagonal_gaussian", "full_rank_gaussian", "uniform_weighting"),
+    *("positive", "simplex", "unit_interval"),
 }
 
 
@@ -103,6 +106,9 @@ def test_the_error_names_the_argument(name, argument):
 
 # What comes for the text "no" in place of each argument; in place of one of a function where it says something else.
 OF_TEXT = {
+    "low": "a finite number, or an array [D] of them, got 'no'",
+    "high": "a finite number, or an array [D] of them, got 'no'",
+    "bijection": "hj.Bijection(forward, inverse), got str",
     "log_weights": "a floating-point array, got str; pass the logarithms of the importance weights",
     "axis": "one integer, the axis that runs over the samples, got 'no'",
     "order": "an integer from 0 to 4, got 'no'; 0 is iwlb",
@@ -158,6 +164,10 @@ OF_TEXT = {
     "log_variance": "a floating-point array, got str",
 }
 OF_TEXT_FOR = {
+    ("transformed", "bijection"): "hj.unit_interval, hj.positive or another hj.Bijection, got str",
+    ("check_family", "parameters"): "arrays [D], got str; return the arrays that a distribution is made of, such as "
+    "(loc, scale), and not the distribution",
+    ("check_bijection", "z"): "a floating-point array, got str",
     ("weight_correlation", "log_weights"): "a floating-point array, got str",
     ("posterior_resample", "log_weights"): "a floating-point array, got str",
     ("make_log_evidence", "log_weights"): "a function (params, x, key) -> [K], got str",

@@ -200,9 +200,7 @@ def check_bijection(bijection: Bijection, params: Params, x: Any, z: Float[Array
     if not isinstance(bijection, Bijection):
         got = type(bijection).__name__
         raise TypeError(f"bijection: expected hj.Bijection(forward, inverse), got {got}")
-    if not jnp.issubdtype(jnp.result_type(z), jnp.floating):
-        raise TypeError(f"z: expected a floating-point array [D], got dtype {jnp.result_type(z)}")
-    z = _checks.at_least_float32(jnp.asarray(z))
+    z = _checks.float_array("z", z)
     if z.ndim != 1 or not np.all(np.isfinite(z)):
         raise ValueError(f"z: expected one point [D] of finite numbers, got {shown(z)}")
     y, _ = _pair("forward", jax.eval_shape(lambda z: bijection.forward(params, x, z), z))

@@ -56,7 +56,10 @@ def scores_are_constant(proposal: Proposal, weighting: Weighting) -> bool:
 
 
 def reparameterized(evaluation: Evaluation, draw: Draw) -> Float[Array, ""]:
-    """The plain pathwise estimator: differentiate everything. Unbiased for every proposal and weighting."""
+    """The plain pathwise estimator: differentiate everything.
+
+    Unbiased for every proposal and weighting where log_joint has no jumps in z.
+    """
     return log_sum_exp(evaluation.terms(draw.z, draw.z0, draw.base, draw.members).log_weights, -1)
 
 

@@ -39,8 +39,8 @@ def independent(
       num_samples: K.
       family: the family that `conditional` parameterizes; a diagonal Gaussian unless another is given.
       sampler: draws the noise [K, D] in place of the family's own; receives the caller's key untouched, once. Rows that
-        depend on one another, such as quasi-random points, leave only `gradient="reparameterized"` unbiased, which is
-        therefore the default with a sampler.
+        depend on one another, such as quasi-random points, leave only `gradient="reparameterized"` unbiased (where
+        log_joint has no jumps in z). It is therefore the default with a sampler.
       sharding: `NamedSharding(mesh, P(axis))`, to split the samples of each example over a mesh axis of devices; only
         sums over them are then communicated (docs/devices.md). None to say nothing.
 

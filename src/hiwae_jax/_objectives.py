@@ -69,7 +69,8 @@ def make_bound(
     with generators whose first numbers do not depend on how many there are, as JAX's default).
 
     Args:
-      log_joint: `(params, x, z [D]) -> scalar`, `log p(x, z)` of one latent sample.
+      log_joint: `(params, x, z [D]) -> scalar`, `log p(x, z)` of one latent sample. Where it jumps in z (a box prior,
+        `floor`), every gradient loses a surface term: take `hj.transformed`.
       proposal: from `independent`, `hierarchical` and their like.
       weighting: how the members share the target; `uniform_weighting()` if None. Where all members are equal only a
         learned one makes a difference.
@@ -77,8 +78,10 @@ def make_bound(
         weighting always receive the plain gradient. None is "doubly_reparameterized", and "reparameterized" where
         samples are correlated or their noise may be (a `sampler` of the caller's: the others need noise that is
         independent from sample to sample).
-        "reparameterized": plain pathwise; unbiased, for every proposal, noisy at large K.
-        "doubly_reparameterized": unbiased for every weighting, without the scores that make the plain one noisy.
+        "reparameterized": plain pathwise; unbiased for every proposal where log_joint has no jumps in z
+        (docs/guide.md, "Where unbiased holds"), noisy at large K.
+        "doubly_reparameterized": unbiased for every weighting under the same condition, without the scores that make
+        the plain one noisy.
         "refilled": likewise, with the samples' own paths only, at K more evaluations of the model (no backward pass);
         a little less noise. The same as "doubly_reparameterized" under a weighting that does not look at densities.
         "path_squared": own paths with squared weights and nothing else; least noise, biased unless the weighting is
@@ -86,8 +89,9 @@ def make_bound(
         "authors": the rule of the code released with the paper; biased where there is a z_0, and where "path_squared"
         is. For comparisons.
       backward_samples: M, to run the backward pass through the generative model for M samples only, drawn by their
-        weights (systematic resampling), after a forward pass of all K: the gradient stays unbiased, at K + M forward
-        and M backward evaluations. The key is folded for the draw. None for all K.
+        weights (systematic resampling), after a forward pass of all K: the gradient stays as unbiased as without
+        it, at K + M forward and M backward evaluations. The choice has a key of its own, folded from the one given.
+        None for all K.
       chunk_size: how many samples the model evaluates at once, so that memory does not grow with K. Each chunk is
         differentiated while it is in memory, in one pass, where the model's gradient is no larger than what a chunk
         keeps (a hundred samples or two for an MLP) and there are no convolutions; otherwise, and inside of
@@ -158,9 +162,9 @@ def make_annealed_objective(
       log_prior: `(params, x, z [D]) -> scalar`, `log p(z)`.
       proposal: as for `make_bound`.
       weighting: as for `make_bound`.
-      gradient: as for `make_bound`; unbiased means so for every beta and `free_bits`, except that "path_squared" is
-        unbiased at beta = 1 without free bits only. With free bits and alpha of about 3 "reparameterized" is less noisy
-        (docs/choosing.md).
+      gradient: as for `make_bound`. Where log_likelihood and log_prior have no jumps in z, unbiased means so for every
+        beta and `free_bits`, except that "path_squared" is unbiased at beta = 1 without free bits only. With free bits
+        and alpha of about 3 "reparameterized" is less noisy (docs/choosing.md).
       free_bits: the floor, in nats for each sample; at least 0, where 0 means none. "refilled" needs 0.
       backward_samples: as for `make_bound`.
       chunk_size: as for `make_bound`.

@@ -23,6 +23,17 @@ def _info(dtype: Any) -> Any:
     return jnp.finfo(dtype)  # type: ignore[no-untyped-call]
 
 
+def _end(name: str, value: Any) -> np.ndarray:
+    """An edge of an interval as an array, or what is wrong with it."""
+    expected = "a finite number, or an array [D] of them"
+    if isinstance(value, (bool, str)) or not np.issubdtype(np.asarray(value).dtype, np.number):
+        raise TypeError(f"{name}: expected {expected}, got {value!r:.80}")
+    end = np.asarray(value, np.float64)
+    if end.ndim > 1 or not end.size or not np.all(np.isfinite(end)):
+        raise ValueError(f"{name}: expected {expected}, got {value!r:.80}; where one side is open take hj.positive")
+    return end
+
+
 def interval(low: float | np.ndarray, high: float | np.ndarray) -> Bijection:
     """`y = low + (high - low) sigmoid(z)`, from R^D onto the open box between `low` and `high`.
 
@@ -45,16 +56,11 @@ def interval(low: float | np.ndarray, high: float | np.ndarray) -> Bijection:
     >>> y.tolist(), round(float(log_det), 4)
     ([1.0, 1.0], 0.0)
     """
-    ends = np.asarray(low, np.float64), np.asarray(high, np.float64)
-    try:
-        valid = bool(np.all(np.isfinite(ends[0]) & np.isfinite(ends[1]) & (ends[0] < ends[1])))
-    except ValueError:
-        valid = False
-    if not valid or max(end.ndim for end in ends) > 1:
-        raise ValueError(
-            f"low, high: expected finite numbers, or arrays [D] of them, with low < high; got {low} and {high}; where "
-            "one side is open take hj.positive"
-        )
+    ends = _end("low", low), _end("high", high)
+    if ends[0].ndim == ends[1].ndim == 1 and ends[0].shape != ends[1].shape:
+        raise ValueError(f"high: expected the shape of low, {ends[0].shape}, got {ends[1].shape}")
+    if not np.all(ends[0] < ends[1]):
+        raise ValueError(f"high: expected more than low, {low}, got {high}")
 
     def edges(z: Any) -> tuple[Any, Any, Any]:
         lower, upper = (jnp.asarray(end, z.dtype) for end in ends)
@@ -81,7 +87,7 @@ def interval(low: float | np.ndarray, high: float | np.ndarray) -> Bijection:
         nearest = [_SPACINGS * np.maximum(float(info.eps) * np.abs(end), tiny) for end in (lower, upper)]
         if not np.all(nearest[0] + nearest[1] < width / 64.0):
             raise ValueError(
-                f"low, high: {np.dtype(dtype).name} cannot tell the points between {low} and {high} apart; move the "
+                f"low: {np.dtype(dtype).name} cannot tell the points between {low} and {high} apart; move the "
                 "interval nearer to zero, or use float64"
             )
         return -np.log(width / nearest[0]), np.log(width / nearest[1])

@@ -306,13 +306,19 @@ def test_what_is_close_to_an_edge_is_exact_in_float32():
 
 
 def test_arguments_that_are_no_support_are_refused():
-    for ends in ((1.0, 0.0), (0.0, 0.0), (0.0, np.inf), (np.nan, 1.0), (np.zeros(2), np.ones(3)), (0.0, np.eye(2))):
-        with pytest.raises(ValueError, match=r"low, high: expected finite numbers, or arrays .* low < high; got"):
-            hj.interval(*ends)
-    too_narrow = hj.transformed(hj.diagonal_gaussian, hj.interval(1e6, 1e6 + 1.0))
-    with pytest.raises(
-        ValueError, match=r"low, high: float32 cannot tell the points .* nearer to zero, or use float64"
+    finite = "expected a finite number, or an array"
+    for low, high, message in (
+        (1.0, 0.0, r"high: expected more than low, 1.0, got 0.0"),
+        (0.0, 0.0, r"high: expected more than low, 0.0, got 0.0"),
+        (0.0, np.inf, rf"high: {finite} .* got inf; where one side is open take hj.positive"),
+        (np.nan, 1.0, rf"low: {finite} .* got nan"),
+        (np.zeros(2), np.ones(3), r"high: expected the shape of low, \(2,\), got \(3,\)"),
+        (0.0, np.eye(2), rf"high: {finite}"),
     ):
+        with pytest.raises(ValueError, match=message):
+            hj.interval(low, high)
+    too_narrow = hj.transformed(hj.diagonal_gaussian, hj.interval(1e6, 1e6 + 1.0))
+    with pytest.raises(ValueError, match=r"low: float32 cannot tell the points .* nearer to zero, or use float64"):
         too_narrow.forward(single(np.zeros(1), np.ones(1)), *single(np.zeros(1)))
     with pytest.raises(
         TypeError, match=r"bijection: expected hj.unit_interval, .* or another hj.Bijection, got function"
