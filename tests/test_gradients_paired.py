@@ -115,6 +115,7 @@ CASES = [
     {"alpha": 0.0, "free_bits": 1.5},
     {"alpha": 1.0, "free_bits": 1.5},
     {"alpha": 1.0, "free_bits": 1.5, "shared": False},
+    {"alpha": 1.0, "free_bits": 0.4, "beta": 0.3},
 ]
 
 
