@@ -10,7 +10,7 @@ import time
 
 import numpy as np
 
-from experiments import result_files, training, vae
+from experiments import evaluation, result_files, training, vae
 from experiments.settings import from_json
 
 OPTIONS = ["--steps", "60", "--warmup", "20", "--latent", "4", "--hidden", "16,16"]
@@ -23,6 +23,9 @@ def results(folder):
 
 def test_models_end_to_end(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(training, "STEPS_A_CALL", 100)
+    monkeypatch.setattr(
+        evaluation, "ROWS_AT_ONCE", {"cpu": 200}
+    )  # blocks of one size, so that each figure compiles once
     arguments = [*OPTIONS, "--model", "vae", "hiwae-0.5", "--seeds", "2", "--tensorboard", "--output", str(tmp_path)]
     arguments += ["--steps", "500"]
     assert vae.main(arguments) == 0
