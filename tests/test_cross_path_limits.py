@@ -33,11 +33,11 @@ def compiled(alpha):
     )
 
 
-def gradient(alpha, distance, dtype):
+def gradient(alpha, distance, dtype, noise=(0.3, -0.8, 0.5)):
     """At one draw, of members `distance` standard deviations of the narrow one apart."""
     values = {"w": 0.2, "narrow": [0.1 * distance, np.log(0.1)], "broad": [0.0, np.log(0.8)]}
     params = {key: jnp.asarray(value, dtype) for key, value in values.items()}
-    return np.asarray(compiled(alpha)(params, jnp.asarray([0.3, -0.8, 0.5], dtype)), np.float64)
+    return np.asarray(compiled(alpha)(params, jnp.asarray(noise, dtype)), np.float64)
 
 
 @pytest.mark.parametrize(("alpha", "distance"), [(3.0, 2.0), (3.0, 40.0), (3.0, 300.0), (0.5, 2.0), (0.5, 40.0)])
@@ -55,5 +55,5 @@ def test_single_precision_has_the_gradient_of_double_precision(alpha, distance):
 
 
 def test_below_alpha_one_the_limit_keeps_gradients_finite():
-    with jax.enable_x64(True):
-        assert np.all(np.isfinite(gradient(0.5, 400.0, jnp.float32)))
+    """A sample 30 standard deviations out in its own member is common in the broad one: `kappa` is about e^200."""
+    assert np.all(np.isfinite(gradient(0.5, 0.0, jnp.float32, noise=(30.0, -30.0, 0.5))))
