@@ -16,25 +16,12 @@ import hiwae_jax as hj
 from experiments import images, layout
 from experiments.models import Model, of_one
 from experiments.settings import Settings
+from experiments.split_mean import draws_for, mean_of_seed, over_seeds
 
 # Decoder rows in one call. On a CPU enough to fill the matrix unit and few enough for the cache.
 ROWS_AT_ONCE = {"cpu": 1_000, "gpu": 50_000, "tpu": 50_000}
 SECONDS_BETWEEN_SAVES = 60.0
 FIGURES = ("train_bound", "validation_bound", "test_bound", "validation_nll", "test_nll")
-
-
-class Figure(NamedTuple):
-    """A mean over a split, in nats, of each seed.
-
-    Attributes:
-      mean: the mean over the examples, [seeds].
-      standard_error: of that mean, from the spread between examples, [seeds].
-      monte_carlo_error: of that mean, from the samples of z alone, the examples being given, [seeds].
-    """
-
-    mean: list[float]
-    standard_error: list[float]
-    monte_carlo_error: list[float]
 
 
 class _Task(NamedTuple):
@@ -76,7 +63,7 @@ def evaluate(
       came first.
     """
     num_samples = 1 if settings.model == "vae" else settings.num_samples
-    num_draws = max(2, -(-settings.nll_samples // num_samples))
+    num_draws = draws_for(num_samples, at_least=settings.nll_samples)
     log_weights = model.log_weights()
     log_evidence = hj.make_log_evidence(log_weights, num_draws=num_draws)
 
@@ -103,8 +90,8 @@ def evaluate(
         return None
     values, seconds = found
     ends = np.cumsum([len(task.split) for task in tasks])[:-1]
-    of_tasks = [_mean(*of_task) for of_task in np.split(values, ends, axis=1)]
-    figures = [Figure(*zip(*of_tasks[first : first + seeds], strict=True)) for first in range(0, len(tasks), seeds)]
+    of_tasks = [mean_of_seed(*of_task) for of_task in np.split(values, ends, axis=1)]
+    figures = [over_seeds(of_tasks[first : first + seeds]) for first in range(0, len(tasks), seeds)]
     return {
         **{name: figure._asdict() for name, figure in zip(FIGURES, figures, strict=True)},
         "nll_samples": num_draws * num_samples,
@@ -179,9 +166,3 @@ def _blocks(
             padded = np.concatenate([part, np.repeat(part[:1], block - len(part), axis=0)])
             results = task.function(one, padded, first + np.arange(block))
             yield task.title, np.stack([np.asarray(result, np.float64)[: len(part)] for result in results])
-
-
-def _mean(value: np.ndarray, error: np.ndarray) -> list[float]:
-    """The entries of a `Figure`, of one seed."""
-    spread = np.std(value, ddof=1) / np.sqrt(len(value))
-    return [float(np.mean(value)), float(spread), float(np.sqrt(np.sum(error**2)) / len(error))]

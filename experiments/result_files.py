@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.evaluation import FIGURES, Figure
+from experiments.evaluation import FIGURES
 from experiments.models import alpha_of
 from experiments.settings import Settings, from_json
+from experiments.split_mean import Figure
 from experiments.training import CURVES
 
 DIGITS = 7  # significant digits of a collected number; settings keep theirs

@@ -8,15 +8,18 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 from tqdm import tqdm
 
 import hiwae_jax as hj
-from experiments import images, layout
+from experiments import early_stopping, images, layout, minibatches, optimizer
+from experiments.early_stopping import Best
+from experiments.minibatches import Plan, epoch_of
 from experiments.models import Model, Params
+from experiments.monitoring import make_monitor
 from experiments.settings import Settings
+from experiments.training_step import Carry, make_step
 
 STEPS_A_CALL = 500
 SECONDS_BETWEEN_CHECKPOINTS = 60.0
@@ -63,47 +66,14 @@ class Trained(NamedTuple):
     finished: bool
 
 
-class Plan(NamedTuple):
-    """How steps divide into epochs and compiled calls."""
-
-    steps_an_epoch: int
-    epochs_a_call: int
-    calls: int
-    patience: int
-
-    @property
-    def steps_a_call(self) -> int:
-        """Minibatches of one compiled call."""
-        return self.epochs_a_call * self.steps_an_epoch
-
-    @property
-    def steps(self) -> int:
-        """Minibatches in all."""
-        return self.calls * self.steps_a_call
-
-
 def make_plan(settings: Settings, num_examples: int) -> Plan:
-    """Whole epochs a call, whole calls: at least `settings.steps` steps."""
-    if settings.batch_size > num_examples:
-        raise ValueError(
-            f"batch_size: expected at most the {num_examples} training examples, got {settings.batch_size}"
-        )
-    steps_an_epoch = num_examples // settings.batch_size
-    epochs_a_call = max(1, min(STEPS_A_CALL, settings.steps) // steps_an_epoch)
-    calls = -(-settings.steps // (epochs_a_call * steps_an_epoch))
-    return Plan(steps_an_epoch, epochs_a_call, calls, patience=-(-settings.patience // epochs_a_call) or calls)
-
-
-def make_schedule(settings: Settings, steps: int) -> optax.Schedule:
-    """The learning rate by step."""
-    if settings.schedule == "constant":
-        return optax.constant_schedule(settings.learning_rate)
-    return optax.join_schedules(
-        [
-            optax.constant_schedule(settings.learning_rate),
-            optax.cosine_decay_schedule(settings.learning_rate, max(1, steps - steps // 2), alpha=0.01),
-        ],
-        [steps // 2],
+    """How the steps of `settings` divide; see `minibatches.make_plan`."""
+    return minibatches.make_plan(
+        steps=settings.steps,
+        steps_a_call=STEPS_A_CALL,
+        batch_size=settings.batch_size,
+        patience=settings.patience,
+        num_examples=num_examples,
     )
 
 
@@ -128,10 +98,9 @@ def init_states(model: Model, plan: Plan, seeds: Any) -> State:
 
 
 def _state_of(params: Params, plan: Plan) -> State:
-    adam = optax.scale_by_adam()
     return State(
         params=params,
-        optimizer=Params(*map(adam.init, params)),
+        optimizer=Params(*map(optimizer.init, params)),
         average=params,
         best=params,
         best_bound=jnp.float32(-jnp.inf),
@@ -155,89 +124,34 @@ def make_run_call(
     The seeds are vectorised, or run `in_turn`: less memory and, where the device is full with one, no slower. On a mesh
     each batch lies over its axis `data`; state and data sets are whole on every device.
     """
-    objective = make_objective(model, settings)
-    log_weights = model.log_weights()
-    clip, adam = optax.clip_by_global_norm(settings.clip), optax.scale_by_adam()
-    schedule = make_schedule(settings, plan.steps)
-
-    def loss(params, x, drawn, beta):
-        return -objective(params, x, drawn, beta)
-
-    def of_inference(function):
-        return lambda inference, x, given, params, beta: function(params._replace(inference=inference), x, given, beta)
-
-    def over_batch(loss, draw):
-        # On one device as many examples at once as suit it; on a mesh all of them, each device its own.
-        at_once = None if mesh is None else settings.batch_size
-        return hj.batched_value_and_grad(loss, draw=draw, chunk_size=at_once, spmd_axis_name=layout.batch_axis(mesh))
-
-    value_and_grad = over_batch(loss, objective.draw)
-    inference_value_and_grad = over_batch(of_inference(loss), of_inference(objective.draw))
-
-    def descend(params, opt_state, gradient, rate):
-        direction, opt_state = adam.update(gradient, opt_state)
-        return optax.apply_updates(params, optax.tree.scale(-rate, direction)), opt_state
-
-    def step(carry, batch):
-        params, opt_state, average = carry
-        rows, index, key = batch
-        pixel_key, *noise_keys = jax.random.split(key, 1 + settings.encoder_updates)
-        x = layout.split(mesh, pixels(rows, pixel_key))
-        progress = (index + 1).astype(jnp.float32) / max(settings.warmup, 1)
-        beta = jnp.clip(progress, 1e-4, 1.0) if settings.warmup else jnp.float32(1.0)
-        rate = schedule(index)
-        for noise_key in noise_keys[:-1]:
-            _, gradient = inference_value_and_grad(params.inference, x, noise_key, params, beta)
-            clipped, _ = clip.update(gradient, optax.EmptyState())
-            inference, state = descend(params.inference, opt_state.inference, clipped, rate)
-            params, opt_state = params._replace(inference=inference), opt_state._replace(inference=state)
-        value, gradient = value_and_grad(params, x, noise_keys[-1], beta)
-        clipped, _ = clip.update(gradient, optax.EmptyState())
-        updated = [descend(*part, rate) for part in zip(params, opt_state, clipped, strict=True)]
-        params, opt_state = (Params(*parts) for parts in zip(*updated, strict=True))
-        # The decay is shortened at the start, so that the random initialisation is forgotten.
-        decay = jnp.minimum(settings.polyak, (index + 1).astype(jnp.float32) / (index + 10).astype(jnp.float32))
-        average = optax.incremental_update(params, average, 1.0 - decay)
-        return (params, opt_state, average), -value
-
-    def bounds(params, rows):
-        # The same noise and pixels at every call: the curves show the parameters' change alone.
-        pixel_key, noise_key = jax.random.split(jax.random.key(1))
-        keys, x = layout.split(mesh, (jax.random.split(noise_key, len(rows)), pixels(rows, pixel_key)))
-        log_w = jax.vmap(log_weights, in_axes=(None, 0, 0), spmd_axis_name=layout.batch_axis(mesh))(params, x, keys)
-        return jax.nn.logsumexp(log_w, axis=-1), hj.effective_sample_size(log_w)
+    step = make_step(make_objective(model, settings), settings, pixels, steps=plan.steps, mesh=mesh)
+    monitor = make_monitor(model.log_weights(), pixels, mesh=mesh)
 
     def run_call(seed, state: State, train, monitored_train, validation) -> State:
         call_key = jax.random.fold_in(jax.random.key(seed), state.calls)
 
         def epoch(carry, number):
-            index = state.calls * plan.epochs_a_call + number
-            order_key, noise_key = jax.random.split(jax.random.fold_in(call_key, number))
-            order = jax.random.permutation(order_key, len(train))[: plan.steps_an_epoch * settings.batch_size]
-            batches = (
-                train[order].reshape(plan.steps_an_epoch, settings.batch_size, -1),
-                index * plan.steps_an_epoch + jnp.arange(plan.steps_an_epoch),
-                jax.random.split(noise_key, plan.steps_an_epoch),
-            )
-            return jax.lax.scan(step, carry, batches)
+            return jax.lax.scan(step, carry, epoch_of(train, call_key, call=state.calls, number=number, plan=plan))
 
-        carry = (state.params, state.optimizer, state.average)
-        (params, opt_state, average), values = jax.lax.scan(epoch, carry, jnp.arange(plan.epochs_a_call))
-        bound, ess = bounds(average, jnp.concatenate([monitored_train, validation]))
-        train_bound = jnp.mean(bound[: len(monitored_train)])
-        validation_bound = jnp.mean(bound[len(monitored_train) :])
-        done = (state.calls + 1) * plan.steps_a_call
-        row = jnp.stack([done.astype(jnp.float32), jnp.mean(values[-1]), train_bound, validation_bound, jnp.mean(ess)])
-        # A seed out of patience runs on beside the others, but what it finds no longer counts.
-        better = (validation_bound > state.best_bound) & (state.stale < plan.patience)
+        first = Carry(state.params, state.optimizer, state.average)
+        last, values = jax.lax.scan(epoch, first, jnp.arange(plan.epochs_a_call))
+        monitored = monitor(last.average, monitored_train, validation)
+        done = ((state.calls + 1) * plan.steps_a_call).astype(jnp.float32)
+        best = early_stopping.update(
+            Best(state.best, state.best_bound, state.stale),
+            last.average,
+            monitored.validation_bound,
+            patience=plan.patience,
+        )
         return State(
-            params=params,
-            optimizer=opt_state,
-            average=average,
-            best=jax.tree.map(lambda new, old: jnp.where(better, new, old), average, state.best),
-            best_bound=jnp.where(better, validation_bound, state.best_bound),
-            stale=jnp.where(better, 0, state.stale + 1),
-            curves=state.curves.at[state.calls].set(row),
+            params=last.params,
+            optimizer=last.optimizer,
+            average=last.average,
+            best=best.params,
+            best_bound=best.bound,
+            stale=best.stale,
+            # By `CURVES`; the objective is that of the last epoch.
+            curves=state.curves.at[state.calls].set(jnp.stack([done, jnp.mean(values[-1]), *monitored])),
             calls=state.calls + 1,
         )
 
@@ -297,7 +211,7 @@ def train(
 
         first = int(state.calls[0])
         saved_at, longest = time.monotonic(), 0.0
-        finished = first == plan.calls or bool(np.all(state.stale >= plan.patience))
+        finished = first == plan.calls or early_stopping.is_over(state.stale, patience=plan.patience)
         with tqdm(
             total=plan.steps,
             initial=first * plan.steps_a_call,
@@ -324,7 +238,7 @@ def train(
                 progress.update(plan.steps_a_call)
                 if log is not None:
                     log(row)
-                finished = call == plan.calls - 1 or bool(np.all(state.stale >= plan.patience))
+                finished = call == plan.calls - 1 or early_stopping.is_over(state.stale, patience=plan.patience)
                 if finished or layout.agreed(time.monotonic() - saved_at > SECONDS_BETWEEN_CHECKPOINTS):
                     _save(manager, call + 1, state, seconds())
                     saved_at = time.monotonic()

@@ -1,7 +1,7 @@
 """What `test_devices.py` runs in processes of their own, since the number of devices is fixed before JAX starts.
 
-    python -m tests.device_program devices FOLDER              # with 8 forced host devices
-    python -m tests.device_program process FOLDER ADDRESS INDEX  # one of 2 processes with 4
+    python -m tests.device_program 8 devices FOLDER                # with 8 forced host devices
+    python -m tests.device_program 4 process FOLDER ADDRESS INDEX  # one of 2 processes with 4
 
 Both write into FOLDER what they saw, with the numbers of a single device beside it, and assert nothing.
 """
@@ -13,6 +13,7 @@ import shutil
 import sys
 from unittest import mock
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -300,7 +301,8 @@ def in_process(folder, address, index):
 
 
 if __name__ == "__main__":
-    part, folder, *rest = sys.argv[1:]
+    devices, part, folder, *rest = sys.argv[1:]
+    chex.set_n_cpu_devices(int(devices))
     cache = pathlib.Path(__file__).resolve().parent.parent / ".cache" / "jax"
     jax.config.update("jax_compilation_cache_dir", str(cache))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)

@@ -1,5 +1,6 @@
 """A model that is evaluated a chunk of samples at a time: the same numbers, in memory that does not grow with K."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -47,7 +48,7 @@ def test_chunks_change_nothing_but_the_rounding(alpha, gradient, backward_sample
     whole = value_and_gradient(images.hiwae(), alpha, gradient, None, backward_samples)(*arguments)
     # Two does not divide five, and is fewer than the three of the backward pass.
     chunked = value_and_gradient(images.hiwae(), alpha, gradient, 2, backward_samples)(*arguments)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-6), chunked, whole)
+    chex.assert_trees_all_close(chunked, whole, rtol=2e-5, atol=2e-6)
 
 
 def test_log_weights_and_the_annealed_objective_take_chunks_too():
@@ -150,7 +151,7 @@ def test_chunks_where_a_row_knows_more_than_its_sample(case, passes):
         )
         return models.quick_jit(jax.value_and_grad(objective))(*arguments)
 
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-6), results(3), results(None))
+    chex.assert_trees_all_close(results(3), results(None), rtol=2e-5, atol=2e-6)
 
 
 def straight_line(params, x, z):
@@ -173,7 +174,7 @@ def test_one_pass_over_weights_of_every_size(order, z_1, passes):
         params = {"slope": 1.5, "curve": 0.01, "loc": 0.0}
         return models.quick_jit(jax.value_and_grad(bound))(params, None, noise)
 
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-30), results(2), results(None))
+    chex.assert_trees_all_close(results(2), results(None), rtol=1e-5, atol=1e-30)
 
 
 @pytest.mark.parametrize("passes", ["one pass"], indirect=True)
@@ -186,7 +187,7 @@ def test_second_derivatives_go_through_the_chunks(passes):
         slope = lambda params: jax.grad(bound)(params, jnp.linspace(0.0, 1.0, 12), jax.random.key(1))
         return models.quick_jit(lambda params: jax.jvp(slope, (params,), (direction,)))(params)
 
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), curvature(2), curvature(None))
+    chex.assert_trees_all_close(curvature(2), curvature(None), rtol=1e-4, atol=1e-5)
 
 
 def test_half_precision_goes_through_the_chunks(passes):

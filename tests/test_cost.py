@@ -2,6 +2,7 @@
 
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import pytest
@@ -130,40 +131,49 @@ def test_the_encoder_runs_once_forward_and_once_backward(gradient):
     assert 2.0 * product <= added < 2.1 * product
 
 
-def test_without_a_context_the_encoder_would_run_more_often():
-    """The control of the test above: the same networks, each calling the encoder for itself, at two contexts."""
+def test_without_a_context_the_encoder_runs_more_often():
+    """The control of the test above: the same networks with the context, and each calling the encoder for itself."""
     params, x, keys = arguments(2)
-    calls = []
 
-    def counted(params, x):
-        calls.append(None)
-        return images.encode(params, x)
+    def traces(make_proposal):
+        calls = []
 
-    batch_gradient(images.hiwae(encoder=counted), alpha=1.0, gradient="doubly_reparameterized").lower(params, x, keys)
-    assert len(calls) == 1
+        def counted(params, x):
+            calls.append(None)
+            return images.encode(params, x)
+
+        bound = hj.make_bound(images.log_joint, make_proposal(counted), weighting=hj.power_heuristic(1.0))
+        jax.eval_shape(jax.vmap(jax.grad(bound), in_axes=(None, 0, 0)), params, x, keys)
+        return len(calls)
+
+    def each_for_itself(encode):
+        return hj.hierarchical(
+            lambda params, x: images.base(params, encode(params, x)),
+            lambda params, x, z0: images.conditionals(params, encode(params, x), z0),
+            lambda params, x, z: images.reverse(params, encode(params, x), z),
+        )
+
+    assert traces(lambda encode: images.hiwae(encoder=encode)) == 1
+    assert traces(each_for_itself) >= 3
 
 
 def test_no_recompilation_at_the_second_step_nor_when_beta_changes():
-    proposal, traces = images.hiwae(), []
-
-    def log_likelihood(params, x, z):
-        traces.append(None)
-        return images.log_joint(params, x, z)
-
+    chex.clear_trace_counter()
     objective = hj.make_annealed_objective(
-        log_likelihood, lambda params, x, z: -0.5 * jnp.sum(z**2), proposal, weighting=hj.power_heuristic(1.0)
+        images.log_joint, lambda params, x, z: -0.5 * jnp.sum(z**2), images.hiwae(), weighting=hj.power_heuristic(1.0)
     )
 
     @jax.jit
+    @chex.assert_max_traces(n=1)
     def step(params, x, key, beta):
         gradient = jax.grad(lambda p: jnp.mean(jax.vmap(objective, (None, 0, 0, None))(p, x, key, beta)))(params)
         return jax.tree.map(lambda p, g: p + 1e-3 * g, params, gradient)
 
     params = images.init(2)
     x = jnp.zeros((4, images.PIXELS))
-    params = step(params, x, jax.random.split(jax.random.key(0), 4), 0.1)
-    first = len(traces)
-    for index in range(1, 4):
+    for index in range(4):
         params = step(params, x, jax.random.split(jax.random.key(index), 4), 0.1 * index)
-    assert step._cache_size() == 1
-    assert len(traces) == first
+    chex.assert_tree_all_finite(params)
+    # A control: another number of examples is another program.
+    with pytest.raises(AssertionError, match="traced > 1 times"):
+        step(params, x[:2], jax.random.split(jax.random.key(0), 2), 0.1)

@@ -1,5 +1,6 @@
 """Diagnostics against numpy and arviz-stats, at ordinary and at extreme weights."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -92,7 +93,7 @@ def test_signal_to_noise_is_mean_over_deviation_of_every_entry():
     expected = jax.tree.map(
         lambda leaf: np.abs(np.mean(leaf.astype(float), axis=0)) / np.std(leaf.astype(float), axis=0, ddof=1), gradients
     )
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), result, expected)
+    chex.assert_trees_all_close(result, expected, rtol=1e-5)
 
 
 def test_signal_to_noise_without_noise():

@@ -1,5 +1,6 @@
 """The bound of discrete latents: one value whatever the gradient, samples by the key alone, and extremes."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -45,7 +46,7 @@ def test_samples_carry_no_gradient_even_from_a_sampler_that_would_give_them_one(
     ours, expected = jax.jit(
         lambda params: [jax.grad(small_bound(family=f))(params, X, Z) for f in (leaking, injected(bernoulli))]
     )(PARAMS)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), ours, expected)
+    chex.assert_trees_all_close(ours, expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("gradient", GRADIENTS)

@@ -115,6 +115,7 @@ CASES = [
     {"alpha": 0.0, "free_bits": 1.5},
     {"alpha": 1.0, "free_bits": 1.5},
     {"alpha": 1.0, "free_bits": 1.5, "shared": False},
+    {"alpha": 1.0, "free_bits": 0.4, "beta": 0.3},
 ]
 
 
@@ -139,17 +140,20 @@ def test_biased_rules_are_found_out(gradient, case):
     assert z > 2 * LARGEST_Z
 
 
-@pytest.mark.parametrize(
-    "case",
-    [{"alpha": 0.0}, {"alpha": 1.0}, {"alpha": 0.0, "free_bits": 1.5}, {"alpha": 1.0, "free_bits": 1.5}],
-    ids=str,
-)
-def test_variance_is_below_the_plain_estimator(case):
+# The variance of the default gradient over that of the plain one, or of another, measured with 100,000 draws of another
+# seed. With free bits and a large alpha it is above one, as the documentation says.
+VARIANCES = [
+    ({"alpha": 0.0}, 0.742),
+    ({"alpha": 1.0}, 0.818),
+    ({"alpha": 3.0}, 1.013),
+    ({"alpha": 1.0, "free_bits": 1.5}, 0.921),
+    ({"alpha": 3.0, "free_bits": 1.5}, 1.758),
+    ({"alpha": 3.0, "against": "refilled"}, 1.145),
+]
+
+
+@pytest.mark.parametrize(("case", "measured"), VARIANCES, ids=str)
+def test_variance_is_the_one_measured(case, measured):
+    """The mean does not depend on what fills a slot that is empty; the variance does."""
     _, ratio = paired("doubly_reparameterized", draws=10_000, **case)
-    assert ratio < 0.95
-
-
-def test_variance_is_above_the_plain_estimator_with_free_bits_and_a_large_alpha():
-    """No virtue, but what the documentation says."""
-    _, ratio = paired("doubly_reparameterized", alpha=3.0, free_bits=1.5, draws=10_000)
-    assert ratio > 1.2
+    assert ratio == pytest.approx(measured, rel=0.02)

@@ -4,6 +4,9 @@ import pathlib
 import re
 import subprocess
 import sys
+from typing import NamedTuple
+
+import pytest
 
 import hiwae_jax as hj
 import hiwae_jax.data
@@ -34,7 +37,24 @@ def test_the_list_of_public_names_is_complete_and_nothing_else():
     assert sorted(listed) == sorted([*hj.__all__, *hj.nn.__all__, *hj.data.__all__])
 
 
-def test_every_public_name_is_documented():
-    for name in hj.__all__:
-        item = getattr(hj, name)
-        assert name == "diagonal_gaussian" or item.__doc__, name
+def written_docstring(item):
+    """The docstring that somebody wrote: Python makes one for every named tuple and dataclass that has none."""
+    text = getattr(item, "__doc__", None) or ""
+    return "" if isinstance(item, type) and text.startswith(f"{item.__name__}(") else text
+
+
+@pytest.mark.parametrize("module", [hj, hj.nn, hj.data], ids=lambda module: module.__name__)
+def test_every_public_name_is_documented(module):
+    for name in module.__all__:
+        item = getattr(module, name)
+        # An instance has the docstring of its class, and is described in its module.
+        assert name == "diagonal_gaussian" or len(written_docstring(item)) > 20, name
+
+
+def test_a_docstring_that_python_makes_is_none():
+    class Undocumented(NamedTuple):
+        field: int
+
+    assert Undocumented.__doc__
+    assert written_docstring(Undocumented) == ""
+    assert written_docstring(hj.Proposal).startswith("A joint distribution")

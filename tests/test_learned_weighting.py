@@ -2,6 +2,7 @@
 
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -113,7 +114,7 @@ def test_the_networks_parameters_receive_the_same_gradient_under_every_estimator
     for gradient in gradients.values():
         np.testing.assert_allclose(gradient["logits"], plain["logits"], atol=1e-13)
     for name in ("refilled", "recommended"):
-        jax.tree.map(np.testing.assert_array_equal, gradients[name], gradients["doubly_reparameterized"])
+        chex.assert_trees_all_equal(gradients[name], gradients["doubly_reparameterized"])
 
 
 @functools.cache

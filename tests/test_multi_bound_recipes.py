@@ -4,6 +4,7 @@ import doctest
 import math
 import pathlib
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -65,7 +66,7 @@ def ingredients(recipes, num_samples):
 
 
 def assert_close(ours, theirs):
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6), ours, theirs)
+    chex.assert_trees_all_close(ours, theirs, rtol=2e-5, atol=1e-6)
 
 
 def test_piwae_gives_the_model_one_large_bound_and_the_proposal_several_small_ones(recipes):

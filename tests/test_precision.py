@@ -1,5 +1,6 @@
 """bfloat16, float32, float64 and integers: what is computed in which precision, and what mixes."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -107,4 +108,4 @@ def test_a_flow_chain_of_integer_data(options):
     log_joint = lambda p, x, z: -0.5 * jnp.sum((x.astype(jnp.float32) - p["a"] * z) ** 2) - 0.5 * jnp.sum(z**2)
     bound = hj.make_bound(log_joint, proposal, **options)
     integers, floats = (jax.value_and_grad(bound)(ONE, jnp.array([1, 2], t), KEY) for t in (jnp.int32, jnp.float32))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), integers, floats)
+    chex.assert_trees_all_close(integers, floats, rtol=1e-6)

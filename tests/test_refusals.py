@@ -1,5 +1,6 @@
 """Combinations that would give no bound, or not its gradient: refused, and the error says what to take."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -289,7 +290,7 @@ def test_a_sampler_of_the_callers_makes_the_plain_gradient_the_default():
         return jnp.mean(value), each
 
     default, plain, doubly = (gradients(name)[1] for name in (None, "reparameterized", "doubly_reparameterized"))
-    jax.tree.map(np.testing.assert_array_equal, default, plain)
+    chex.assert_trees_all_equal(default, plain)
     # The same noise moved by a little: exact up to the step.
     step = 1e-2
     up, down = (gradients(None, {**params, "loc": params["loc"] + sign * step})[0] for sign in (1.0, -1.0))
@@ -303,4 +304,4 @@ def test_a_sampler_of_the_callers_makes_the_plain_gradient_the_default():
         jax.grad(hj.make_bound(log_joint, proposal, gradient=name))(params, None, KEY)
         for name in (None, "doubly_reparameterized")
     )
-    jax.tree.map(np.testing.assert_array_equal, ours, expected)
+    chex.assert_trees_all_equal(ours, expected)

@@ -1,5 +1,6 @@
 """Bounds compose with the transformations of JAX, and keep their value under every estimator."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -81,7 +82,7 @@ def test_the_gradient_is_the_same_through_what_was_drawn_before(name, gradient):
         return jax.value_and_grad(mean)(params), ahead(params, x, key)
 
     expected, ours = both(params())
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), ours, expected)
+    chex.assert_trees_all_close(ours, expected, rtol=1e-4, atol=1e-6)
 
 
 def test_a_model_may_close_over_what_is_differentiated():

@@ -1,5 +1,6 @@
 """`E[sum_j w_j] = p(x)` for every proposal, weighting and K, and the identities between bounds."""
 
+import chex
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -221,7 +222,7 @@ def test_the_annealed_objective_at_beta_one_is_the_bound(gradient):
         models.scalar_log_likelihood, models.scalar_log_prior, proposal, weighting=weighting, gradient=gradient
     )
     ours, theirs = (jax.value_and_grad(f)(params, x, noise) for f in (bound, lambda *a: objective(*a, 1.0)))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-12), ours, theirs)
+    chex.assert_trees_all_close(ours, theirs, atol=1e-12)
 
 
 def test_free_bits_floor_the_bracket():

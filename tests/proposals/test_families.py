@@ -2,6 +2,7 @@
 
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -107,7 +108,7 @@ def test_one_scale_for_all_dimensions_counts_for_each_of_them(shape):
     ):
         for direction in ("forward", "inverse"):
             ours, theirs = (getattr(m, direction)(None, None, z) for m in (one_map, other))
-            jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), ours, theirs)
+            chex.assert_trees_all_close(ours, theirs, rtol=1e-6)
 
 
 @pytest.mark.parametrize("base_family", ["Gaussian", "Student"])

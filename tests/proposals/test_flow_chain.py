@@ -34,7 +34,8 @@ FLOWS = {
     "coupling": (
         2,
         [
-            hj.coupling_map(lambda params, h, z: (jnp.sin(z[::-1]), jnp.exp(0.2 * z[::-1] / 2.0)), kept=[True, False]),
+            # A negative scale turns the second axis round; its volume is that of the positive one.
+            hj.coupling_map(lambda params, h, z: (jnp.sin(z[::-1]), -jnp.exp(0.2 * z[::-1] / 2.0)), kept=[True, False]),
             hj.coupling_map(lambda params, h, z: (params["loc"] * z[1], jnp.full(2, 1.2)), kept=[False, True]),
         ],
         60,
