@@ -46,7 +46,7 @@ RIGHT = {
 }
 RIGHT_FOR = {
     ("renyi_bound", "alpha"): {"-1", "1.5"},
-    ("interval", "low"): {"-1", "a scalar array", "1.5"},  # for the last one the error names high
+    ("interval", "low"): {"-1", "a scalar array", "1.5", "integers"},  # for the last two the error names high
     ("interval", "high"): {"1.5"},
     ("hierarchical", "num_samples"): {"None"},
     ("hierarchical", "shared"): {"True"},
