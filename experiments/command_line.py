@@ -54,7 +54,7 @@ def whole_number(least: int) -> Callable[[str], int]:
 def number(*, least: float = -math.inf, above: float = -math.inf, below: float = math.inf) -> Callable[[str], float]:
     """Reads a finite number: at least `least`, above `above` and below `below`."""
     limits = [(f"of at least {least:g}", least), (f"above {above:g}", above), (f"below {below:g}", below)]
-    expected = " and ".join(["a finite number", *(words for words, limit in limits if math.isfinite(limit))])
+    expected = f"a finite number {' and '.join(words for words, limit in limits if math.isfinite(limit))}".strip()
 
     def read(text: str) -> float:
         with contextlib.suppress(ValueError):
