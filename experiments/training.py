@@ -208,7 +208,7 @@ def train(
     run_call = make_run_call(model, settings, plan, images.make_pixels(data), in_turn=in_turn, mesh=mesh)
     seeds = layout.whole(mesh, jnp.arange(settings.seeds))
     state = jax.jit(lambda seeds: init_states(model, plan, seeds), out_shardings=layout.over(mesh))(seeds)
-    untrained = divergence.independent_pixels(data)
+    untrained, is_exact = divergence.independent_pixels(data), False
     monitored = [images.spread(split, MONITORED_EXAMPLES) for split in (data.train, data.validation)]
     arrays = layout.whole(mesh, jax.tree.map(jnp.asarray, (data.train, *monitored)))
     belongs_to = stored.identity(settings._asdict(), data.name, data.checksum)
@@ -240,10 +240,16 @@ def train(
                     longest = max(longest, time.monotonic() - call_began)
                 settled = call == plan.calls - 1 or divergence.is_settled(settings, row["step"][0])
                 diverged = divergence.fault(row, untrained, settled=settled)
+                if diverged is not None and not is_exact:
+                    start = of_one(jax.jit(lambda seeds: init_states(model, plan, seeds).params)(seeds), 0)
+                    of_start = float(np.mean(_bounds(model, start, data, monitored)))
+                    untrained, is_exact = min(untrained, of_start), True
+                    diverged = divergence.fault(row, untrained, settled=settled)
                 if diverged is not None:  # before anything is saved: the last good checkpoint stays
                     seed, reason = diverged
                     if np.isneginf([row[name][seed] for name in divergence.SETTLED]).any():
-                        reason += _count_impossible(model, of_one(state.average, seed), data, monitored)
+                        zero = np.isneginf(_bounds(model, of_one(state.average, seed), data, monitored))
+                        reason += f"; all importance weights of {zero.sum():,} of {len(zero):,} examples are zero"
                     raise FloatingPointError(f"{settings.name()}: {reason}; lower the learning rate or clip")
                 bound, ess = row["validation_bound"].mean(), row["effective_sample_size"].mean()
                 progress.set_postfix(bound=f"{bound:.2f}", ess=f"{ess:.2f}")
@@ -260,9 +266,7 @@ def train(
         return Trained(state, seconds(), finished)
 
 
-def _count_impossible(model: Model, params: Params, data: images.AnyDataset, monitored: list[np.ndarray]) -> str:
-    """How many of the examples that are watched have importance weights that are all zero, in words."""
+def _bounds(model: Model, params: Params, data: images.AnyDataset, monitored: list[np.ndarray]) -> np.ndarray:
+    """The bounds of the examples that are watched, [N]."""
     rows, (pixel_key, noise_key) = np.concatenate(monitored), jax.random.split(jax.random.key(1))
-    x = images.make_pixels(data)(rows, pixel_key)
-    zero = divergence.impossible(model.log_weights(), params, x, noise_key)
-    return f"; all importance weights of {zero.sum():,} of {len(rows):,} examples are zero" if zero.any() else ""
+    return divergence.bounds(model.log_weights(), params, images.make_pixels(data)(rows, pixel_key), noise_key)

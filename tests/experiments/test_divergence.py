@@ -83,7 +83,10 @@ def test_images_whose_weights_are_all_zero_are_counted():
         noise = jax.random.uniform(key, (3,))
         return jnp.where((x[0] < params) | ((x[0] < 2.0) & (jnp.arange(3) == 1)), noise, -jnp.inf)
 
-    assert divergence.impossible(log_weights, 1.0, x, jax.random.key(0)).tolist() == [False, False, True, True]
+    found = divergence.bounds(log_weights, 1.0, x, jax.random.key(0))
+    assert np.isneginf(found).tolist() == [False, False, True, True]
+    noise = jax.random.uniform(jax.random.split(jax.random.key(0), 4)[0], (3,))
+    assert found[0] == pytest.approx(float(np.log(np.sum(np.exp(noise)))), rel=1e-6)
 
 
 @pytest.mark.parametrize(
