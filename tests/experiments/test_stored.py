@@ -119,6 +119,7 @@ FOREIGN = {
     ),
     "a shape of 8e18 bytes": lambda whole: with_header(HEADER.format("(1000000000, 1000000000)")),
     "a negative shape": lambda whole: with_header(HEADER.format("(-1,)")),
+    "more bytes than its shape has": lambda whole: with_header(HEADER.format("(0,)")),
     "no dictionary": lambda whole: with_header("{'descr': '<f8'"),
 }
 

@@ -55,6 +55,7 @@ def toy_fit(tmp_path, monkeypatch):
         ("npz", lambda content: b""),
         ("npz", lambda content: content[:-1]),
         ("npz", lambda content: npz(**{"0": np.zeros(3)})),
+        ("npz", lambda content: npz(**{name: 2.0 * array for name, array in np.load(io.BytesIO(content)).items()})),
     ],
 )
 def test_a_toy_fit_that_is_damaged_or_foreign_is_made_anew(kind, change, toy_fit, tmp_path, capsys):
