@@ -7,17 +7,19 @@ the bounds of train and validation images. Images are blank, which changes nothi
 own, which is run too.
 """
 
-import argparse
 import itertools
 import time
 
+from experiments import command_line
+
+NAME = "benchmarks.compile_time"
 PACKED = 784 // 8
 TRAIN, MONITORED = 4_096, 2_000  # images
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line.Parser(NAME, __doc__)
     parser.add_argument("--sweeps", nargs="+", default=["mnist-mlp", "mnist"], help="default: mnist-mlp mnist")
     parser.add_argument("--models", nargs="+", default=["iwae", "hiwae-0", "hiwae-1"])
     options = parser.parse_args(arguments)
@@ -27,32 +29,38 @@ def main(arguments: list[str] | None = None) -> None:
     import numpy as np
 
     from experiments import sweeps, training
-    from experiments.models import make_model
+    from experiments.models import alpha_of, make_model
 
     unknown = [name for name in options.sweeps if name not in sweeps.SWEEPS]
     if unknown:
-        parser.error(f"--sweeps: expected some of {', '.join(sweeps.SWEEPS)}, got {', '.join(unknown)}")
+        parser.error(f"argument --sweeps: expected some of {', '.join(sweeps.SWEEPS)}, got {', '.join(unknown)}")
+    with command_line.refusals(NAME):
+        for name in options.models:
+            alpha_of(name)
+        chosen = {"model": options.models, "num_samples": [5]}
+        cells = [
+            (sweep, one.check()) for sweep in options.sweeps for one in sweeps.expand(sweeps.SWEEPS[sweep], chosen)
+        ]
     jax.config.update("jax_enable_compilation_cache", False)
     train, monitored = (jnp.zeros((count, PACKED), jnp.uint8) for count in (TRAIN, MONITORED))
     print("| sweep | model | initialization | trace and lower | compile |\n| --- | --- | --- | --- | --- |")
-    for sweep in options.sweeps:
-        for settings in sweeps.expand(sweeps.SWEEPS[sweep], {"model": options.models, "num_samples": [5]}):
-            model = make_model(settings.check(), pixel_mean=np.full(784, 0.1))
-            plan = training.make_plan(settings, TRAIN)
-            run_call = training.make_run_call(
-                model, settings, plan, lambda rows, _: jnp.unpackbits(rows, axis=-1).astype(jnp.float32)
-            )
-            seeds = jnp.arange(settings.seeds)
-            start = jax.jit(lambda seeds, model=model, plan=plan: training.init_states(model, plan, seeds))
-            marks = [time.process_time()]
-            state = jax.block_until_ready(start(seeds))
-            marks.append(time.process_time())
-            lowered = run_call.lower(seeds, state, train, monitored, monitored)
-            marks.append(time.process_time())
-            lowered.compile()
-            marks.append(time.process_time())
-            seconds = " | ".join(f"{after - before:.1f}" for before, after in itertools.pairwise(marks))
-            print(f"| {sweep} | {settings.model} | {seconds} |", flush=True)
+    for sweep, settings in cells:
+        model = make_model(settings, pixel_mean=np.full(784, 0.1))
+        plan = training.make_plan(settings, TRAIN)
+        run_call = training.make_run_call(
+            model, settings, plan, lambda rows, _: jnp.unpackbits(rows, axis=-1).astype(jnp.float32)
+        )
+        seeds = jnp.arange(settings.seeds)
+        start = jax.jit(lambda seeds, model=model, plan=plan: training.init_states(model, plan, seeds))
+        marks = [time.process_time()]
+        state = jax.block_until_ready(start(seeds))
+        marks.append(time.process_time())
+        lowered = run_call.lower(seeds, state, train, monitored, monitored)
+        marks.append(time.process_time())
+        lowered.compile()
+        marks.append(time.process_time())
+        seconds = " | ".join(f"{after - before:.1f}" for before, after in itertools.pairwise(marks))
+        print(f"| {sweep} | {settings.model} | {seconds} |", flush=True)
 
 
 if __name__ == "__main__":

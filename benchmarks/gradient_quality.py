@@ -29,6 +29,7 @@ import argparse
 import itertools
 import math
 import pathlib
+import sys
 import time
 from typing import Any
 
@@ -39,13 +40,15 @@ import numpy as np
 import optax
 from tqdm import tqdm
 
+from benchmarks import machine
 from benchmarks.gradient_problems import PROBLEMS, Problem
-from experiments import report
+from experiments import command_line, report, run_folder
 
 matplotlib.use("Agg")
 
 from matplotlib import pyplot as plt  # after the backend is chosen
 
+NAME = "benchmarks.gradient_quality"
 ESTIMATORS = ("reparameterized", "doubly_reparameterized", "refilled", "path_squared", "authors", "one backward sample")
 RECOMMENDED = "doubly_reparameterized"  # on whose trajectory gradients are compared
 STAGES = ("initial", "mid-training", "trained")
@@ -312,39 +315,62 @@ def draw_figure(cells: list[dict[str, Any]], path: pathlib.Path) -> None:
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line.Parser(NAME, __doc__)
+    count = command_line.whole_number(1)
+    alpha = command_line.number(least=0.0)
     parser.add_argument("--problems", nargs="+", choices=tuple(PROBLEMS), default=list(PROBLEMS))
-    parser.add_argument("--alpha", nargs="+", type=float, default=[0.0, 1.0, 3.0], help="default: 0 1 3")
-    parser.add_argument("--num-samples", nargs="+", type=int, default=[2, 5, 10, 50], help="K; default: 2 5 10 50")
-    parser.add_argument("--steps", type=int, default=5_000, help="of training, a multiple of 20; default: %(default)s")
-    parser.add_argument("--seeds", type=int, default=3, help="of training; default: %(default)s")
-    parser.add_argument("--draws", type=int, default=4_000, help="of the gradient; default: %(default)s")
+    parser.add_argument("--alpha", nargs="+", type=alpha, default=[0.0, 1.0, 3.0], help="default: 0 1 3")
+    parser.add_argument("--num-samples", nargs="+", type=count, default=[2, 5, 10, 50], help="K; default: 2 5 10 50")
+    parser.add_argument(
+        "--steps", type=count, default=5_000, help="of training, a multiple of 20; default: %(default)s"
+    )
+    parser.add_argument("--seeds", type=count, default=3, help="of training; default: %(default)s")
+    parser.add_argument("--draws", type=count, default=4_000, help="of the gradient; default: %(default)s")
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("runs/gradient_quality"))
     options = parser.parse_args(arguments)
-    for name, least in (("steps", STORED_POINTS), ("seeds", 1), ("draws", 2 * GROUPS)):
+    for name, least in (("steps", STORED_POINTS), ("draws", 2 * GROUPS)):
         if getattr(options, name) < least:
-            parser.error(f"--{name}: expected at least {least}, got {getattr(options, name)}")
+            parser.error(f"argument --{name}: expected at least {least}, got {getattr(options, name)}")
     if options.steps % STORED_POINTS:
-        parser.error(f"--steps: expected a multiple of {STORED_POINTS}, got {options.steps}")
+        parser.error(f"argument --steps: expected a multiple of {STORED_POINTS}, got {options.steps}")
     return options
 
 
-def main(arguments: list[str] | None = None) -> None:
+def read_cell(path: pathlib.Path) -> dict[str, Any]:
+    """The figures of a finished cell; a ValueError that names the file if they are not what the table needs."""
+    cell = machine.measured(path, lambda cell: table([cell]))
+    if path.name != _file_name(cell["problem"], cell["alpha"], cell["num_samples"]):
+        raise ValueError(f"{path}: is of another cell than its name says; deleting it measures anew")
+    return cell
+
+
+def _file_name(title: str, alpha: float, num_samples: int) -> str:
+    return f"{title}-alpha{alpha:g}-K{num_samples}.json"
+
+
+def main(arguments: list[str] | None = None) -> int:
     """Run the cells that are not there yet; print and write what is."""
     options = parse(arguments)
-    grid = [
-        PROBLEMS[name](alpha=alpha, num_samples=K)
-        for name, K, alpha in itertools.product(options.problems, options.num_samples, options.alpha)
-    ]
-    budget = {"steps": options.steps, "seeds": options.seeds, "draws": options.draws}
     folder = options.output / "cells"
-    folder.mkdir(parents=True, exist_ok=True)
+    with command_line.refusals(NAME):
+        command_line.make_folder("--output", folder)
+        for path in folder.glob("*.json"):
+            read_cell(path)  # all of them come into the table
+        grid = [
+            PROBLEMS[name](alpha=alpha, num_samples=K)
+            for name, K, alpha in itertools.product(options.problems, options.num_samples, options.alpha)
+        ]
+    return run_folder.work_in(options.output, lambda: _run(options, grid, folder))
+
+
+def _run(options: argparse.Namespace, grid: list[Problem], folder: pathlib.Path) -> None:
+    budget = {"steps": options.steps, "seeds": options.seeds, "draws": options.draws}
     for problem in grid:
-        path = folder / f"{problem.title}-alpha{problem.alpha:g}-K{problem.num_samples}.json"
-        if not path.exists() or any(report.read_json(path)[name] != number for name, number in budget.items()):
+        path = folder / _file_name(problem.title, problem.alpha, problem.num_samples)
+        if not path.exists() or any(read_cell(path).get(name) != number for name, number in budget.items()):
             report.write_json(path, {**run_cell(problem, **budget), "provenance": report.provenance()})
-        print(table([report.read_json(path)]), flush=True)
-    cells = [report.read_json(path) for path in folder.glob("*.json")]
+        print(table([read_cell(path)]), flush=True)
+    cells = [read_cell(path) for path in folder.glob("*.json")]
     cells.sort(key=lambda cell: (cell["problem"] != "toy", cell["alpha"], cell["num_samples"]))
     text = table(cells)
     (options.output / "gradient_quality.md").write_text(text + "\n")
@@ -354,4 +380,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -52,11 +52,14 @@ import os
 import pathlib
 import re
 import statistics
+import sys
 import time
 from typing import Any
 
 from benchmarks import machine
+from experiments import command_line, run_folder
 
+NAME = "benchmarks.k_scaling"
 RESULTS = pathlib.Path(__file__).parent / "results"
 FIGURE = pathlib.Path(__file__).parents[1] / "docs" / "k_scaling.png"
 ACCELERATOR_LIMIT = 450.0  # seconds
@@ -114,8 +117,15 @@ def measure(cell: Any, sizes: Any, reference: Any, *, seconds: float, limit: int
     }
 
 
-def run(options: argparse.Namespace) -> None:
-    """Measure what is missing; write after every cell."""
+def run(options: argparse.Namespace) -> int:
+    """Measure what is missing, unless another process does so there."""
+    with command_line.refusals(NAME):
+        command_line.make_folder("--output", options.output)
+    return run_folder.work_in(options.output, lambda: _run(options))
+
+
+def _run(options: argparse.Namespace) -> None:
+    """Write after every cell."""
     import jax
 
     from benchmarks import k_scaling_cells as cells
@@ -144,19 +154,25 @@ def run(options: argparse.Namespace) -> None:
     }
     slug = re.sub(r"[^a-z0-9]+", "-", device.device_kind.lower()).strip("-")
     path = options.output / f"k_scaling_{slug}.json"
-    options.output.mkdir(parents=True, exist_ok=True)
-    content = machine.begun(path, origin, again=options.again) or {"cells": {}, "rates": {}}
+    grid = cells.grid(accelerator=accelerator, smoke=options.smoke)
+    wanted = [cell for cell in grid if all(part in cell.name() for part in options.only)]
+    standard = options.output.resolve() == RESULTS.resolve()
+    figure = FIGURE if standard else options.output / FIGURE.name
+    with command_line.refusals(NAME):
+        if not wanted:
+            raise ValueError(f"argument --only: no cell's name contains all of {', '.join(map(repr, options.only))}")
+        command_line.make_folder_of("--output", figure)
+        content = machine.begun(path, origin, again=options.again, table=k_scaling_figure.table)
+        for file in set(options.output.glob("k_scaling_*.json")) - {path}:  # which come into the figure
+            machine.measured(file, k_scaling_figure.table)
+    content = content or {"cells": {}, "rates": {}}
     content["provenance"] = origin
     content["memory_limit_bytes"] = bytes_limit
-
-    grid = cells.grid(accelerator=accelerator, smoke=options.smoke)
 
     def write() -> None:
         content["not_run"] = [cell.name() for cell in grid if cell.name() not in content["cells"]]
         report.write_json(path, content)
         path.with_suffix(".md").write_text(k_scaling_figure.table(content) + "\n")
-
-    wanted = [cell for cell in grid if all(part in cell.name() for part in options.only)]
 
     def is_left(cell: Any) -> bool:
         found = content["cells"].get(cell.name(), {"failed": "not run"})
@@ -188,28 +204,36 @@ def run(options: argparse.Namespace) -> None:
         write()
         print(k_scaling_figure.line(figures), flush=True)
     write()
-    standard = options.output.resolve() == RESULTS.resolve()
-    figure = FIGURE if standard else options.output / FIGURE.name
-    k_scaling_figure.draw([report.read_json(file) for file in sorted(options.output.glob("k_scaling_*.json"))], figure)
+    files = sorted(options.output.glob("k_scaling_*.json"))
+    k_scaling_figure.draw([machine.measured(file, k_scaling_figure.table) for file in files], figure)
     print(f"{time.monotonic() - began:.0f} s; wrote {path}, the table next to it, and {figure}")
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cores", type=int, help="CPU cores to run on; default: all that the process may use")
-    parser.add_argument("--time-limit", type=float, help="seconds; default: 450 on an accelerator, none on a CPU")
-    parser.add_argument("--memory-limit", type=float, help="GB of temporary memory that a cell may ask for")
+    parser = command_line.Parser(NAME, __doc__)
+    parser.add_argument(
+        "--cores", type=command_line.whole_number(1), help="CPU cores to run on; default: all that the process may use"
+    )
+    parser.add_argument(
+        "--time-limit",
+        type=command_line.number(least=0.0),
+        help="seconds; default: 450 on an accelerator, none on a CPU",
+    )
+    parser.add_argument(
+        "--memory-limit", type=command_line.number(above=0.0), help="GB of temporary memory that a cell may ask for"
+    )
     parser.add_argument("--only", nargs="+", default=[], help="cells whose names contain all of these")
     parser.add_argument("--again", action="store_true", help="begin the file anew: what it has is lost")
     parser.add_argument("--smoke", action="store_true", help="tiny sizes, into runs/k_scaling_smoke")
     parser.add_argument("--output", type=pathlib.Path, help="folder; default: benchmarks/results")
     options = parser.parse_args(arguments)
-    machine.use_cores(options.cores)
+    with command_line.refusals(NAME):
+        machine.use_cores(options.cores)
     if options.output is None:
         options.output = pathlib.Path("runs/k_scaling_smoke") if options.smoke else RESULTS
     return options
 
 
 if __name__ == "__main__":
-    run(parse())
+    sys.exit(run(parse()))

@@ -42,13 +42,16 @@ import importlib.util
 import itertools
 import pathlib
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
 from benchmarks import machine
 from benchmarks.overhead_tables import AT_ONCE, DISPATCHED, EXACT, ONE_PROGRAM, PLAIN, PORT, REFILLED, draw, table
+from experiments import command_line, run_folder
 
+NAME = "benchmarks.overhead"
 RESULTS = pathlib.Path(__file__).parent / "results"
 FIGURE = pathlib.Path(__file__).parents[1] / "docs" / "overhead.png"
 
@@ -227,30 +230,27 @@ def contest(sizes: Any, num_samples: int, options: argparse.Namespace) -> dict[s
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line; `--cores` takes effect here, before JAX is imported and starts its threads."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line.Parser(NAME, __doc__)
+    count, alpha = command_line.whole_number(1), command_line.number(least=0.0)
     parser.add_argument("--decoders", nargs="+", choices=("mlp", "conv"), default=["mlp", "conv"])
     parser.add_argument(
         "--proposals", nargs="+", choices=("small", "large"), default=["small", "large"], help="100/100, 450/1,920"
     )
-    parser.add_argument("--num-samples", nargs="+", type=int, default=[1, 2, 5, 10, 20, 50], help="K")
-    parser.add_argument("--alpha", nargs="+", type=float, default=[0.0, 1.0, 3.0], help="default: 0 1 3")
-    parser.add_argument("--batch-size", type=int, default=64, help="default: %(default)s")
-    parser.add_argument("--chunk-size", type=int, help="examples at once; default: chosen by the library")
+    parser.add_argument("--num-samples", nargs="+", type=count, default=[1, 2, 5, 10, 20, 50], help="K")
+    parser.add_argument("--alpha", nargs="+", type=alpha, default=[0.0, 1.0, 3.0], help="default: 0 1 3")
+    parser.add_argument("--batch-size", type=count, default=64, help="default: %(default)s")
+    parser.add_argument("--chunk-size", type=count, help="examples at once; default: chosen by the library")
     parser.add_argument("--no-draw", action="store_true", help="the proposal in chunks as well")
-    parser.add_argument("--rounds", type=int, default=9, help="default: %(default)s")
-    parser.add_argument("--cores", type=int, help="CPU cores to run on; default: all that the process may use")
+    parser.add_argument("--rounds", type=count, default=9, help="default: %(default)s")
+    parser.add_argument("--cores", type=count, help="CPU cores to run on; default: all that the process may use")
     parser.add_argument("--no-steps", action="store_true", help="the contest alone")
     parser.add_argument("--no-contest", action="store_true", help="without the PyTorch port")
     parser.add_argument("--again", action="store_true", help="begin the file anew: what it has is lost")
     parser.add_argument("--smoke", action="store_true", help="tiny, into runs/overhead_smoke")
     parser.add_argument("--output", type=pathlib.Path, help="folder; default: benchmarks/results")
     options = parser.parse_args(arguments)
-    for name in ("batch_size", "rounds", "chunk_size"):
-        if (getattr(options, name) or 1) < 1:
-            parser.error(f"--{name.replace('_', '-')}: expected at least 1, got {getattr(options, name)}")
-    if min(options.num_samples) < 1 or min(options.alpha) < 0.0:
-        parser.error("--num-samples and --alpha: expected at least 1 and 0")
-    machine.use_cores(options.cores)
+    with command_line.refusals(NAME):
+        machine.use_cores(options.cores)
     if options.smoke:
         options.proposals, options.num_samples, options.alpha = ["small"], [2], [1.0]
         options.batch_size, options.rounds = 4, 2
@@ -259,19 +259,28 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     return options
 
 
-def run(options: argparse.Namespace) -> None:
-    """Measure what is missing; write after every cell."""
+def run(options: argparse.Namespace) -> int:
+    """Measure what is missing, unless another process does so there."""
+    with command_line.refusals(NAME):
+        command_line.make_folder("--output", options.output)
+    return run_folder.work_in(options.output, lambda: _run(options))
+
+
+def _run(options: argparse.Namespace) -> int:
+    """Write after every cell."""
     import jax
 
     from benchmarks.overhead_problem import Sizes
     from experiments import report
 
     began = time.monotonic()
-    options.output.mkdir(parents=True, exist_ok=True)
     path = options.output / "overhead.json"
     origin = {**report.provenance(), "used_cores": machine.used_cores()}
     origin |= {"batch_size": options.batch_size, "chunk_size": options.chunk_size, "draw": not options.no_draw}
-    content = machine.begun(path, origin, again=options.again) or {"cells": {}, "contests": {}}
+    figure = FIGURE if options.output.resolve() == RESULTS.resolve() else options.output / FIGURE.name
+    with command_line.refusals(NAME):
+        command_line.make_folder_of("--output", figure)
+        content = machine.begun(path, origin, again=options.again, table=table) or {"cells": {}, "contests": {}}
     content["provenance"] = origin
     widths = {"small": (12, 16), "large": (20, 24)} if options.smoke else {"small": (100, 100), "large": (450, 1_920)}
     with_port = not options.no_contest
@@ -303,12 +312,13 @@ def run(options: argparse.Namespace) -> None:
             if with_port and decoder == "conv" and name not in content["contests"]:
                 finish("contests", name, contest(sizes, K, options))
     if not (content["cells"] or content["contests"]):
-        raise SystemExit(f"nothing was measured, and {path} has nothing to draw")
+        print(f"nothing was measured, and {path} has nothing to draw")
+        return command_line.FAILED
     (options.output / "overhead.md").write_text(table(content) + "\n")
-    figure = FIGURE if options.output.resolve() == RESULTS.resolve() else options.output / FIGURE.name
     draw(content, figure)
     print(f"{time.monotonic() - began:.0f} s; wrote {path}, the table next to it, and {figure}")
+    return command_line.DONE
 
 
 if __name__ == "__main__":
-    run(parse())
+    sys.exit(run(parse()))

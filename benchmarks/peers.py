@@ -51,19 +51,26 @@ from typing import Any
 
 from benchmarks import machine
 from benchmarks.peer_list import PEERS, REFERENCE, why_missing
+from experiments import command_line, run_folder
 
+NAME = "benchmarks.peers"
 RIVALS = ("numpyro", "tfp-nightly", "torch", "pyro-ppl", "pythae")
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line; `--smoke` replaces defaults only."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--num-samples", nargs="+", type=int, help="K; default: 1 5 50 500")
+    parser = command_line.Parser(NAME, __doc__)
+    count = command_line.whole_number(1)
+    parser.add_argument("--num-samples", nargs="+", type=count, help="K; default: 1 5 50 500")
     parser.add_argument("--contestants", nargs="+", choices=tuple(PEERS), metavar="NAME", help="default: all")
-    parser.add_argument("--rounds", type=int, help="default: 15")
-    parser.add_argument("--seconds", type=float, help="that one contestant takes in one round; default: 0.3")
-    parser.add_argument("--cores", type=int, default=1, help="that the process may use; default: %(default)s")
-    parser.add_argument("--data-dir", type=pathlib.Path, help="take images of binarized MNIST, whose files are here")
+    parser.add_argument("--rounds", type=count, help="default: 15")
+    parser.add_argument(
+        "--seconds", type=command_line.number(above=0.0), help="that one contestant takes in one round; default: 0.3"
+    )
+    parser.add_argument("--cores", type=count, default=1, help="that the process may use; default: %(default)s")
+    parser.add_argument(
+        "--data-dir", type=command_line.existing_folder, help="take images of binarized MNIST, whose files are here"
+    )
     parser.add_argument("--peak", action="store_true", help="measure peak memory, each contestant in its own process")
     parser.add_argument(
         "--output",
@@ -88,11 +95,6 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     for name, default in defaults.items():
         if getattr(options, name) is None:
             setattr(options, name, default)
-    for name, least in (("rounds", 1), ("cores", 1)):
-        if getattr(options, name) < least:
-            parser.error(f"--{name}: expected at least {least}, got {getattr(options, name)}")
-    if min(options.num_samples) < 1:
-        parser.error(f"--num-samples: expected at least 1, got {min(options.num_samples)}")
     return options
 
 
@@ -140,11 +142,35 @@ def _versions() -> dict[str, str]:
     return versions
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Measure; print and write the tables."""
+def main(arguments: list[str] | None = None) -> int:
+    """Measure, unless another process does so in the same folder."""
     options = parse(arguments)
-    restrict(options.cores)
+    with command_line.refusals(NAME):
+        restrict(options.cores)
+    if options.peak_of:
+        _print_peak(options)
+        return command_line.DONE
+    with command_line.refusals(NAME):
+        command_line.make_folder("--output", options.output)
+        command_line.make_folder_of("--figure", options.figure)
+        if options.data_dir is not None:
+            from experiments import images
 
+            images.load("binarized_mnist", options.data_dir)  # what is missing is an error before any work
+    return run_folder.work_in(options.output, lambda: _run(options))
+
+
+def _print_peak(options: argparse.Namespace) -> None:
+    import jax
+
+    from benchmarks import peer_measurement
+
+    jax.config.update("jax_default_matmul_precision", "float32")
+    print(peer_measurement.peak_bytes(options.peak_of, make_problem(options, options.num_samples[0])))
+
+
+def _run(options: argparse.Namespace) -> None:
+    """Print and write the tables."""
     import jax
     import numpy as np
 
@@ -152,9 +178,6 @@ def main(arguments: list[str] | None = None) -> None:
     from experiments import report
 
     jax.config.update("jax_default_matmul_precision", "float32")  # accelerators multiply shorter ones
-    if options.peak_of:
-        print(peer_measurement.peak_bytes(options.peak_of, make_problem(options, options.num_samples[0])))
-        return
     wanted = list(dict.fromkeys([REFERENCE, *options.contestants]))
     skipped = {name: reason for name in wanted if (reason := why_missing(name)) is not None}
     for name, reason in skipped.items():
@@ -168,7 +191,6 @@ def main(arguments: list[str] | None = None) -> None:
         "skipped": skipped,
         "cells": [],
     }
-    options.output.mkdir(parents=True, exist_ok=True)
     for K in options.num_samples:
         problem = make_problem(options, K)
         result["settings"] |= {"sizes": problem.sizes._asdict(), "pixel_mean": float(np.mean(problem.images))}
@@ -186,4 +208,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 import hiwae_jax as hj
-from experiments import images, layout
+from experiments import divergence, images, layout, run_folder, stored
 from experiments.models import Model, of_one
 from experiments.settings import Settings
 from experiments.split_mean import draws_for, mean_of_seed, over_seeds
@@ -55,12 +55,17 @@ def evaluate(
       params: with a leading axis of seeds.
       data: its data set.
       mesh: each block of images lies over its axis `data`.
-      saved: a file of what is done, from which a second call with the same arguments goes on.
-      deadline: of `time.monotonic()`.
+      saved: a file of what is done, from which a second call with the same arguments goes on. One that is damaged or
+        of other arguments is made anew.
+      deadline: of `time.monotonic()`. A signal (`run_folder.stops_in_order`) stops it likewise.
 
     Returns:
       A dict by `FIGURES`, with the numbers of samples and images and the seconds that it took, or None if the deadline
       came first.
+
+    Raises:
+      FloatingPointError: images have importance weights that are all zero, or figures that are not finite; it says how
+        many.
     """
     num_samples = 1 if settings.model == "vae" else settings.num_samples
     num_draws = draws_for(num_samples, at_least=settings.nll_samples)
@@ -83,13 +88,20 @@ def evaluate(
         for title, split in zip(FIGURES, splits, strict=True)
         for seed in range(seeds)
     ]
+    pieces = None
+    if saved is not None:
+        described = settings._asdict(), data.name, data.checksum
+        belongs_to = stored.identity(*described, arrays=jax.tree.leaves(params))
+        pieces = stored.Pieces(saved, belongs_to, total=sum(len(task.split) for task in tasks))
     rows = max(1, ROWS_AT_ONCE.get(jax.default_backend(), 1_000) // num_samples)
     with jax.default_matmul_precision("float32"):  # not the short floats that accelerators multiply by default
-        found = _work_through(tasks, params, rows, mesh, saved, deadline)
+        found = _work_through(tasks, params, rows, mesh, pieces, deadline)
     if found is None:
         return None
     values, seconds = found
     ends = np.cumsum([len(task.split) for task in tasks])[:-1]
+    for task, of_task in zip(tasks, np.split(values, ends, axis=1), strict=True):
+        divergence.require_finite(task.title, task.seed, *of_task)
     of_tasks = [mean_of_seed(*of_task) for of_task in np.split(values, ends, axis=1)]
     figures = [over_seeds(of_tasks[first : first + seeds]) for first in range(0, len(tasks), seeds)]
     return {
@@ -117,23 +129,20 @@ def _over_block(function: Any, pixels: Callable[..., Any], mesh: Mesh | None) ->
 
 
 def _work_through(
-    tasks: list[_Task], params: Any, rows: int, mesh: Mesh | None, saved: pathlib.Path | None, deadline: float | None
+    tasks: list[_Task], params: Any, rows: int, mesh: Mesh | None, saved: stored.Pieces | None, deadline: float | None
 ) -> tuple[np.ndarray, float] | None:
     """Values and errors of all images of all tasks in a row, [2, images], and seconds; None if the deadline came."""
     began, before, pieces = time.monotonic(), 0.0, [np.zeros((2, 0))]
-    if saved is not None and layout.agreed(saved.exists()):
-        with np.load(saved) as content:
-            before, pieces = float(content["seconds"]), [content["found"]]
+    if saved is not None and layout.agreed(saved.path.exists()):
+        before, found = saved.read()
+        pieces = [found]
 
     def seconds() -> float:
         return before + time.monotonic() - began
 
     def save() -> None:
         if saved is not None and layout.is_first():
-            partial = saved.with_suffix(".partial")
-            with partial.open("wb") as file:
-                np.savez(file, found=np.concatenate(pieces, axis=1), seconds=seconds())
-            partial.replace(saved)
+            saved.write(seconds(), np.concatenate(pieces, axis=1))
 
     total, done, saved_at = sum(len(task.split) for task in tasks), pieces[0].shape[1], began
     with tqdm(total=total, initial=done, unit="image", leave=False, disable=not layout.is_first()) as progress:
@@ -142,7 +151,8 @@ def _work_through(
             done += found.shape[1]
             progress.set_description(title, refresh=False)
             progress.update(found.shape[1])
-            if deadline is not None and done < total and layout.agreed(time.monotonic() > deadline):
+            late = deadline is not None and time.monotonic() > deadline
+            if done < total and layout.agreed(late or run_folder.stopping() is not None):
                 save()
                 return None
             if time.monotonic() - saved_at > SECONDS_BETWEEN_SAVES:

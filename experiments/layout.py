@@ -42,10 +42,14 @@ def join(address: str) -> None:
             ) from error
         return
     host, *numbers = address.split(",")
-    if len(numbers) != 2 or not all(number.isdecimal() for number in numbers):
+    port = host.rpartition(":")[2]
+    if len(numbers) != 2 or ":" not in host or not all(number.isdecimal() for number in (port, *numbers)):
         raise ValueError(
             f"--distributed: expected nothing, or HOST:PORT,COUNT,INDEX as in 10.0.0.1:7000,2,0; got {address!r}"
         )
+    count, index = map(int, numbers)
+    if index >= count:
+        raise ValueError(f"--distributed: expected an index from 0 to {count - 1} of {count} processes, got {index}")
     jax.distributed.initialize(host, *map(int, numbers), cluster_detection_method="deactivate")
 
 

@@ -36,12 +36,6 @@ def write_json(path: pathlib.Path, content: dict[str, Any]) -> None:
     partial.replace(path)
 
 
-def read_json(path: pathlib.Path) -> dict[str, Any]:
-    """What `write_json` wrote."""
-    content: dict[str, Any] = json.loads(path.read_text())
-    return content
-
-
 def provenance() -> dict[str, str]:
     """What computed the numbers."""
     device = jax.devices()[0]

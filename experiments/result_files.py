@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from experiments import images, stored
 from experiments.evaluation import FIGURES
 from experiments.models import alpha_of
 from experiments.settings import Settings, from_json
@@ -15,6 +16,7 @@ from experiments.split_mean import Figure
 from experiments.training import CURVES
 
 DIGITS = 7  # significant digits of a collected number; settings keep theirs
+RESULT = "result.json"  # in the folder of a cell
 KEYS = ("steps", "nll_samples", "nll_images", "train_seconds", "evaluation_seconds", "curves", "data", "provenance")
 NESTED = {"data": ("name", "checksum"), "provenance": ("jax", "device", "processor", "date"), "curves": CURVES}
 
@@ -57,6 +59,30 @@ def read(folders: Sequence[pathlib.Path]) -> list[Result]:
     return list(results.values())
 
 
+def read_of_cell(path: pathlib.Path, settings: Settings, data: images.AnyDataset) -> dict[str, Any]:
+    """The result of this cell on this data, as `vae.run` wrote it.
+
+    Raises:
+      UnusableError: it is damaged, or of other settings, data, images or of another version.
+    """
+    content = stored.read_json(path)
+    try:
+        found = _checked(content)
+        if found != settings:
+            other = ", ".join(name for name in Settings._fields if getattr(found, name) != getattr(settings, name))
+            raise ValueError(f"it is of other settings ({other})")
+        if content.get("format") != stored.FORMAT:
+            raise ValueError(f"it has the format {content.get('format')}, and this version writes {stored.FORMAT}")
+        if content["data"] != {"name": data.name, "checksum": data.checksum}:
+            raise ValueError("it is of other data, with another checksum")
+        images_of_nll = [len(images.spread(split, settings.nll_images)) for split in (data.validation, data.test)]
+        if content["nll_images"] != images_of_nll:
+            raise ValueError(f"its NLL is of {content['nll_images']} images and not of {images_of_nll}")
+    except ValueError as error:
+        raise stored.UnusableError(f"{path}: {error}; {stored.ANEW}, or name another --output") from error
+    return content
+
+
 def collect(source: Sequence[pathlib.Path], target: pathlib.Path) -> list[pathlib.Path]:
     """Write the results below `source` to `target/<settings.name()>.json`; those that are there already stay.
 
@@ -83,7 +109,8 @@ def collect(source: Sequence[pathlib.Path], target: pathlib.Path) -> list[pathli
 def _json_files(folders: Sequence[pathlib.Path]) -> Iterator[pathlib.Path]:
     for folder in folders:
         if not folder.is_dir():
-            raise FileNotFoundError(f"the folder of results does not exist: {folder}")
+            wrong = "is a file" if folder.exists() else "does not exist"
+            raise FileNotFoundError(f"the folder of results {wrong}: {folder}")
         for here, below, names in os.walk(folder):
             # A run that goes on in there deletes checkpoints while one looks.
             below[:] = sorted(name for name in below if name != "checkpoints")
@@ -92,13 +119,11 @@ def _json_files(folders: Sequence[pathlib.Path]) -> Iterator[pathlib.Path]:
 
 def _read(path: pathlib.Path) -> Result | None:
     """The checked result, or None if the file is something else."""
-    try:
-        content = json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"{path}: no readable JSON ({error}); delete it, or run the cell again") from error
-    if not isinstance(content, dict) or "settings" not in content:
+    content = stored.load_json(path, remedy="delete it, or run the cell again")
+    is_result = path.name == RESULT  # whatever it holds
+    if not is_result and (not isinstance(content, dict) or "settings" not in content):
         return None
-    lacking = [name for name in FIGURES if name not in content]
+    lacking = [] if is_result else [name for name in FIGURES if name not in content]
     if lacking:
         print(f"{path}: passed over, it has settings and no {', '.join(lacking)}")
         return None
@@ -110,8 +135,12 @@ def _read(path: pathlib.Path) -> Result | None:
 
 def _checked(content: dict[str, Any]) -> Settings:
     """The settings of a result that has everything."""
+    _expect_names("the result", content, ("settings", *FIGURES))
     given = content["settings"]
     _expect_names("settings", given, Settings._fields)
+    # The first results that were collected have no format.
+    if content.get("format", stored.FORMAT) != stored.FORMAT:
+        raise ValueError(f"format: expected {stored.FORMAT}, got {content['format']}; another version wrote it")
     unknown = sorted(set(given) - set(Settings._fields))
     if unknown:
         raise ValueError(f"settings: {', '.join(unknown)} are no fields of Settings")
@@ -124,14 +153,28 @@ def _checked(content: dict[str, Any]) -> Settings:
         raise ValueError(
             f"data: expected the name {settings.dataset}, as in the settings, got {content['data']['name']}"
         )
+    for key in ("steps", "nll_samples", "train_seconds", "evaluation_seconds"):
+        _expect_numbers(key, [content[key]], 1)
+    for key in ("data", "provenance"):
+        if not all(isinstance(content[key][name], str) for name in NESTED[key]):
+            raise ValueError(f"{key}: expected texts under {', '.join(NESTED[key])}, got {content[key]}")
     for name in FIGURES:
         _expect_names(name, content[name], Figure._fields)
         for field in Figure._fields:
             _expect_numbers(f"{name}.{field}", content[name][field], settings.seeds)
     _expect_numbers("nll_images", content["nll_images"], 2)
-    for name in CURVES[1:]:
-        _expect_numbers(f"the end of curves.{name}", [row[-1] for row in content["curves"][name]], settings.seeds)
+    _expect_curves(content["curves"], settings.seeds)
     return settings
+
+
+def _expect_curves(curves: dict[str, Any], seeds: int) -> None:
+    steps = curves["step"]
+    _expect_numbers("curves.step", steps, len(steps) if isinstance(steps, list) and steps else 1)
+    for name in CURVES[1:]:
+        if not isinstance(curves[name], list) or len(curves[name]) != seeds:
+            raise ValueError(f"curves.{name}: expected a curve of each of {seeds} seeds")
+        for row in curves[name]:
+            _expect_numbers(f"curves.{name}", row, len(steps))
 
 
 def _expect_names(what: str, content: Any, names: Sequence[str]) -> None:
@@ -141,9 +184,8 @@ def _expect_names(what: str, content: Any, names: Sequence[str]) -> None:
 
 
 def _expect_numbers(what: str, values: Any, count: int) -> None:
-    numbers = isinstance(values, list) and all(isinstance(value, int | float) for value in values)
-    if not (numbers and len(values) == count and np.all(np.isfinite(values))):
-        raise ValueError(f"{what}: expected {count} finite numbers, got {values}")
+    if not (isinstance(values, list) and len(values) == count and all(map(stored.is_number, values))):
+        raise ValueError(f"{what}: expected {count} finite numbers, got {str(values)[:100]}")
 
 
 def _same_figures(a: Result, b: Result) -> bool:

@@ -5,6 +5,7 @@ import json
 import math
 from typing import Any, NamedTuple
 
+LARGEST = 2**31 - 1  # counts are 32-bit numbers in compiled programs
 BOUNDS_AT_LEAST = {
     "num_samples": 1,
     "steps": 1,
@@ -78,25 +79,38 @@ class Settings(NamedTuple):
 
     def check(self) -> "Settings":
         """Return the settings, or say which one cannot be."""
+        self._check_types()
         for name, least in BOUNDS_AT_LEAST.items():
-            if getattr(self, name) < least:
-                raise ValueError(f"{name}: expected at least {least}, got {getattr(self, name)}")
+            if not least <= getattr(self, name) <= LARGEST:
+                limit = f"least {least}" if not least <= getattr(self, name) else f"most {LARGEST:,}"
+                raise ValueError(f"{name}: expected at {limit}, got {getattr(self, name)}")
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name}: expected one of {', '.join(choices)}, got {getattr(self, name)!r}")
         if not 0.0 <= self.polyak < 1.0:
             raise ValueError(f"polyak: expected a decay in [0, 1), got {self.polyak}")
-        if not (0.0 < self.learning_rate < math.inf and self.clip > 0.0):
+        if not (0.0 < self.learning_rate < math.inf and 0.0 < self.clip < math.inf):
             raise ValueError(
                 f"learning_rate and clip: expected above 0 and finite, got {self.learning_rate} and {self.clip}"
             )
         if self.nll_images == 1:
             raise ValueError("nll_images: expected 0, for all, or at least 2 for a standard error, got 1")
-        if not self.hidden or min(self.hidden) < 1:
+        if not self.hidden or not 1 <= min(self.hidden) <= max(self.hidden) <= LARGEST:
             raise ValueError(f"hidden: expected at least one layer of at least one unit, got {self.hidden}")
         if self.architecture == "conv" and self.dataset == "digits":
             raise ValueError('architecture: "conv" takes images of 28x28, and the digits have 8x8; choose "mlp"')
         return self
+
+    def _check_types(self) -> None:
+        kinds = {int: "a whole number", float: "a number", str: "a text", tuple: "a tuple of whole numbers"}
+        for name, default in Settings()._asdict().items():
+            value = getattr(self, name)
+            if isinstance(default, tuple):
+                right = isinstance(value, tuple) and all(type(part) is int for part in value)
+            else:
+                right = type(value) in ((int, float) if isinstance(default, float) else (type(default),))
+            if not right:
+                raise ValueError(f"{name}: expected {kinds[type(default)]}, got {value!r}")
 
     def name(self) -> str:
         """A folder name that no other settings share."""
@@ -106,4 +120,5 @@ class Settings(NamedTuple):
 
 def from_json(content: dict[str, Any]) -> Settings:
     """The settings that `Settings._asdict` was written from."""
-    return Settings(**{**content, "hidden": tuple(content["hidden"])})
+    layers = content["hidden"]
+    return Settings(**{**content, "hidden": tuple(layers) if isinstance(layers, list) else layers})

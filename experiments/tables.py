@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from experiments import published, report, result_files, sweeps
+from experiments import command_line, published, report, result_files, sweeps
 from experiments.evaluation import FIGURES
 from experiments.published import Row
 from experiments.result_files import Result
@@ -40,6 +40,7 @@ from experiments.table_cells import (
 )
 from experiments.table_figure import draw_figure
 
+NAME = "experiments.tables"
 ARCHITECTURES = {"conv": "residual networks as in the paper (conv)", "mlp": "small MLPs (mlp)"}
 SEARCH = "caltech-search"
 REBUILT = (
@@ -256,11 +257,13 @@ def document(results: Sequence[Result], figure: str) -> str:
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line.Parser(NAME, __doc__)
     results, output = pathlib.Path("experiments/results"), pathlib.Path("docs/tables.md")
     parser.add_argument("--results", nargs="+", type=pathlib.Path, default=[results], help=f"default: {results}")
     parser.add_argument("--output", type=pathlib.Path, default=output, help="default: %(default)s, and .png beside it")
-    parser.add_argument("--collect", nargs="+", type=pathlib.Path, metavar="DIR", help="copy to --results first")
+    parser.add_argument(
+        "--collect", nargs="+", type=command_line.existing_folder, metavar="DIR", help="copy to --results first"
+    )
     options = parser.parse_args(arguments)
     if options.collect and len(options.results) > 1:
         parser.error(f"--collect: expected one folder of --results to copy to, got {len(options.results)}")
@@ -270,14 +273,18 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> None:
     """Collect if asked to, then write document and figure."""
     options = parse(arguments)
-    if options.collect:
-        for path in result_files.collect(options.collect, options.results[0]):
-            print(f"collected {path}, {path.stat().st_size:,} bytes")
-    results = result_files.read(options.results)
-    if not results:
-        folders = ", ".join(map(str, options.results))
-        raise FileNotFoundError(f"no results of experiments.vae in {folders}; copy some there with --collect DIR")
-    options.output.parent.mkdir(parents=True, exist_ok=True)
+    with command_line.refusals(NAME):
+        command_line.make_folder_of("--output", options.output)
+        if options.output.suffix == ".png":
+            raise ValueError(f"argument --output: expected the document, as tables.md, got {options.output}")
+        if options.collect:
+            command_line.make_folder("--results", options.results[0])
+            for path in result_files.collect(options.collect, options.results[0]):
+                print(f"collected {path}, {path.stat().st_size:,} bytes")
+        results = result_files.read(options.results)
+        if not results:
+            folders = ", ".join(map(str, options.results))
+            raise FileNotFoundError(f"no results of experiments.vae in {folders}; copy some there with --collect DIR")
     figure = options.output.with_suffix(".png")
     options.output.write_text(document(results, figure.name))
     draw_figure(results, figure)

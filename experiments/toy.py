@@ -17,19 +17,23 @@ Columns of the table, each a mean over seeds, evaluated with --draws fresh draws
   ESS       mean over draws of `(sum_j w_j)^2 / sum_j w_j^2`, between 1 and K.
   seconds   training of all seeds together, compilation included.
 
-Every fit is kept under --output and not repeated. Figure 4 is drawn from the fits of figure 3.
+Every fit is kept under --output and not repeated; one that is damaged or of other settings is made anew. Figure 4 is
+drawn from the fits of figure 3. Exit status: 0, done; 1, a fit diverged; 2, refused before any work, in one line; 75,
+another process works in --output; 130, Ctrl-C.
 """
 
 import argparse
 import pathlib
+import sys
 from typing import Any
 
 import numpy as np
 
-from experiments import report, toy_figures
+from experiments import command_line, report, run_folder, stored, toy_figures
 from experiments.toy_problem import CHOICES, Settings, log_normaliser, make_problem
 from experiments.toy_training import fit
 
+NAME = "experiments.toy"
 HEADER = (
     "| z_0 | alpha | reverse | gradient | K | steps | rate | bound | log Z | gap | Var log w | Var log w_j | corr "
     "| ESS | seconds |\n"
@@ -56,19 +60,25 @@ def row(result: dict[str, Any]) -> str:
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line.Parser(NAME, __doc__)
+    count = command_line.whole_number(1)
     default = Settings()
     parser.add_argument("--figure", nargs="+", type=int, choices=sorted(toy_figures.FIGURES), default=[])
     parser.add_argument("--z0", nargs="+", choices=CHOICES["z0"], default=["shared", "separate"])
-    parser.add_argument("--alpha", nargs="+", type=float, default=[0.0, 1.0], help="default: 0 1")
+    parser.add_argument(
+        "--alpha", nargs="+", type=command_line.number(least=0.0), default=[0.0, 1.0], help="default: 0 1"
+    )
     parser.add_argument("--reverse", choices=CHOICES["reverse"], default=default.reverse, help="how r knows the member")
     parser.add_argument("--gradient", nargs="+", default=[default.gradient], help="default: %(default)s")
-    parser.add_argument("--num-samples", type=int, default=default.num_samples, help="K; default: %(default)s")
-    parser.add_argument("--steps", nargs="+", type=int, default=[default.steps], help="default: %(default)s")
-    parser.add_argument("--learning-rate", type=float, default=default.learning_rate, help="default: %(default)s")
+    parser.add_argument("--num-samples", type=count, default=default.num_samples, help="K; default: %(default)s")
+    parser.add_argument("--steps", nargs="+", type=count, default=[default.steps], help="default: %(default)s")
+    rate = command_line.number(above=0.0)
+    parser.add_argument("--learning-rate", type=rate, default=default.learning_rate, help="default: %(default)s")
     parser.add_argument("--decay", action="store_true", help="the learning rate falls to zero along half a cosine")
-    parser.add_argument("--seeds", type=int, help=f"default: {default.seeds}; of figures 3 and 4, {toy_figures.SEEDS}")
-    parser.add_argument("--draws", type=int, default=default.draws, help="default: %(default)s")
+    parser.add_argument(
+        "--seeds", type=count, help=f"default: {default.seeds}; of figures 3 and 4, {toy_figures.SEEDS}"
+    )
+    parser.add_argument("--draws", type=count, default=default.draws, help="default: %(default)s")
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("runs/toy"), help="default: %(default)s")
     options = parser.parse_args(arguments)
     if options.figure:
@@ -105,18 +115,31 @@ def grid(options: argparse.Namespace) -> list[Settings]:
     ]
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(arguments: list[str] | None = None) -> int:
     """The figures, or the table of every combination asked for; written with the figures of each seed."""
     options = parse(arguments)
+    with command_line.refusals(NAME):
+        command_line.make_folder("--output", options.output)
+        rows = [] if options.figure else grid(options)
+        for settings in rows:
+            # A mistake in the last row is an error before the first one trains.
+            make_problem(settings).make_bound(gradient=settings.gradient)
+        numbers = options.output / "figures.json"
+        if options.figure and numbers.exists():
+            stored.read_json(numbers)  # more are added to it
+    try:
+        return run_folder.work_in(options.output, lambda: _write(options, rows))
+    except FloatingPointError as error:
+        print(f"\n{error}")
+        return command_line.FAILED
+
+
+def _write(options: argparse.Namespace, rows: list[Settings]) -> None:
     fits = options.output / "fits"
     if options.figure:
         seeds = toy_figures.SEEDS if options.seeds is None else options.seeds
         toy_figures.write(options.figure, options.output, seeds=seeds, fits=fits)
         return
-    rows = grid(options)
-    for settings in rows:
-        # A mistake in the last row is an error before the first one trains.
-        make_problem(settings).make_bound(gradient=settings.gradient)
     log_z = log_normaliser()
     results = [fit(settings, fits, log_z=log_z).result for settings in rows]
     text = "\n".join([HEADER, *map(row, results)])
@@ -127,4 +150,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

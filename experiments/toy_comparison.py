@@ -1,10 +1,17 @@
-"""Shared against separate z_0 on the toy target, paired by seed: section 6.1 of Huang et al. (2019) in numbers."""
+"""Shared against separate z_0 on the toy target, paired by seed: section 6.1 of Huang et al. (2019) in numbers.
 
+python -m experiments.toy_comparison --output runs/toy    # the table again, from what `experiments.toy` left there
+"""
+
+import pathlib
 from typing import Any
 
 import numpy as np
 import scipy.stats
 
+from experiments import command_line, stored
+
+NAME = "experiments.toy_comparison"
 DISPERSION = ("gap", "estimate_log_variance", "estimate_variance", "estimate_deviation")
 TITLES = {
     "gap": "log Z - bound",
@@ -71,3 +78,24 @@ def comparison_table(comparisons: list[dict[str, Any]]) -> str:
             f"| {one['shared_is_lower']} of {one['seeds']} |"
         )
     return "\n".join(lines)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Print the table of figure 3 of a finished run."""
+    parser = command_line.Parser(NAME, __doc__)
+    folder = pathlib.Path("runs/toy")
+    parser.add_argument("--output", type=command_line.existing_folder, default=folder, help="default: %(default)s")
+    options = parser.parse_args(arguments)
+    path = options.output / "figures.json"
+    with command_line.refusals(NAME):
+        remedy = "make it with: python -m experiments.toy --figure 3"
+        content = stored.read_json(path, remedy=remedy)
+        try:
+            text = comparison_table(compare(content["figure 3"]["results"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path}: has no fits of figure 3 ({error!r}); {remedy}") from error
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

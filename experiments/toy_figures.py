@@ -13,6 +13,7 @@ import PIL.Image
 
 import hiwae_jax as hj
 from experiments import report
+from experiments.stored import read_json
 from experiments.toy_comparison import compare, comparison_table
 from experiments.toy_problem import Settings, learned_logits, log_normaliser, log_target, make_problem
 from experiments.toy_training import Fit, fit
@@ -265,6 +266,6 @@ def write(figures: list[int], folder: pathlib.Path, *, seeds: int, fits: pathlib
     log_z = log_normaliser()
     for figure, settings in rows.items():
         content = FIGURES[figure][1]([fit(one, fits, log_z=log_z) for one in settings], folder / f"figure{figure}.png")
-        known = report.read_json(numbers) if numbers.exists() else {}
+        known = read_json(numbers) if numbers.exists() else {}
         report.write_json(numbers, {**known, f"figure {figure}": content, "provenance": report.provenance()})
         print(f"figure {figure} is {folder / f'figure{figure}.png'}, its numbers are in {numbers}", flush=True)

@@ -61,8 +61,8 @@ class Settings(NamedTuple):
         for name in ("num_samples", "steps", "seeds", "draws", "batch_size", "hidden"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
-        if not self.learning_rate > 0.0:
-            raise ValueError(f"learning_rate: expected above 0, got {self.learning_rate}")
+        if not 0.0 < self.learning_rate < math.inf:
+            raise ValueError(f"learning_rate: expected above 0 and finite, got {self.learning_rate}")
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 expected = ", ".join(map(repr, choices[:-1])) + f" or {choices[-1]!r}"

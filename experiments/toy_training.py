@@ -1,5 +1,6 @@
 """Fit a proposal to the toy target for several seeds at once, measure its weights, and keep both on disk."""
 
+import hashlib
 import pathlib
 import time
 from typing import Any, NamedTuple
@@ -12,10 +13,16 @@ from tqdm import tqdm
 
 import hiwae_jax as hj
 from experiments import report
+from experiments.stored import FORMAT, UnusableError, is_number, read_arrays, read_json, write_arrays
 from experiments.toy_problem import Problem, Settings, make_problem
 
 STEPS_A_CALL = 500
 DRAWS_AT_ONCE = 1_000
+# Of `measure`, one number a seed.
+MEASURES = (
+    *("bound", "gap", "bound_standard_error", "estimate_log_variance", "estimate_variance", "estimate_deviation"),
+    *("log_weight_variance", "effective_sample_size"),
+)
 
 
 class Fit(NamedTuple):
@@ -125,32 +132,67 @@ def measure(log_weights: Any, *, log_z: float) -> dict[str, Any]:
     }
 
 
+def _stored(path: pathlib.Path, settings: Settings, shapes: Any, *, log_z: float) -> Fit:
+    """The fit in a file and in the arrays beside it; an UnusableError that names what is wrong."""
+    result = read_json(path, remedy="it cannot be read")
+    arrays, seeds = path.with_suffix(".npz"), settings.seeds
+    if result.get("settings") != settings._asdict() or result.get("format") != FORMAT:
+        raise UnusableError(f"{path}: of other settings, or of another version")
+    numbers = [result.get(name) for name in ("log_z", "train_seconds")]
+    rows = [result.get(name) for name in MEASURES]
+    if not (
+        all(map(is_number, numbers)) and abs(numbers[0] - log_z) < 1e-4 and isinstance(result.get("provenance"), dict)
+    ):
+        raise UnusableError(f"{path}: lacks log Z, seconds or provenance, or has another log Z than {log_z:.5f}")
+    if not all(isinstance(row, list) and len(row) == seeds and all(map(is_number, row)) for row in rows):
+        raise UnusableError(f"{path}: lacks {seeds} finite numbers for each of {', '.join(MEASURES)}")
+    K = settings.num_samples
+    matrices = result.get("weight_correlation")
+    try:
+        square = np.shape(np.asarray(matrices, np.float64)) == (seeds, K, K)
+    except (TypeError, ValueError):
+        square = False
+    if not square:
+        raise UnusableError(f"{path}: weight_correlation: expected a matrix of {K} rows for each of {seeds} seeds")
+    if hashlib.sha256(arrays.read_bytes()).hexdigest() != result.get("parameters"):
+        raise UnusableError(f"{arrays}: damaged, or of another fit than {path.name}")
+    found = read_arrays(arrays)
+    leaves = [found.get(str(i)) for i in range(len(found))]
+    if [None if leaf is None else leaf.shape for leaf in leaves] != [leaf.shape for leaf in jax.tree.leaves(shapes)]:
+        raise UnusableError(f"{arrays}: parameters of other shapes")
+    return Fit(result, jax.tree.unflatten(jax.tree.structure(shapes), map(jnp.asarray, leaves)))
+
+
 def fit(settings: Settings, folder: pathlib.Path, *, log_z: float) -> Fit:
-    """Train and evaluate, or read what an earlier call with the same settings left in `folder`."""
+    """Train and evaluate, or read what an earlier call with the same settings left in `folder`.
+
+    What is damaged there, or of other settings (the names of the files round their numbers), is made anew.
+    """
     problem = make_problem(settings)
     words = [f"{value:g}" if isinstance(value, float) else str(value) for value in settings]
     path = folder / ("_".join(words) + ".json")
     arrays = path.with_suffix(".npz")
     shapes = jax.eval_shape(lambda: _initial_params(settings, problem))
     if path.exists() and arrays.exists():
-        result = report.read_json(path)
-        if result["settings"] == settings._asdict():  # names round their numbers
-            with np.load(arrays) as stored:
-                leaves = [jnp.asarray(stored[str(i)]) for i in range(len(stored))]
-            return Fit(result, jax.tree.unflatten(jax.tree.structure(shapes), leaves))
+        try:
+            return _stored(path, settings, shapes, log_z=log_z)
+        except UnusableError as error:
+            print(f"{error}; fitted anew")
     began = time.monotonic()
     params = jax.block_until_ready(train(settings, problem))
     trained = time.monotonic()
+    folder.mkdir(parents=True, exist_ok=True)
+    write_arrays(arrays, {str(i): np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(params))})
     result = {
+        "format": FORMAT,
         "settings": settings._asdict(),
         "log_z": log_z,
         **evaluate(settings, problem, params, log_z=log_z),
         "train_seconds": trained - began,
         "evaluation_seconds": time.monotonic() - trained,
         "provenance": report.provenance(),
+        "parameters": hashlib.sha256(arrays.read_bytes()).hexdigest(),
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    np.savez(arrays, **{str(i): np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(params))})
     # Last, since it is what says that the fit is whole.
     report.write_json(path, result)
     return Fit(result, params)

@@ -8,22 +8,30 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 from tqdm import tqdm
 
 import hiwae_jax as hj
-from experiments import early_stopping, images, layout, minibatches, optimizer
+from experiments import (
+    checkpoints,
+    divergence,
+    early_stopping,
+    images,
+    layout,
+    minibatches,
+    optimizer,
+    run_folder,
+    stored,
+)
 from experiments.early_stopping import Best
 from experiments.minibatches import Plan, epoch_of
-from experiments.models import Model, Params
+from experiments.models import Model, Params, of_one
 from experiments.monitoring import make_monitor
 from experiments.settings import Settings
 from experiments.training_step import Carry, make_step
 
 STEPS_A_CALL = 500
 SECONDS_BETWEEN_CHECKPOINTS = 60.0
-CHECKPOINT_FILE_BYTES = 8 * 2**20  # large single files are a burden to move
 MONITORED_EXAMPLES = 2_000  # of the training and of the validation set; more would cost as much as the steps
 CURVES = ("step", "objective", "train_bound", "validation_bound", "effective_sample_size")
 
@@ -187,24 +195,25 @@ def train(
       folder: where checkpoints are kept.
       in_turn: see `make_run_call`.
       mesh: likewise, with the model's samples over its axis `sample`. A checkpoint goes on on any other mesh.
-      deadline: of `time.monotonic()`; no compiled call is begun that would probably end after it.
+      deadline: of `time.monotonic()`; no compiled call but the first is begun that would probably end after it. A
+        signal (`run_folder.stops_in_order`) stops it likewise.
       log: called after each compiled call with a dict by `CURVES` of arrays [seeds].
 
     Raises:
-      FloatingPointError: objective or bounds are not finite; the message names seed and step.
+      FloatingPointError: a seed diverged (see `divergence`); the message names seed, step and figures.
+      UnusableError: there is a checkpoint that is damaged or of something else.
     """
     began = time.monotonic()
     plan = make_plan(settings, len(data.train))
     run_call = make_run_call(model, settings, plan, images.make_pixels(data), in_turn=in_turn, mesh=mesh)
     seeds = layout.whole(mesh, jnp.arange(settings.seeds))
     state = jax.jit(lambda seeds: init_states(model, plan, seeds), out_shardings=layout.over(mesh))(seeds)
+    untrained, is_exact = divergence.independent_pixels(data), False
     monitored = [images.spread(split, MONITORED_EXAMPLES) for split in (data.train, data.validation)]
     arrays = layout.whole(mesh, jax.tree.map(jnp.asarray, (data.train, *monitored)))
-    options = ocp.CheckpointManagerOptions(max_to_keep=1, create=True)
-    with ocp.CheckpointManager((folder / "checkpoints").absolute(), options=options) as manager:
-        before, newest = 0.0, manager.latest_step()
-        if newest is not None:
-            state, before = _restore(manager, newest, state)
+    belongs_to = stored.identity(settings._asdict(), data.name, data.checksum)
+    with checkpoints.opened(folder / "checkpoints", belongs_to) as kept:
+        state, before = kept.restore(state) or (state, 0.0)
 
         def seconds() -> float:
             return before + time.monotonic() - began
@@ -220,19 +229,28 @@ def train(
             disable=not layout.is_first(),
         ) as progress:
             for call in range(first, plan.calls):
-                if finished or layout.agreed(deadline is not None and time.monotonic() + longest > deadline):
+                # One compiled call in every piece, whatever the limit: else one that is too short would lead nowhere.
+                late = call > first and deadline is not None and time.monotonic() + longest > deadline
+                if finished or layout.agreed(late or run_folder.stopping() is not None):
                     break
                 call_began = time.monotonic()
                 state = run_call(seeds, state, *arrays)
                 row = dict(zip(CURVES, np.asarray(state.curves[:, call]).T, strict=True))
                 if call > first:  # the first one compiles
                     longest = max(longest, time.monotonic() - call_began)
-                diverged = ~np.all(np.isfinite([*row.values()]), axis=0)
-                if np.any(diverged):
-                    raise FloatingPointError(
-                        f"{settings.name()}: the objective of seed {np.argmax(diverged)} is not finite at step "
-                        f"{row['step'][0]:.0f}; lower the learning rate or clip"
-                    )
+                settled = call == plan.calls - 1 or divergence.is_settled(settings, row["step"][0])
+                diverged = divergence.fault(row, untrained, settled=settled)
+                if diverged is not None and not is_exact:
+                    start = of_one(jax.jit(lambda seeds: init_states(model, plan, seeds).params)(seeds), 0)
+                    of_start = float(np.mean(_bounds(model, start, data, monitored)))
+                    untrained, is_exact = min(untrained, of_start), True
+                    diverged = divergence.fault(row, untrained, settled=settled)
+                if diverged is not None:  # before anything is saved: the last good checkpoint stays
+                    seed, reason = diverged
+                    if np.isneginf([row[name][seed] for name in divergence.SETTLED]).any():
+                        zero = np.isneginf(_bounds(model, of_one(state.average, seed), data, monitored))
+                        reason += f"; all importance weights of {zero.sum():,} of {len(zero):,} examples are zero"
+                    raise FloatingPointError(f"{settings.name()}: {reason}; lower the learning rate or clip")
                 bound, ess = row["validation_bound"].mean(), row["effective_sample_size"].mean()
                 progress.set_postfix(bound=f"{bound:.2f}", ess=f"{ess:.2f}")
                 progress.update(plan.steps_a_call)
@@ -240,25 +258,15 @@ def train(
                     log(row)
                 finished = call == plan.calls - 1 or early_stopping.is_over(state.stale, patience=plan.patience)
                 if finished or layout.agreed(time.monotonic() - saved_at > SECONDS_BETWEEN_CHECKPOINTS):
-                    _save(manager, call + 1, state, seconds())
+                    kept.save(call + 1, state, seconds())
                     saved_at = time.monotonic()
             done = int(state.calls[0])
-            if not finished and done > first and manager.latest_step() != done:
-                _save(manager, done, state, seconds())
+            if not finished and done > first and kept.manager.latest_step() != done:
+                kept.save(done, state, seconds())
         return Trained(state, seconds(), finished)
 
 
-def _save(manager: ocp.CheckpointManager, step: int, state: State, seconds: float) -> None:
-    content = {"state": state, "seconds": np.float64(seconds)}
-    chunks = jax.tree.map(lambda leaf: ocp.SaveArgs(chunk_byte_size=CHECKPOINT_FILE_BYTES), content)
-    manager.save(step, args=ocp.args.PyTreeSave(content, chunks, ocdbt_target_data_file_size=CHECKPOINT_FILE_BYTES))
-    if jax.default_backend() == "cpu":  # there the arrays are not copied first, and the next call overwrites them
-        manager.wait_until_finished()
-
-
-def _restore(manager: ocp.CheckpointManager, step: int, state: State) -> tuple[State, float]:
-    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), state)
-    target = {"state": shapes, "seconds": np.float64(0.0)}
-    how = ocp.checkpoint_utils.construct_restore_args(target)
-    content = manager.restore(step, args=ocp.args.PyTreeRestore(target, restore_args=how))
-    return content["state"], float(content["seconds"])
+def _bounds(model: Model, params: Params, data: images.AnyDataset, monitored: list[np.ndarray]) -> np.ndarray:
+    """The bounds of the examples that are watched, [N]."""
+    rows, (pixel_key, noise_key) = np.concatenate(monitored), jax.random.split(jax.random.key(1))
+    return divergence.bounds(model.log_weights(), params, images.make_pixels(data)(rows, pixel_key), noise_key)

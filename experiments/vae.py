@@ -10,76 +10,49 @@ default of `settings.Settings`. With it the values given replace those of the na
 set, model, K, gradient and encoder updates choose among its cells.
 
 Finished cells are kept in --output and not repeated; one that was stopped, by whatever, goes on from its last
-checkpoint to the numbers that it would have had. With --time-limit the command stops by itself; its exit status is
-then 75, and 0 once everything is finished, or 1 if an objective became NaN or infinite, which does not keep the other
-cells from being run. `experiments.tables` makes tables of the results. With --mesh a run lies over several devices,
-with --distributed over several processes; docs/devices.md has the commands.
+checkpoint to the numbers that it would have had. With --time-limit the command stops by itself, though not before one
+compiled call, and SIGTERM or Ctrl-C make it save and stop. A cell in which another process works is left to that one.
+Files of a cell that are damaged or belong to other settings or data are refused by name, or made anew.
+
+Exit status: 0, everything is finished; 1, some cell failed (it diverged, for example), which does not keep the other
+cells from being run; 2, refused before any work, in one line; 75, the same command goes on (the time limit, SIGTERM, or
+another process at work); 130, Ctrl-C, and the same command goes on too.
+
+`experiments.tables` makes tables of the results. With --mesh a run lies over several devices, with --distributed over
+several processes; docs/devices.md has the commands.
 """
 
 import argparse
 import contextlib
 import functools
-import json
+import importlib.util
 import pathlib
+import signal
 import sys
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from experiments import evaluation, images, layout, report, sweeps, training
-from experiments.models import MODELS, alpha_of, make_model, of_one
+from experiments import (
+    command_line,
+    evaluation,
+    images,
+    layout,
+    report,
+    result_files,
+    run_folder,
+    stored,
+    training,
+)
+from experiments.models import make_model, of_one
 from experiments.settings import Settings, from_json
+from experiments.vae_options import NAME, cells, parse
 
-STOPPED = 75  # exit status: try again
-
-
-def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    """The command line; a setting that is left out is None."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sweep", choices=tuple(sweeps.SWEEPS), help="a named grid")
-    parser.add_argument("--data-dir", type=pathlib.Path, help="folder of the raw files, plain or .gz")
-    parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("runs"), help="default: %(default)s")
-    parser.add_argument("--time-limit", type=float, help="seconds after which to stop, to go on another time")
-    parser.add_argument("--in-turn", action="store_true", help="run the seeds one after another, not vectorised")
-    parser.add_argument("--tensorboard", action="store_true", help="also write learning curves for TensorBoard")
-    parser.add_argument("--mesh", type=layout.parse_mesh, help="devices by axis: data=4,sample=2 (docs/devices.md)")
-    parser.add_argument(
-        "--distributed",
-        nargs="?",
-        const="auto",
-        help="one of several processes: found by itself under Slurm, Open MPI, Kubernetes and on TPU pods, or "
-        "HOST:PORT,COUNT,INDEX; needs --mesh",
-    )
-    settings = parser.add_argument_group("settings", "one value or several; see experiments/settings.py")
-    for name, default in Settings()._asdict().items():
-        kind = _layers if name == "hidden" else type(default)
-        settings.add_argument(f"--{name.replace('_', '-')}", nargs="+", type=kind, help=f"default: {default}")
-    options = parser.parse_args(arguments)
-    if options.distributed and not options.mesh:
-        parser.error("argument --distributed: needs --mesh, with all devices of all processes")
-    return options
-
-
-def _layers(text: str) -> tuple[int, ...]:
-    """One value of --hidden, its layers separated by commas: 200,200."""
-    return tuple(int(units) for units in text.split(","))
-
-
-def cells(options: argparse.Namespace) -> list[Settings]:
-    """What the command line asks for, checked."""
-    given = {name: getattr(options, name) for name in Settings._fields if getattr(options, name) is not None}
-    grids = sweeps.SWEEPS[options.sweep] if options.sweep else [{"model": given.get("model", MODELS)}]
-    different: dict[Settings, Settings] = {}
-    for settings in sweeps.expand(grids, given):
-        settings.check()
-        alpha_of(settings.model)
-        # The VAE has one sample, whatever K is.
-        different.setdefault(settings._replace(num_samples=1) if settings.model == "vae" else settings, settings)
-    return list(different.values())
+STOPPED = command_line.AGAIN
 
 
 def _check_all(grid: list[Settings], data: dict[str, images.AnyDataset], mesh: Mesh | None) -> None:
@@ -108,16 +81,50 @@ def run(
     With several processes all of them call it, and the first one writes.
 
     Returns:
-      The result, or None if the deadline (of `time.monotonic()`) came before all was done.
+      The result, or None if the deadline (of `time.monotonic()`) or a signal came before all was done.
+
+    Raises:
+      BusyError: another process works in the folder.
+      UnusableError: a file in the folder is damaged or belongs to something else.
+      FloatingPointError: a seed diverged.
     """
     settings.check()
     layout.check(settings, mesh)
     folder = output / settings.name()
-    result_path = folder / "result.json"
-    if layout.agreed(result_path.exists()):
-        layout.say(f"{settings.name()}: finished before, read from {result_path}")
-        return json.loads(result_path.read_text())
-    folder.mkdir(parents=True, exist_ok=True)
+    with _held(folder):
+        result_path = folder / result_files.RESULT
+        if layout.agreed(result_path.exists()):
+            layout.say(f"{settings.name()}: finished before, read from {result_path}")
+            return result_files.read_of_cell(result_path, settings, data)
+        return _run(settings, data, folder, in_turn=in_turn, mesh=mesh, deadline=deadline, log=log)
+
+
+@contextlib.contextmanager
+def _held(folder: pathlib.Path) -> Iterator[None]:
+    """The folder is this process's alone, or rather these processes', for which the first one speaks."""
+    with contextlib.ExitStack() as stack:
+        busy = None
+        if layout.is_first():
+            try:
+                stack.enter_context(run_folder.held(folder))
+            except run_folder.BusyError as error:
+                busy = error
+        if not layout.agreed(busy is None):
+            raise busy or run_folder.BusyError(f"{folder}: another process works in this folder")
+        yield
+
+
+def _run(
+    settings: Settings,
+    data: images.AnyDataset,
+    folder: pathlib.Path,
+    *,
+    in_turn: bool,
+    mesh: Mesh | None,
+    deadline: float | None,
+    log: Callable[[dict[str, np.ndarray]], None] | None,
+) -> dict[str, Any] | None:
+    """What is not finished yet."""
     provenance = report.provenance()
     make = functools.partial(make_model, settings, pixel_mean=images.pixel_mean(data))
     on_one_device = make()
@@ -134,6 +141,7 @@ def run(
         report.write_pictures(on_one_device, settings, one, data, folder)
     curves = report.finished_curves(trained)
     result = {
+        "format": stored.FORMAT,
         "settings": settings._asdict(),
         "steps": int(curves["step"][-1]),
         **figures,
@@ -143,49 +151,93 @@ def run(
         "provenance": provenance | ({} if mesh is None else {"mesh": layout.describe(mesh)}),
     }
     if layout.is_first():
-        report.write_json(result_path, result)
+        report.write_json(folder / result_files.RESULT, result)
         evaluated.unlink(missing_ok=True)
     return result
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run every cell asked for, and print and write what they have in common."""
-    options = parse(arguments)
-    if options.distributed:
-        layout.join(options.distributed)
-    deadline = None if options.time_limit is None else time.monotonic() + options.time_limit
-    if jax.config.jax_compilation_cache_dir is None:  # the pieces of a run compile once
-        jax.config.update("jax_compilation_cache_dir", str((options.output / "compiled").absolute()))
+class _Prepared(NamedTuple):
+    """What a command line asks for, checked."""
+
+    grid: list[Settings]
+    data: dict[str, images.AnyDataset]
+    mesh: Mesh | None
+
+
+def _prepare(options: argparse.Namespace) -> _Prepared:
+    """Everything that can be found wrong before any work."""
+    if options.tensorboard and importlib.util.find_spec("tensorboardX") is None:
+        raise ImportError("argument --tensorboard: needs the package tensorboardX: pip install tensorboardX")
+    command_line.make_folder("--output", options.output)
     grid = cells(options)
     mesh = None if options.mesh is None else layout.make_mesh(options.mesh)
     names = list(dict.fromkeys(settings.dataset for settings in grid))
-    data = {name: images.load(name, options.data_dir) for name in names}  # what is missing is an error before any work
+    data = {name: images.load(name, options.data_dir) for name in names}
     _check_all(grid, data, mesh)
-    results, failed = [], []
-    for settings in grid:
-        folder = options.output / settings.name()
+    fault = None
+    if layout.is_first():
+        try:
+            for settings in grid:
+                path = options.output / settings.name() / result_files.RESULT
+                if path.exists():
+                    result_files.read_of_cell(path, settings, data[settings.dataset])
+        except stored.UnusableError as error:
+            fault = error
+    if not layout.agreed(fault is None):
+        raise fault or stored.UnusableError("the first process refuses a result file")
+    return _Prepared(grid, data, mesh)
+
+
+class _Outcome(NamedTuple):
+    """What became of the cells."""
+
+    results: list[dict[str, Any]]
+    failed: list[str]
+    busy: list[str]
+    stopped_in: str | None
+
+
+def _run_all(options: argparse.Namespace, prepared: _Prepared, deadline: float | None) -> _Outcome:
+    """Every cell, until a limit or a signal stops it."""
+    outcome, worked = _Outcome([], [], [], None), False
+    for settings in prepared.grid:
+        name, folder = settings.name(), options.output / settings.name()
+        is_there = layout.agreed((folder / result_files.RESULT).exists())
+        late = worked and deadline is not None and time.monotonic() > deadline
+        if not is_there and layout.agreed(late or run_folder.stopping() is not None):
+            return outcome._replace(stopped_in=name)
         logged = options.tensorboard and layout.is_first()
         with report.tensorboard_log(folder) if logged else contextlib.nullcontext() as log:
             try:
                 result = run(
                     settings,
-                    data[settings.dataset],
+                    prepared.data[settings.dataset],
                     options.output,
                     in_turn=options.in_turn,
-                    mesh=mesh,
+                    mesh=prepared.mesh,
                     deadline=deadline,
                     log=log,
                 )
-            except FloatingPointError as error:  # the other cells may well be sound
-                failed.append(str(error))
+            except run_folder.BusyError as error:
+                outcome.busy.append(str(error))
                 layout.say(f"\n{error}")
                 continue
+            # The other cells may well be sound, or need less memory.
+            except (FloatingPointError, stored.UnusableError, MemoryError, jax.errors.JaxRuntimeError) as error:
+                told = isinstance(error, FloatingPointError | stored.UnusableError)
+                text = str(error) if told else f"{name}: {(str(error) or type(error).__name__).splitlines()[0]}"
+                outcome.failed.append(text)
+                layout.say(f"\n{text}")
+                continue
         if result is None:
-            layout.say(f"\nstopped after the time limit in {settings.name()}: the same command goes on from there")
-            return STOPPED
-        results.append(result)
-    if not layout.is_first():
-        return 1 if failed else 0
+            return outcome._replace(stopped_in=name)
+        worked = worked or not is_there
+        outcome.results.append(result)
+    return outcome
+
+
+def _write_summaries(options: argparse.Namespace, data: dict[str, images.AnyDataset], results: list[dict]) -> None:
+    """A table and the learning curves of each data set, in the output folder."""
     for name in dict.fromkeys(result["settings"]["dataset"] for result in results):
         of_set = [result for result in results if result["settings"]["dataset"] == name]
         text = report.table(of_set)
@@ -199,8 +251,43 @@ def main(arguments: list[str] | None = None) -> int:
         titles = [f"{label}, K {s.num_samples}" for label, s in zip(report.labels(every), every, strict=True)]
         curves = {name: result["curves"] for name, result in zip(titles, of_set, strict=True)}
         report.write_curves(stem.with_name(f"{stem.name}-curves.png"), curves)
-    print("\n".join([f"\nfigures, samples and JSON are in {options.output}/", *failed]))
-    return 1 if failed else 0
+
+
+def _say_stopped(where: str, limit: float | None, seconds: float) -> int:
+    """One line that says how to go on, and the exit status."""
+    by = run_folder.stopping()
+    reason = "after the time limit" if by is None else "by Ctrl-C" if by == signal.SIGINT else f"by {by.name}"
+    layout.say(f"\nstopped {reason} in {where}: the same command goes on from there")
+    if by is None and limit is not None and seconds > 1.1 * limit + 1.0:
+        layout.say(
+            f"--time-limit {limit:g} is too short: starting, compiling and the one call that is always run took "
+            f"{seconds:.0f} s; each start gets a little further, and a longer limit is better use of the time"
+        )
+    return command_line.INTERRUPTED if by == signal.SIGINT else STOPPED
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run every cell asked for, and print and write what they have in common."""
+    began = time.monotonic()
+    options = parse(arguments, description=__doc__)
+    with run_folder.stops_in_order():
+        with command_line.refusals(NAME):
+            if options.distributed:
+                layout.join(options.distributed)
+            if jax.config.jax_compilation_cache_dir is None:  # the pieces of a run compile once
+                jax.config.update("jax_compilation_cache_dir", str((options.output / "compiled").absolute()))
+            prepared = _prepare(options)
+        deadline = None if options.time_limit is None else began + options.time_limit
+        outcome = _run_all(options, prepared, deadline)
+        if outcome.stopped_in is not None:
+            return _say_stopped(outcome.stopped_in, options.time_limit, time.monotonic() - began)
+    if layout.is_first():
+        _write_summaries(options, prepared.data, outcome.results)
+        told = [*outcome.failed, *outcome.busy]
+        print("\n".join([f"\nfigures, samples and JSON are in {options.output}/", *told]))
+    if outcome.busy:
+        return STOPPED
+    return command_line.FAILED if outcome.failed else command_line.DONE
 
 
 if __name__ == "__main__":

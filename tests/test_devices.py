@@ -14,13 +14,12 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
-import orbax.checkpoint as ocp
 import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import hiwae_jax as hj
-from experiments import images, layout, training, vae
+from experiments import checkpoints, images, layout, stored, training, vae
 from experiments.models import make_model
 from tests import device_program as program
 
@@ -155,8 +154,9 @@ def test_training_goes_on_across_layouts(in_processes, folder):
     plan = training.make_plan(settings, len(data.train))._replace(calls=3)
     shapes = jax.eval_shape(lambda: training.init_states(model, plan, jnp.arange(settings.seeds)))
     state = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-    with ocp.CheckpointManager(folder / "parts" / settings.name() / "checkpoints") as manager:
-        restored, _ = training._restore(manager, manager.latest_step(), state)
+    kept = folder / "parts" / settings.name() / "checkpoints"
+    with checkpoints.opened(kept, stored.identity(settings._asdict(), data.name, data.checksum)) as found:
+        restored, _ = found.restore(state)
     assert {leaf.sharding for leaf in jax.tree.leaves(restored)} == {state.calls.sharding}
     whole = program.read_numbers(folder / "whole.npz")
     assert program.difference((restored.params, restored.curves), whole) < 100 * ROUNDING

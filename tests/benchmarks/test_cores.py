@@ -47,11 +47,11 @@ def test_the_process_keeps_to_its_cores(cores, monkeypatch):
 @pytest.mark.parametrize("cores", [0, 4])
 def test_cores_that_the_process_may_not_use_are_refused(cores, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {7, 3, 5})
-    with pytest.raises(SystemExit, match=f"--cores: expected 1 to 3, which this process may use, got {cores}"):
+    with pytest.raises(ValueError, match=f"--cores: expected 1 to 3, which this process may use, got {cores}"):
         machine.use_cores(cores)
 
 
 def test_a_system_that_cannot_set_cores_says_so(monkeypatch):
     monkeypatch.delattr(os, "sched_setaffinity", raising=False)
-    with pytest.raises(SystemExit, match="--cores: this system cannot set the cores of a process"):
+    with pytest.raises(ValueError, match="--cores: this system cannot set the cores of a process"):
         machine.use_cores(1)

@@ -17,15 +17,32 @@ def path(tmp_path):
 
 
 def test_a_file_of_the_same_machine_goes_on_another_day(path):
-    assert machine.begun(path, ORIGIN, again=False)["cells"] == {"one": 1}
+    assert machine.begun(path, ORIGIN, again=False, table=str)["cells"] == {"one": 1}
 
 
 def test_a_file_of_another_machine_is_neither_lost_nor_mixed(path):
-    with pytest.raises(SystemExit, match=r"measured with another used_cores: --output chooses"):
-        machine.begun(path, {**ORIGIN, "used_cores": 1}, again=False)
-    assert machine.begun(path, {**ORIGIN, "used_cores": 1}, again=True) == {}
+    with pytest.raises(ValueError, match=r"measured with another used_cores: --output chooses"):
+        machine.begun(path, {**ORIGIN, "used_cores": 1}, again=False, table=str)
+    assert machine.begun(path, {**ORIGIN, "used_cores": 1}, again=True, table=str) == {}
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda text: "", "no readable JSON"),
+        (lambda text: text[:-9], "no readable JSON"),
+        (lambda text: "null", "expected a JSON object, got null"),
+        (lambda text: text.replace("provenance", "origin"), r"KeyError\('provenance'\)"),
+        (lambda text: text.replace("cells", "rooms"), r"KeyError\('cells'\)"),
+    ],
+    ids=["empty", "cut off", "null", "no provenance", "no cells"],
+)
+def test_a_damaged_file_is_refused_by_name(path, damage, message):
+    path.write_text(damage(path.read_text()))
+    with pytest.raises(ValueError, match=f"{path}: .*{message}.*; --again, or deleting it, measures anew"):
+        machine.begun(path, ORIGIN, again=False, table=lambda content: str(content["cells"]))
 
 
 def test_more_cores_than_there_are_are_refused():
-    with pytest.raises(SystemExit, match=r"--cores: expected 1 to \d+, which this process may use, got 100000"):
+    with pytest.raises(ValueError, match=r"--cores: expected 1 to \d+, which this process may use, got 100000"):
         machine.use_cores(100_000)

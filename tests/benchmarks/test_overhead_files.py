@@ -9,7 +9,7 @@ from matplotlib import pyplot as plt
 
 from benchmarks import machine, overhead, overhead_tables
 from benchmarks.overhead_tables import AT_ONCE, DISPATCHED, EXACT, ONE_PROGRAM, PLAIN, PORT
-from experiments import report
+from experiments import command_line, report
 
 ORIGIN = {"processor": "a chip, 8 cores", "jax": "1.0", "jaxlib": "1.1", "flax": "2.0", "device": "cpu cpu"}
 
@@ -70,7 +70,7 @@ def script(tmp_path, monkeypatch):
     def run(*arguments):
         found.measured.clear()
         given = ["--decoders", "conv", "--proposals", "small", "--output", str(tmp_path), *arguments]
-        overhead.run(overhead.parse(given))
+        found.status = overhead.run(overhead.parse(given))
         return found.measured
 
     monkeypatch.setattr(overhead, "measure", measure)
@@ -85,8 +85,8 @@ def script(tmp_path, monkeypatch):
 
 def test_a_run_that_was_stopped_goes_on_and_measures_nothing_twice(script, tmp_path):
     script.stop_after = 1
-    with pytest.raises(KeyboardInterrupt):
-        script.run("--num-samples", "2", "3", "--alpha", "0", "1")
+    script.run("--num-samples", "2", "3", "--alpha", "0", "1")
+    assert script.status == command_line.INTERRUPTED
     assert list(json.loads((tmp_path / "overhead.json").read_text())["cells"]) == ["conv 100/100, K = 2"]
     script.stop_after = 100
     assert script.run("--num-samples", "2", "3", "--alpha", "0", "1") == [(3, [0.0, 1.0])]
@@ -114,7 +114,7 @@ def test_the_contest_is_run_once_where_pytorch_is_and_left_out_by_name_elsewhere
 
 
 @pytest.mark.parametrize("changed", [*ORIGIN, "used_cores", "batch_size", "chunk_size", "draw"])
-def test_a_file_of_another_machine_version_or_setting_is_refused_by_name(script, tmp_path, changed):
+def test_a_file_of_another_machine_version_or_setting_is_refused_by_name(script, tmp_path, changed, capsys):
     arguments = ["--num-samples", "2", "--alpha", "1"]
     script.run(*arguments)
     before = (tmp_path / "overhead.json").read_text()
@@ -124,8 +124,10 @@ def test_a_file_of_another_machine_version_or_setting_is_refused_by_name(script,
     elif changed in ORIGIN:
         script.origin[changed] = "another"
     arguments = ["--num-samples", "2", "3", "--alpha", "1", *options.get(changed, [])]
-    with pytest.raises(SystemExit, match=f"overhead.json was measured with another {changed}: --output chooses"):
+    with pytest.raises(SystemExit) as refused:
         script.run(*arguments)
+    assert refused.value.code == command_line.REFUSED
+    assert f"overhead.json was measured with another {changed}: --output chooses" in capsys.readouterr().err
     assert script.measured == []
     assert (tmp_path / "overhead.json").read_text() == before
     assert script.run(*arguments, "--again") == [(2, [1.0]), (3, [1.0])]

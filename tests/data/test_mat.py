@@ -4,6 +4,8 @@ import gzip
 import io
 import pathlib
 import struct
+import tracemalloc
+import zlib
 
 import numpy as np
 import pytest
@@ -104,6 +106,57 @@ def test_damage_is_a_value_error_or_one_wrong_number_and_nothing_else(compressed
     assert all(message.startswith("folder/a.mat: ") for message in refused)
     assert len(read) >= (1 if compressed else 20)
     assert max(read) == (0 if compressed else 1)
+
+
+def compressed(variables):
+    """The file's parts: what precedes the elements, and the content of each compressed element."""
+    content, elements = mat(variables, do_compression=True), []
+    position = 128
+    while position < len(content):
+        _, size = struct.unpack_from("<II", content, position)
+        elements.append(zlib.decompress(content[position + 8 : position + 8 + size]))
+        position += 8 + size
+    return content[:128], elements
+
+
+def element(content):
+    """A compressed element."""
+    packed = zlib.compress(content, 9)
+    return struct.pack("<II", 15, len(packed)) + packed
+
+
+@pytest.mark.parametrize(
+    ("bomb", "message"),
+    [
+        # Another variable: it is passed over, and its numbers are never looked at.
+        (lambda matrix: mat({"b": np.zeros(5 * 2**20)}, do_compression=True)[128:], None),
+        # The variable itself in another shape.
+        (
+            lambda matrix: mat({"a": np.zeros((3, 2**20))}, do_compression=True)[128:],
+            r"a has shape \(3, 1048576\) where",
+        ),
+        # Its shape is right, and it says that it is larger.
+        (
+            lambda matrix: element(matrix[:4] + struct.pack("<I", 2**25) + matrix[8:] + bytes(2**25)),
+            r"a holds more bytes than a matrix of shape \(3, 5\) has room for",
+        ),
+        # What it says is right, and there is more.
+        (lambda matrix: element(matrix + bytes(2**25)), None),
+        # The names, or what comes before them, do not end.
+        (lambda matrix: element(struct.pack("<IIII", 14, 2**25, 6, 2**25) + bytes(2**25)), "damaged .mat file"),
+    ],
+    ids=["other variable", "other shape", "says it is larger", "goes on", "head without end"],
+)
+def test_a_compressed_element_expands_no_further_than_its_matrix_goes(bomb, message):
+    values = np.arange(15.0).reshape(3, 5)
+    start, (matrix,) = compressed({"a": values})
+    content = start + (element(matrix) if message is None else b"") + bomb(matrix)
+    tracemalloc.start()
+    with contextlib.nullcontext() if message is None else pytest.raises(ValueError, match=message):
+        np.testing.assert_array_equal(parse_mat(content, shapes={"a": (3, 5)}, path=PATH)["a"], values)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2**20
 
 
 def test_upright_against_fortran_order():

@@ -7,6 +7,7 @@ import pathlib
 import socket
 import threading
 import time
+import tracemalloc
 import urllib.request
 
 import pytest
@@ -58,6 +59,23 @@ def test_read_verifies(tmp_path, pack):
     path.write_bytes(pack(b"1" + CONTENT[1:]))
     with pytest.raises(ValueError, match=rf"{path} has the wrong checksum: sha256 \w+ where .* {RAW.sha256}"):
         raw_files.read(RAW, path)
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["size known", "size unknown"])
+def test_a_file_that_expands_without_end_is_read_no_further_than_its_format_goes(tmp_path, known, monkeypatch):
+    """Forty kilobytes that stand for forty megabytes."""
+    path = tmp_path / "a.amat.gz"
+    path.write_bytes(gzip.compress(bytes(40 * 2**20), 9))
+    monkeypatch.setattr(raw_files, "_ALWAYS_READ", 2**14)
+    raw = RAW if known else RAW._replace(size=None, largest=9_000)
+    tracemalloc.start()
+    with pytest.raises(
+        ValueError, match=f"{path} is not the original: it has more than .*{'8' if known else '9'},000 b"
+    ):
+        raw_files.read(raw, path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2**20
 
 
 @pytest.mark.parametrize(

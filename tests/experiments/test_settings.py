@@ -5,6 +5,7 @@ import pytest
 
 from experiments import vae
 from experiments.settings import Settings
+from hiwae_jax.data import raw_files
 
 
 @pytest.mark.parametrize(
@@ -31,7 +32,7 @@ def test_settings_that_cannot_be(changes, message, tmp_path, digits):
         vae.run(Settings(**changes), digits, tmp_path)
 
 
-def test_a_mistake_in_the_last_cell_is_an_error_before_the_first_one_trains(tmp_path):
+def test_a_mistake_in_the_last_cell_is_an_error_before_the_first_one_trains(tmp_path, capsys):
     options = [
         "--latent",
         "4",
@@ -49,12 +50,18 @@ def test_a_mistake_in_the_last_cell_is_an_error_before_the_first_one_trains(tmp_
         "iwae",
         "hiwae-1",
     ]
-    with pytest.raises(ValueError, match=r"gradient: 'refilled' is not unbiased with free bits"):
+    with pytest.raises(SystemExit) as refused:
         vae.main([*options, "--gradient", "doubly_reparameterized", "refilled"])
+    assert refused.value.code == 2
+    assert "gradient: 'refilled' is not unbiased with free bits" in capsys.readouterr().err
     assert not list(tmp_path.glob("digits*"))
 
 
-def test_missing_files_of_mnist_are_an_error_before_any_work(tmp_path, monkeypatch):
+def test_missing_files_of_mnist_are_an_error_before_any_work(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "prepared"))
-    with pytest.raises(FileNotFoundError, match=r"the directory of raw files does not exist: .*nowhere"):
-        vae.main(["--dataset", "binarized_mnist", "--data-dir", str(tmp_path / "nowhere"), "--output", str(tmp_path)])
+    (tmp_path / "empty").mkdir()
+    monkeypatch.setattr(raw_files, "why_unreachable", lambda url: "no network")
+    with pytest.raises(SystemExit) as refused:
+        vae.main(["--dataset", "binarized_mnist", "--data-dir", str(tmp_path / "empty"), "--output", str(tmp_path)])
+    assert refused.value.code == 2
+    assert "binarized_mnist_train.amat or binarized_mnist_train.amat.gz" in capsys.readouterr().err

@@ -119,8 +119,10 @@ def test_what_is_no_result_is_passed_over_and_named_if_it_nearly_is_one(tmp_path
     out = capsys.readouterr().out
     assert out.count("\n") == 1
     assert "older.json: passed over, it has settings and no validation_bound, validation_nll" in out
-    with pytest.raises(FileNotFoundError, match=r"no results of experiments\.vae in "):
+    with pytest.raises(SystemExit) as refused:
         tables.main(["--results", str(tmp_path), "--output", str(tmp_path / "tables.md")])
+    assert refused.value.code == 2
+    assert "no results of experiments.vae in " in capsys.readouterr().err
     with pytest.raises(FileNotFoundError, match=r"does not exist: .*nowhere"):
         result_files.read([tmp_path / "nowhere"])
 
@@ -136,7 +138,19 @@ def test_what_is_no_result_is_passed_over_and_named_if_it_nearly_is_one(tmp_path
         (lambda c: c["test_nll"].pop("standard_error"), "test_nll: expected also standard_error"),
         (lambda c: c["test_nll"].update(mean=[1.0, math.nan, 1.0]), "test_nll.mean: expected 3 finite numbers"),
         (lambda c: c["nll_images"].pop(), "nll_images: expected 2 finite numbers"),
-        (lambda c: c["curves"].update(objective=[[1.0]]), "end of curves.objective: expected 3 finite numbers"),
+        (lambda c: c["curves"].update(objective=[[1.0]]), "curves.objective: expected a curve of each of 3 seeds"),
+        (lambda c: c["curves"].update(objective=[[1.0]] * 3), "curves.objective: expected 2 finite numbers"),
+        (lambda c: c["curves"].update(step=7), "curves.step: expected 1 finite numbers, got 7"),
+        (lambda c: c.update(steps="60"), "steps: expected 1 finite numbers"),
+        (lambda c: c.update(train_seconds=None), "train_seconds: expected 1 finite numbers"),
+        (lambda c: c.update(format=999), "format: expected 1, got 999; another version wrote it"),
+        (lambda c: c["settings"].update(latent="7"), "latent: expected a whole number, got '7'"),
+        (lambda c: c["settings"].update(hidden=7), "hidden: expected a tuple of whole numbers, got 7"),
+        (lambda c: c["settings"].update(clip=True), "clip: expected a number, got True"),
+        (lambda c: c.update(settings=None), "settings: expected also dataset"),
+        (lambda c: c.update(test_nll=[1.0]), "test_nll: expected also mean"),
+        (lambda c: c["data"].update(checksum=7), "data: expected texts"),
+        (lambda c: c.clear(), "the result: expected also settings"),
         (lambda c: c["data"].update(name="mnist"), "data: expected the name binarized_mnist, .* got mnist"),
         (lambda c: c["provenance"].pop("device"), "provenance: expected also device"),
     ],

@@ -4,11 +4,13 @@ Read here and not with SciPy, which reads outside its memory where a file is dam
 without a message.
 """
 
+import itertools
 import math
 import pathlib
 import struct
 import zlib
 from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,6 +19,14 @@ from hiwae_jax.data.image_checks import require_shape
 _MATRIX, _COMPRESSED = 14, 15
 _NUMBERS = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
 _NUMERIC_CLASSES = range(6, 16)
+_HEAD_BYTES = 4_096  # flags, dimensions and name of a matrix take less
+
+
+class _Variable(NamedTuple):
+    """A matrix: its shape, and its numbers column by column, None where they are too many for the shape."""
+
+    shape: tuple[int, ...]
+    numbers: np.ndarray | None
 
 
 def parse_mat(content: bytes, *, shapes: Mapping[str, tuple[int, int]], path: pathlib.Path) -> dict[str, np.ndarray]:
@@ -45,14 +55,18 @@ def parse_mat(content: bytes, *, shapes: Mapping[str, tuple[int, int]], path: pa
         variables = dict(_variables(memoryview(content)[128:], order, wanted=shapes))
     except (zlib.error, struct.error, ValueError) as error:
         raise ValueError(f"{path}: it is a damaged .mat file: {error}") from error
+    matrices = {}
     for name, shape in shapes.items():
         if name not in variables:
             raise ValueError(f"{path}: it holds no {name!r}, only {sorted(variables)}")
-        matrix = variables[name]
-        if matrix is None:
+        variable = variables[name]
+        if variable is None:
             raise ValueError(f"{path}: {name} is no full real matrix of numbers")
-        require_shape(matrix.shape, shape, what=name, path=path)
-    return {name: matrix for name in shapes if (matrix := variables[name]) is not None}
+        require_shape(variable.shape, shape, what=name, path=path)
+        if variable.numbers is None:
+            raise ValueError(f"{path}: {name} holds more bytes than a matrix of shape {shape} has room for")
+        matrices[name] = variable.numbers.reshape(shape, order="F")
+    return matrices
 
 
 def upright(rows: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
@@ -76,14 +90,54 @@ def _no_mat_file(content: bytes) -> str:
 
 def _variables(
     data: memoryview, order: str, *, wanted: Mapping[str, tuple[int, int]]
-) -> Iterator[tuple[str, np.ndarray | None]]:
+) -> Iterator[tuple[str, _Variable | None]]:
     for kind, payload in _elements(data, order):
         if kind == _COMPRESSED:
-            kind, payload = next(_elements(memoryview(zlib.decompress(payload)), order), (0, payload))
-        if kind == _MATRIX:
-            flags, dimensions, name, *values = _elements(payload, order)
-            label = bytes(name[1]).decode("latin-1")
-            yield label, _matrix(flags[1], dimensions[1], values, order) if label in wanted else None
+            expanded = _expanded(payload, order, wanted)
+            if expanded is not None:
+                yield expanded
+        elif kind == _MATRIX:
+            parts = _elements(payload, order)
+            label, (flags, dimensions) = _head(parts)
+            yield label, _variable(flags, dimensions, list(parts), order) if label in wanted else None
+
+
+def _expanded(
+    payload: memoryview, order: str, wanted: Mapping[str, tuple[int, int]]
+) -> tuple[str, _Variable | None] | None:
+    """The variable in a compressed element, None if that is something else.
+
+    Of one that is not wanted only the head is decompressed, and of a wanted one no more than its shape has room for: a
+    few bytes can stand for more than any memory holds.
+    """
+    expander = zlib.decompressobj()
+    start = expander.decompress(payload, _HEAD_BYTES)
+    if len(start) < 8:
+        return None
+    kind, size = struct.unpack_from(f"{order}II", start)
+    if kind != _MATRIX:
+        return None
+    label, (flags, dimensions) = _head(_elements(memoryview(start)[8:], order))
+    if label not in wanted:
+        return label, None
+    shape = _shape(dimensions, order)
+    if shape != wanted[label] or size > _HEAD_BYTES + 8 * math.prod(shape):
+        return label, _Variable(shape, None)
+    # One byte more than there should be, so that zlib reads on to its checksum.
+    rest = expander.decompress(expander.unconsumed_tail, max(1, size + 9 - len(start)))
+    ((_, matrix),) = itertools.islice(_elements(memoryview(start + rest), order), 1)
+    parts = _elements(matrix, order)
+    _head(parts)
+    return label, _variable(flags, dimensions, list(parts), order)
+
+
+def _head(parts: Iterator[tuple[int, memoryview]]) -> tuple[str, tuple[memoryview, memoryview]]:
+    """Name, flags and dimensions, which are the first three elements of a matrix."""
+    first = [value for _, value in itertools.islice(parts, 3)]
+    if len(first) < 3:
+        raise ValueError("a matrix lacks flags, dimensions or name")
+    flags, dimensions, name = first
+    return bytes(name).decode("latin-1"), (flags, dimensions)
 
 
 def _elements(data: memoryview, order: str) -> Iterator[tuple[int, memoryview]]:
@@ -101,14 +155,19 @@ def _elements(data: memoryview, order: str) -> Iterator[tuple[int, memoryview]]:
         position = start + size + padding
 
 
-def _matrix(
+def _shape(dimensions: memoryview, order: str) -> tuple[int, ...]:
+    return tuple(np.frombuffer(dimensions, f"{order}i4").tolist())
+
+
+def _variable(
     flags: memoryview, dimensions: memoryview, values: list[tuple[int, memoryview]], order: str
-) -> np.ndarray | None:
+) -> _Variable | None:
+    """The matrix, None if it is no full real one of numbers."""
     (flag,) = struct.unpack_from(f"{order}I", flags)
     if flag & 0xFF not in _NUMERIC_CLASSES or len(values) != 1 or values[0][0] not in _NUMBERS:
         return None
-    shape = np.frombuffer(dimensions, f"{order}i4").tolist()
+    shape = _shape(dimensions, order)
     numbers = np.frombuffer(values[0][1], f"{order}{_NUMBERS[values[0][0]]}")
-    if min(shape) < 0 or numbers.size != math.prod(shape):
-        raise ValueError(f"a matrix of shape {tuple(shape)} has {numbers.size:,} values")
-    return numbers.reshape(shape, order="F")
+    if len(shape) < 2 or min(shape) < 0 or numbers.size != math.prod(shape):
+        raise ValueError(f"a matrix of shape {shape} has {numbers.size:,} values")
+    return _Variable(shape, numbers)

@@ -1,7 +1,9 @@
 """A set's splits, packed if they are binary, in one small .npy file that is read in milliseconds."""
 
+import math
 import os
 import pathlib
+import re
 import uuid
 
 import numpy as np
@@ -10,6 +12,13 @@ from hiwae_jax.data.dataset import checksum
 from hiwae_jax.data.specification import Specification
 
 _NUM_DIGITS = 16
+# Of the two-dimensional uint8 arrays that `write` saves. NumPy's reader evaluates a header as Python and takes memory
+# for whatever shape it claims, so that it is given only what matches this.
+_HEADER = re.compile(
+    rb"\x93NUMPY\x01\x00(?P<length>..)"
+    rb"\{'descr': '\|u1', 'fortran_order': False, 'shape': \((?P<rows>[0-9]{1,10}), (?P<columns>[0-9]{1,10})\), \} *\n",
+    re.DOTALL,
+)
 
 
 def cache_path(specification: Specification, data_dir: pathlib.Path) -> pathlib.Path:
@@ -24,15 +33,34 @@ def read(specification: Specification, data_dir: pathlib.Path) -> tuple[np.ndarr
     pattern = cache_path(specification, data_dir)
     for path in sorted(pattern.parent.glob(pattern.name)):
         try:
-            images = np.load(path)
+            if not _is_array(path, array_shape(specification)):
+                continue
+            images = np.load(path, allow_pickle=False)
         except (OSError, ValueError, EOFError):
             continue
         found = checksum(images)
         # Where no checksum is published, the name still says what was written.
         expected = specification.checksum or path.stem[-_NUM_DIGITS:]
-        if images.dtype == np.uint8 and found.startswith(expected):
+        if found.startswith(expected):
             return images, found
     return None
+
+
+def array_shape(specification: Specification) -> tuple[int, int]:
+    """The number of images N of all splits, and of bytes B of one."""
+    num_pixels = math.prod(specification.shape)
+    return sum(specification.split_sizes), num_pixels if specification.grey else -(-num_pixels // 8)
+
+
+def _is_array(path: pathlib.Path, shape: tuple[int, int]) -> bool:
+    """Whether the file's header and size are those of a uint8 array of this shape."""
+    with path.open("rb") as file:
+        header = _HEADER.match(file.read(1_024))
+    if header is None:
+        return False
+    start = 10 + int.from_bytes(header["length"], "little")
+    found = int(header["rows"]), int(header["columns"])
+    return header.end() == start and found == shape and path.stat().st_size == start + math.prod(shape)
 
 
 def write(path: pathlib.Path, images: np.ndarray) -> None:

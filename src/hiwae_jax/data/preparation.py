@@ -76,7 +76,14 @@ def _prepare(
 ) -> tuple[np.ndarray, str]:
     import tensorflow_datasets as tfds
 
-    builder = builder_class(data_dir=root)
+    remedy = "Delete that directory and load again"
+    try:
+        builder = builder_class(data_dir=root)
+    except Exception as error:  # its parsers raise errors of many kinds where a description is damaged
+        folder = root / builder_class.name / specification.version
+        if not folder.exists():
+            raise
+        raise ValueError(f"the prepared set in {folder} is damaged: {error}. {remedy}") from error
     config = tfds.download.DownloadConfig(
         manual_dir=None if manual_dir is None else pathlib.Path(manual_dir).expanduser(),
         # A file that is known by its md5 is verified when it is read.
@@ -90,15 +97,16 @@ def _prepare(
             raise
         # Another process has put the same set there first, and that one is as good.
         builder = builder_class(data_dir=root)
-    remedy = "Delete that directory and load again"
     try:
         splits = [_read_images(builder, split) for split in SPLITS]
-    except RuntimeError as error:  # what the reader of array records raises for a missing or broken file
+        images = np.concatenate(splits if specification.grey else [pack_bits(split) for split in splits])
+    except (RuntimeError, ValueError) as error:  # a missing or broken file of array records, or records that differ
         raise ValueError(f"the prepared set in {builder.data_dir} is damaged: {error}. {remedy}") from error
-    images = np.concatenate(splits if specification.grey else [pack_bits(split) for split in splits])
     found = checksum(images)
     sizes = tuple(len(split) for split in splits)
-    if sizes != specification.split_sizes:
+    if sizes == specification.split_sizes and images.shape != packed_cache.array_shape(specification):
+        found_and_expected = f"images of {splits[0].shape[1]} pixels where {specification.shape} were expected"
+    elif sizes != specification.split_sizes:
         found_and_expected = f"{sizes} images where {specification.split_sizes} were expected"
     elif specification.checksum not in (None, found):
         found_and_expected = f"sha256 {found} where {specification.checksum} was expected"

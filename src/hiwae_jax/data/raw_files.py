@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable
 from http.client import HTTPException
 from typing import NamedTuple
 
+_ALWAYS_READ = 2**24  # bytes
+
 
 class RawFile(NamedTuple):
     """A published file; the first four fields are a line of `checksums.tsv`.
@@ -22,6 +24,7 @@ class RawFile(NamedTuple):
         filename: its name; a local copy may be compressed with gzip, and then has `.gz` behind it.
         md5: of its content; looked at only where there is no sha256.
         download_sha256: of the file at the url if that is compressed, so that it differs from its content.
+        largest: bytes that its content cannot exceed; looked at only where there is no size.
     """
 
     url: str | None
@@ -30,6 +33,7 @@ class RawFile(NamedTuple):
     filename: str
     md5: str | None = None
     download_sha256: str | None = None
+    largest: int = 2**28
 
 
 def read_checksums(path: pathlib.Path) -> dict[str, RawFile]:
@@ -75,9 +79,10 @@ def read(raw: RawFile, path: pathlib.Path, *, diagnose: Callable[[bytes], str] |
         ValueError: broken gzip, truncated, or other content than the original's. The message names the file,
             and ends with the diagnosis.
     """
-    # Twice the size is enough to see that a file is too long, and what it holds if it is not absurd.
-    limit = -1 if raw.size is None else 2 * raw.size + 1
-    content = _gunzip(path, limit=limit) if path.suffix == ".gz" else path.read_bytes()
+    # Twice the size is enough to see that a file is too long, and what it holds if it is not absurd. No file is read
+    # beyond it: a few kilobytes of gzip can expand to more than any memory.
+    limit = 1 + (raw.largest if raw.size is None else max(2 * raw.size, _ALWAYS_READ))
+    content = _read(path, limit=limit)
     difference = _difference(raw, content)
     if difference is None:
         return content
@@ -89,6 +94,8 @@ def _difference(raw: RawFile, content: bytes) -> str | None:
         return f"is truncated, or another file: {len(content):,} bytes where the original has {raw.size:,}"
     if raw.size is not None and len(content) > raw.size:
         return f"is not the original: it has more than the original's {raw.size:,} bytes"
+    if raw.size is None and len(content) > raw.largest:
+        return f"is not the original: it has more than {raw.largest:,} bytes, the most that its format has room for"
     expected = raw.sha256 or raw.md5
     if raw.sha256:
         algorithm, digest = "sha256", hashlib.sha256(content)
@@ -99,10 +106,14 @@ def _difference(raw: RawFile, content: bytes) -> str | None:
     return f"has the wrong checksum: {algorithm} {digest.hexdigest()} where the original has {expected}"
 
 
-def _gunzip(path: pathlib.Path, *, limit: int) -> bytes:
-    try:
-        with gzip.open(path) as file:
+def _read(path: pathlib.Path, *, limit: int) -> bytes:
+    """The first `limit` bytes of the content."""
+    if path.suffix != ".gz":
+        with path.open("rb") as file:
             return file.read(limit)
+    try:
+        with gzip.open(path) as compressed:
+            return compressed.read(limit)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise ValueError(f"{path} is a broken gzip file: {error}") from error
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from hiwae_jax.data import packed_cache
+from hiwae_jax.data.dataset import checksum
 
 from .conftest import assert_is
 
@@ -18,8 +19,18 @@ from .conftest import assert_is
         lambda content: content[:-1] + bytes([content[-1] ^ 1]),
         lambda content: b"",
         lambda content: b"text",
+        lambda content: content.replace(b"(14, 98)", b"(98, 14)"),
+        lambda content: content.replace(b"(14, 98)", b"(14, 4*(10**18),)")[: len(content)],
+        lambda content: content.replace(b"(14, 98)", b"(14, 98000000000000)"),
+        lambda content: content.replace(b"'|u1'", b"'|i1'"),
+        lambda content: content.replace(b"False", b"True "),
+        lambda content: content.replace(b"}", b" "),
+        lambda content: content[:8] + b"\xff\xff" + content[10:],
     ],
-    ids=["cut off", "altered", "empty", "no npy"],
+    ids=[
+        *("cut off", "altered", "empty", "no npy", "other shape", "an expression", "more than any memory"),
+        *("other type", "other order", "no dictionary", "header longer than the file"),
+    ],
 )
 def test_a_damaged_cache_is_made_anew(tiny_set, damage):
     tiny_set.write()
@@ -30,6 +41,20 @@ def test_a_damaged_cache_is_made_anew(tiny_set, damage):
     shutil.rmtree(tiny_set.manual_dir)  # not needed: the prepared set is still there
     assert_is(tiny_set.load(), tiny_set)
     assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    "images", [np.zeros((13, 98), np.uint8), np.zeros((14, 99), np.uint8), np.zeros(1_372, np.uint8)]
+)
+def test_a_set_without_a_published_checksum_has_its_shape(images, tiny_set):
+    """Here the file's name is all that says what it holds: an array of zeros of another shape has the same checksum."""
+    unknown = tiny_set.specification._replace(checksum=None)
+    for stored in (np.zeros((14, 98), np.uint8), images):
+        path = packed_cache.cache_path(unknown._replace(checksum=checksum(stored)), tiny_set.data_dir)
+        packed_cache.write(path, stored)
+        found = packed_cache.read(unknown, tiny_set.data_dir)
+        assert (found is None) == (stored is images)
+        path.unlink()
 
 
 def test_a_cache_of_another_content_is_not_read(tiny_set, monkeypatch):

@@ -19,8 +19,9 @@ from .conftest import assert_is, assert_nothing_is_readable
         ("*train.array_record*", lambda path: path.write_bytes(path.read_bytes()[:-100])),
         ("*train.array_record*", lambda path: path.unlink()),
         ("dataset_info.json", lambda path: path.unlink()),
+        ("dataset_info.json", lambda path: path.write_bytes(path.read_bytes()[:-100])),
     ],
-    ids=["cut off", "records absent", "description absent"],
+    ids=["cut off", "records absent", "description absent", "description cut off"],
 )
 def test_a_damaged_prepared_set_is_refused(tiny_set, pattern, damage):
     tiny_set.write()

@@ -1,0 +1,134 @@
+"""Wrong command lines of the benchmarks: each is one line that names what is wrong, and status 2, before any work."""
+
+import os
+
+import pytest
+
+from benchmarks import compile_time, gradient_quality, k_scaling, machine, overhead, peers
+
+pytestmark = pytest.mark.usefixtures("as_a_script", "two_cores")
+
+USE_CORES = machine.use_cores  # which `as_a_script` replaces
+
+COUNTS = ("0", "-1", "1.5", "nan", "many")
+
+
+@pytest.fixture
+def two_cores(as_a_script, monkeypatch):
+    """The process may use two cores, and keeps them whatever it is told."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1}, raising=False)
+    monkeypatch.setattr(os, "sched_setaffinity", lambda process, cores: None, raising=False)
+    monkeypatch.setattr(machine, "use_cores", USE_CORES)
+
+
+def counts(*names):
+    """Every wrong count under each of the options."""
+    return [
+        (f"--{name} {value}", f"argument --{name}: expected a whole number from 1 to 2,147,483,647, got '{value}'")
+        for name in names
+        for value in COUNTS
+    ]
+
+
+def numbers(name, limit, *values):
+    """Every wrong number under the option."""
+    return [
+        (f"--{name} {value}", f"argument --{name}: expected a finite number {limit}, got '{value}'") for value in values
+    ]
+
+
+OUTPUT = [
+    ("--output {tmp}/file", "argument --output: cannot write into the folder {tmp}/file"),
+    ("--output {tmp}/file/below", "argument --output: cannot write into the folder {tmp}/file/below"),
+]
+COMPILE_TIME = [
+    ("--sweeps cifar", "argument --sweeps: expected some of mnist-mlp"),
+    ("--models gan", "model: expected vae, iwae"),
+    ("--models hiwae-7", "nothing in this sweep has"),
+    ("--models", "argument --models: expected at least one argument"),
+    ("--steps 5", "unrecognized arguments: --steps 5"),
+]
+GRADIENT_QUALITY = [
+    *counts("num-samples", "steps", "seeds", "draws"),
+    *numbers("alpha", "of at least 0", "-1", "nan", "inf", "x"),
+    ("--problems mnist", "argument --problems: invalid choice: 'mnist'"),
+    ("--steps 30", "argument --steps: expected a multiple of 20, got 30"),
+    ("--steps 10", "argument --steps: expected at least 20, got 10"),
+    ("--draws 10", "argument --draws: expected at least 40, got 10"),
+    *OUTPUT,
+    ("--output {tmp}/gradient_quality", "toy-alpha1-K2.json: no readable JSON"),
+    ("--output {tmp}/lacking", "toy-alpha1-K2.json: lacks what its table shows"),
+]
+K_SCALING = [
+    *counts("cores"),
+    *numbers("time-limit", "of at least 0", "-1", "nan", "inf", "x"),
+    *numbers("memory-limit", "above 0", "0", "-1", "nan", "inf", "x"),
+    ("--cores 100000", "--cores: expected 1 to"),
+    ("--only nonsense --output {tmp}/new", "argument --only: no cell's name contains all of 'nonsense'"),
+    *OUTPUT,
+    ("--smoke --output {tmp}/k_scaling", "{tmp}/k_scaling/k_scaling_other.json: no readable JSON"),
+]
+OVERHEAD = [
+    *counts("num-samples", "batch-size", "chunk-size", "rounds", "cores"),
+    *numbers("alpha", "of at least 0", "-1", "nan", "inf", "x"),
+    ("--cores 100000", "--cores: expected 1 to"),
+    ("--decoders transformer", "argument --decoders: invalid choice: 'transformer'"),
+    ("--proposals medium", "argument --proposals: invalid choice: 'medium'"),
+    *OUTPUT,
+    ("--output {tmp}/overhead", "{tmp}/overhead/overhead.json: no readable JSON"),
+]
+PEERS = [
+    *counts("num-samples", "rounds", "cores"),
+    *numbers("seconds", "above 0", "0", "-1", "nan", "inf", "x"),
+    ("--cores 100000", "--cores: expected 1 to"),
+    ("--contestants edward", "argument --contestants: invalid choice: 'edward'"),
+    ("--data-dir {tmp}/nowhere", "argument --data-dir: expected a folder, and {tmp}/nowhere does not exist"),
+    ("--data-dir {tmp}/file", "argument --data-dir: expected a folder, and {tmp}/file is a file"),
+    *OUTPUT,
+    ("--output {tmp}/new --figure {tmp}", "argument --figure: expected the name of a file, and {tmp} is a folder"),
+    ("--output {tmp}/new --figure {tmp}/file/x.png", "argument --figure: cannot write into the folder {tmp}/file"),
+]
+FILES = {
+    "overhead/overhead.json": "{",
+    "k_scaling/k_scaling_other.json": "{",
+    "gradient_quality/cells/toy-alpha1-K2.json": "{",
+    "lacking/cells/toy-alpha1-K2.json": '{"provenance": {}, "problem": "toy", "alpha": 1.0}',
+}
+COMMANDS = {
+    compile_time: (COMPILE_TIME, compile_time.main),
+    gradient_quality: (GRADIENT_QUALITY, gradient_quality.main),
+    k_scaling: (K_SCALING, lambda arguments: k_scaling.run(k_scaling.parse(arguments))),
+    overhead: (OVERHEAD, lambda arguments: overhead.run(overhead.parse(arguments))),
+    peers: (PEERS, peers.main),
+}
+
+
+@pytest.mark.parametrize(
+    ("module", "line", "message"),
+    [(module, *wrong) for module, (lines, _) in COMMANDS.items() for wrong in lines],
+    ids=lambda value: value if isinstance(value, str) and value.startswith("-") else "",
+)
+def test_a_wrong_command_line_is_one_line_and_status_2(module, line, message, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    for path, text in FILES.items():
+        (tmp_path / path).parent.mkdir(parents=True)
+        (tmp_path / path).write_text(text)
+    with pytest.raises(SystemExit) as refused:
+        COMMANDS[module][1]([word.format(tmp=tmp_path) for word in line.split()])
+    assert refused.value.code == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(f"python -m {module.__name__}: error: ")
+    assert message.replace("{tmp}", str(tmp_path)) in err
+    assert err.count("\n") == 1
+
+
+def test_the_folder_of_the_figure_is_made_before_anything_is_measured(tmp_path, monkeypatch):
+    """A part of K has its figure in runs/peers, whatever folder the tables go to."""
+    monkeypatch.chdir(tmp_path)
+    seen = []
+    monkeypatch.setattr(peers, "_run", lambda options: seen.append(options.figure.parent.is_dir()))
+    assert peers.main(["--num-samples", "1", "--output", str(tmp_path / "tables")]) == 0
+    assert seen == [True]
+    assert (tmp_path / "runs" / "peers").is_dir()
