@@ -1,5 +1,6 @@
 """The reader of .mat files, against SciPy's and on damaged files."""
 
+import contextlib
 import gzip
 import io
 import pathlib
