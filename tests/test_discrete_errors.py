@@ -14,9 +14,9 @@ def test_what_is_no_function_family_or_gradient():
         small_bound("reinforce")
     with pytest.raises(TypeError, match=r"family: expected hj.bernoulli, hj.categorical or a DiscreteFamily, got str"):
         small_bound(family="bernoulli")
-    with pytest.raises(TypeError, match=r"log_joint: expected a function, got int"):
+    with pytest.raises(TypeError, match=r"log_joint: expected a function .* got int"):
         small_bound(log_joint=3)
-    with pytest.raises(TypeError, match=r"conditional: expected a function, got float"):
+    with pytest.raises(TypeError, match=r"conditional: expected a function .* got float"):
         small_bound(conditional=0.5)
 
 
@@ -48,13 +48,13 @@ def trace(bound):
 
 
 def test_shapes_and_dtypes():
-    with pytest.raises(ValueError, match=r"logits: expected one array \[D\] for one example, got shape \(2, 3\)"):
+    with pytest.raises(ValueError, match=r"parameters: expected one array of logits \[D\] .* got shape \(2, 3\)"):
         trace(small_bound(conditional=lambda params, x: jnp.zeros((2, 3))))
-    with pytest.raises(ValueError, match=r"logits: expected one array \[D, C\] for one example, got shape \(3,\)"):
+    with pytest.raises(ValueError, match=r"parameters: expected one array of logits \[D, C\] .* got shape \(3,\)"):
         trace(small_bound(family=categorical))
-    with pytest.raises(ValueError, match=r"logits: expected one array \[D\] for one example, got tuple"):
+    with pytest.raises(ValueError, match=r"parameters: expected one array of logits \[D\] for one example, got tuple"):
         trace(small_bound(conditional=lambda params, x: (jnp.zeros(3), jnp.ones(3))))
-    with pytest.raises(TypeError, match=r"logits: expected a floating-point array \[D\], got dtype int32"):
+    with pytest.raises(TypeError, match=r"parameters: expected floating-point logits \[D\], got dtype int32"):
         trace(small_bound(conditional=lambda params, x: jnp.arange(3)))
     with pytest.raises(ValueError, match=r"z: expected shape \(1,\) as the logits have, got \(3,\)"):
         trace(small_bound(log_joint=lambda params, x, z: bernoulli.log_prob(jnp.zeros(1), z)))

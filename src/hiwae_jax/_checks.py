@@ -171,6 +171,15 @@ def boolean(name: str, value: Any) -> bool:
     return bool(value)
 
 
+def known_range(array: Any) -> tuple[float, float] | None:
+    """Least and largest entry of an array, or None where its values are not known, as under `jit`, or it has none."""
+    if isinstance(array, jax.core.Tracer) or array.size == 0:
+        return None
+    # With NumPy: under `jit` JAX would trace operations on known arrays too.
+    values = np.asarray(array).astype(np.float64)
+    return float(values.min()), float(values.max())
+
+
 def scalar_number(name: str, value: Any, *, least: float) -> jax.Array:
     """Return a number as a scalar array, or say what came in its place.
 

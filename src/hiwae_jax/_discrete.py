@@ -159,8 +159,9 @@ def _checked_z(z: Any) -> Any:
     if not hasattr(z, "dtype") or not (jnp.issubdtype(z.dtype, jnp.floating) or z.dtype == jnp.bool_):
         got = f"dtype {z.dtype}" if hasattr(z, "dtype") else type(z).__name__
         raise TypeError(f"z: expected a floating-point array of zeros and ones, got {got}")
-    if not isinstance(z, jax.core.Tracer) and z.size and not (float(z.min()) >= 0.0 and float(z.max()) <= 1.0):
-        raise ValueError(f"z: expected zeros and ones, got values from {float(z.min()):g} to {float(z.max()):g}")
+    known = _checks.known_range(z)
+    if known is not None and not (known[0] >= 0.0 and known[1] <= 1.0):
+        raise ValueError(f"z: expected zeros and ones, got values from {known[0]:g} to {known[1]:g}")
     return z
 
 

@@ -4,7 +4,6 @@ from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from hiwae_jax import _checks
@@ -86,12 +85,11 @@ def systematic_resample(key: PRNGKeyArray, weights: Float[Array, " K"], *, num_s
     [0, 0, 2, 3]
     """
     weights = _one_example("weights", weights)
-    if not isinstance(weights, jax.core.Tracer):
-        wrong = np.asarray(weights)[~(np.asarray(weights) >= 0.0)]
-        if wrong.size:
-            raise ValueError(
-                f"weights: expected numbers of at least 0, got {wrong[0]:g}; take the exponential of log-weights first"
-            )
+    known = _checks.known_range(weights)
+    if known is not None and not known[0] >= 0.0:
+        raise ValueError(
+            f"weights: expected numbers of at least 0, got {known[0]:g}; take the exponential of log-weights first"
+        )
     num_samples = _checks.positive_integer("num_samples", num_samples)
     uniform = jax.random.uniform(_checks.one_key(key), (), weights.dtype)
     return systematic_indices(uniform, weights, num_samples=num_samples)

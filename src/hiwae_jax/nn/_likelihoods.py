@@ -1,8 +1,6 @@
 """The Bernoulli likelihood of pixels, from logits."""
 
-import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, Shaped
 
 from hiwae_jax import _checks
@@ -48,12 +46,11 @@ def bernoulli_log_prob(logits: Float[Array, "*batch P"], x: Shaped[Array, "*batc
             f"x: expected the shape of logits [..., P], {logits.shape}, got {x.shape}; reshape or broadcast explicitly "
             "before the call"
         )
-    if not isinstance(x, jax.core.Tracer):
-        least, largest = (float(bound(x, initial=0.5)) for bound in (np.min, np.max))
-        if not (least >= 0.0 and largest <= 1.0):
-            raise ValueError(
-                f"x: expected pixels in [0, 1], got values from {least:g} to {largest:g}; divide grey levels by 255"
-            )
+    known = _checks.known_range(x)
+    if known is not None and not (known[0] >= 0.0 and known[1] <= 1.0):
+        raise ValueError(
+            f"x: expected pixels in [0, 1], got values from {known[0]:g} to {known[1]:g}; divide grey levels by 255"
+        )
     logits = at_least_float32(logits)
     x = x.astype(logits.dtype)
     # max(l, 0) - x l + log1p(exp(-|l|)) is free of rounding for binary x, which softplus(l) - x l is not.
