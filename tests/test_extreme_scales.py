@@ -90,22 +90,17 @@ CASES = [
     ("antithetic", PLAIN, 0.0),
     ("shared z_0", PLAIN, 0.0),
     ("shared z_0", PLAIN, 3.0),
-    ("shared z_0", DEFAULT, 1.0),
     ("shared z_0", DEFAULT, 0.5),
     ("shared z_0", "refilled", 1.0),
     ("shared z_0", "authors", 1.0),
-    ("own z_0", PLAIN, 1.0),
     ("own z_0", DEFAULT, 1.0),
-    ("defensive", PLAIN, 1.0),
     ("defensive", DEFAULT, 1.0),
     ("joint", PLAIN, 1.0),
     ("joint", DEFAULT, 1.0),
     ("flow", PLAIN, 1.0),
     ("markov", PLAIN, 0.0),
-    ("Student t", PLAIN, 1.0),
     ("Student t", DEFAULT, 1.0),
     ("full rank", PLAIN, 1.0),
-    ("full rank", DEFAULT, 1.0),
 ]
 
 

@@ -83,19 +83,22 @@ NO_CALLS = {
 }
 
 
+# Their calls compile, and other tests make them.
+TAKE_TIME = {"check_family", "check_bijection", "pareto_khat", "the log-evidence", "the discrete bound", "jackknife"}
+
+
 def test_every_public_function_and_every_argument_is_tried():
     assert set(hj.__all__) - NO_CALLS <= set(CALLS)
     for name, (function, given, by_keyword) in CALLS.items():
         if hasattr(hj, name) and name != "standard_normal":
-            assert list(inspect.signature(function).parameters) == [*given, *by_keyword] or set(
-                inspect.signature(function).parameters
-            ) == {*given, *by_keyword}, name
-        call(name)
+            assert set(inspect.signature(function).parameters) == {*given, *by_keyword}, name
 
 
 @pytest.mark.parametrize(("name", "argument"), ARGUMENTS)
 def test_the_error_names_the_argument(name, argument):
     right = RIGHT_FOR.get((name, argument), RIGHT.get(argument, set()))
+    if name not in TAKE_TIME and argument == next(iter(CALLS[name][1])):
+        call(name)  # what is wrong is not another argument
     for title, value in WRONG.items():
         if title in right:
             continue

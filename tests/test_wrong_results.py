@@ -18,6 +18,20 @@ class Normal:
     """A distribution object, as other libraries have them."""
 
 
+@jax.tree_util.register_pytree_node_class
+class NormalOfArrays:
+    """A distribution object that JAX can look into."""
+
+    def tree_flatten(self):
+        """Its loc and scale."""
+        return UNIT, None
+
+    @classmethod
+    def tree_unflatten(cls, _, arrays):
+        """The same again."""
+        return cls()
+
+
 def evaluate(*, conditional=conditional, log_joint=log_joint, x=X, key=KEY, **options):
     """The value of a bound of three independent samples."""
     return hj.make_bound(log_joint, hj.independent(conditional, num_samples=3), **options)(None, x, key)
@@ -42,6 +56,11 @@ def batched(objective, batch=None, **options):
     return hj.batched_value_and_grad(objective, **options)(jnp.zeros(2), batch, KEY)
 
 
+def chained(bijection):
+    """Two samples of a flow chain."""
+    return hj.flow_chain(base, [bijection]).draw(None, X, KEY)
+
+
 def three_rows(params, x, z):
     """A reverse model with its K typed into it."""
     return jnp.zeros((3, 2)) + z, jnp.ones((3, 2))
@@ -52,6 +71,14 @@ ENTRIES = {
     "a distribution": (
         lambda: evaluate(conditional=lambda p, x: Normal()),
         r"conditional: .* got Normal; return the arr",
+    ),
+    "a distribution of arrays": (
+        lambda: evaluate(conditional=lambda p, x: NormalOfArrays()),
+        r"conditional: expected a pair of arrays \[D\], got NormalOfArrays",
+    ),
+    "a dict": (
+        lambda: evaluate(conditional=lambda p, x: dict(zip(("loc", "scale"), UNIT, strict=True))),
+        r"conditional: expected a pair of arrays \[D\], got dict",
     ),
     "distributions": (
         lambda: evaluate(conditional=lambda p, x: [Normal()] * 2),
@@ -227,6 +254,18 @@ ENTRIES = {
     "a shape of a map": (
         lambda: hj.flow_chain(base, [hj.Bijection(lambda p, x, z: z, lambda p, x, z: z)]).draw(None, X, KEY),
         r"maps\[0\].forward: expected \(point \(2,\), scalar log\|det\|\), got shapes",
+    ),
+    "one array for a shift and a scale": (
+        lambda: chained(hj.affine_map(lambda p, x: jnp.zeros(2))),
+        r"conditional: expected a pair of arrays \(shift, scale\) of the shape of z, \(2,\), got ArrayImpl",
+    ),
+    "a shift of another shape": (
+        lambda: chained(hj.affine_map(lambda p, x: (jnp.zeros(3), jnp.ones(3)))),
+        r"conditional: expected a pair of arrays .* got shape \(3,\)",
+    ),
+    "a shift of integers": (
+        lambda: chained(hj.coupling_map(lambda p, x, z: (jnp.zeros(2, int), z), kept=[True, False])),
+        r"conditional: expected a pair of arrays .* got dtype int32",
     ),
     "columns for booleans": (
         lambda: hj.coupling_map(lambda p, x, z: (z, z), kept=[1, 0]),

@@ -16,7 +16,7 @@ R = TypeVar("R")
 
 
 def by_name(function: Callable[P, R]) -> Callable[P, R]:
-    """The function, which says how it is called where its arguments do not fit: most of them are given by name."""
+    """Wrap a public function: where a call does not fit its signature, the error lists what is given by name."""
     signature = inspect.signature(function)
     names = [p.name for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY]
 
@@ -34,13 +34,13 @@ def by_name(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def function(name: str, value: Any, arguments: str, *, result: str = "") -> Any:
-    """Return a function of the user's, or say that it is none, or does not take the arguments that it will get.
+    """Return a function that the caller gave, or raise if it is none or takes other arguments.
 
     Args:
       name: the argument of the public function.
-      value: what came.
-      arguments: those that it will get, as `(params, x, z)`.
-      result: what it returns, in words.
+      value: what the caller gave.
+      arguments: what the function will be called with, such as `(params, x, z)`.
+      result: what the function is to return, in words.
     """
     expected = f"a function {arguments}{f' -> {result}' if result else ''}"
     if not callable(value):
@@ -139,6 +139,8 @@ def distribution_parameters(
         dtype = jnp.result_type(leaf)
         if not jnp.issubdtype(dtype, jnp.floating):
             raise TypeError(f"{name}: expected floating-point arrays {expected}, got dtype {dtype}")
+    if equal_shapes and len(leaves) == 2 and not isinstance(parameters, (tuple, list)):
+        raise TypeError(f"{name}: expected a pair of arrays {expected}, got {type(parameters).__name__}")
     if equal_shapes and (len(leaves) != 2 or jnp.shape(leaves[0]) != jnp.shape(leaves[1])):
         raise ValueError(
             f"{name}: expected a pair of arrays of equal shape {expected}, got {got}; nothing is broadcast"
@@ -165,7 +167,7 @@ def scalar(name: str, value: Any, *, z: jax.Array) -> jax.Array:
 
 
 def boolean(name: str, value: Any) -> bool:
-    """Return True or False, or say what came in its place: a string such as "no" is true."""
+    """Return True or False, or raise: in an `if`, a string such as "no" would count as true."""
     if not isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name}: expected True or False, got {value!r:.80}")
     return bool(value)

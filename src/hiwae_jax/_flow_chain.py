@@ -41,6 +41,19 @@ class Bijection(NamedTuple):
     limits: Callable[[Any], tuple[Any, Any]] | None = None
 
 
+def _shift_and_scale(pair: Any, z: Float[Array, " D"]) -> tuple[Any, Any]:
+    """What the conditional of a map gave, or what is wrong with it. One array of two rows could be taken for a pair."""
+    expected = f"a pair of arrays (shift, scale) of the shape of z, {z.shape}"
+    if not isinstance(pair, (tuple, list)) or len(pair) != 2 or not all(map(_checks.is_array, pair)):
+        raise TypeError(f"conditional: expected {expected}, got {type(pair).__name__}")
+    for leaf in pair:
+        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+            raise TypeError(f"conditional: expected {expected}, got dtype {jnp.result_type(leaf)}")
+        if jnp.shape(leaf) not in (z.shape, (1,), ()):
+            raise ValueError(f"conditional: expected {expected}, got shape {jnp.shape(leaf)}")
+    return pair[0], pair[1]
+
+
 def affine_map(conditional: Callable[[Params, Any], tuple[Any, Any]]) -> Bijection:
     """`y = shift + scale * z`, the shift and scale of an example.
 
@@ -50,11 +63,11 @@ def affine_map(conditional: Callable[[Params, Any], tuple[Any, Any]]) -> Bijecti
     _checks.function("conditional", conditional, "(params, x)", result="(shift [D], scale [D])")
 
     def forward(params: Params, x: Any, z: Float[Array, " D"]) -> Mapped:
-        shift, scale = conditional(params, x)
+        shift, scale = _shift_and_scale(conditional(params, x), z)
         return shift + scale * z, log_volume(jnp.abs(scale), z)
 
     def inverse(params: Params, x: Any, y: Float[Array, " D"]) -> Mapped:
-        shift, scale = conditional(params, x)
+        shift, scale = _shift_and_scale(conditional(params, x), y)
         return standardized(y, shift, scale), -log_volume(jnp.abs(scale), y)
 
     return Bijection(forward, inverse)
@@ -78,7 +91,7 @@ def coupling_map(
         raise ValueError(f"kept: expected booleans for D dimensions, some true and some false, got {kept!r:.80}")
 
     def network(params: Params, x: Any, z: Float[Array, " D"]) -> tuple[Any, Any]:
-        shift, scale = conditional(params, x, jnp.where(mask, z, 0.0))
+        shift, scale = _shift_and_scale(conditional(params, x, jnp.where(mask, z, 0.0)), z)
         return jnp.where(mask, 0.0, shift), jnp.where(mask, 1.0, scale)
 
     def forward(params: Params, x: Any, z: Float[Array, " D"]) -> Mapped:

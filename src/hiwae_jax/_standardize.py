@@ -37,8 +37,8 @@ def standardized(z: Any, loc: Any, scale: Any) -> Any:
     # The reciprocal belongs to the member, not to the pair (sample, member): dividing inside the pairwise product would
     # make XLA keep the [K, K, D] quotient instead of fusing it into the sum.
     residual = (z - loc) * (1.0 / scale)
-    limit = residual_limit(scale)
-    return jnp.clip(residual, -limit, limit)
+    limit = jnp.broadcast_to(residual_limit(scale), residual.shape).astype(residual.dtype)
+    return jax.lax.clamp(-limit, residual, limit)
 
 
 def _standardized_jvp(primals: Any, tangents: Any) -> tuple[Any, Any]:

@@ -118,13 +118,18 @@ def make_evaluation(
     # Only a reverse model whose rows do not know of one another can be given one row.
     reverse_in_chunks = in_chunks and kind is not None and (same_for_all or kind.alike is True)
 
-    def model(z: Float[Array, " D"]) -> ModelValues:
+    def densities(z: Float[Array, " D"]) -> ModelValues:
+        likelihood = _checks.scalar(name, log_likelihood(params, x, z), z=z)
+        return likelihood, _checks.scalar("log_prior", log_prior(params, x, z), z=z)
+
+    def densities_or_zero(z: Float[Array, " D"]) -> ModelValues:
         # A sample too large for its type has weight zero. The model sees a finite one, or its derivative would be NaN.
         overflowed = jnp.any(jnp.isinf(z))
-        z = jnp.where(overflowed, 0.0, z)
-        likelihood = _checks.scalar(name, log_likelihood(params, x, z), z=z)
-        prior = _checks.scalar("log_prior", log_prior(params, x, z), z=z)
+        likelihood, prior = densities(jnp.where(overflowed, 0.0, z))
         return jnp.where(overflowed, -jnp.inf, likelihood), prior
+
+    # Members draw each sample with one location and one scale, which does not overflow; a chain of maps may.
+    model = densities_or_zero if proposal.members is None else densities
 
     def learned(z: Float[Array, "K D"], z0: Any) -> Float[Array, " K"]:
         def logits_at(z: Float[Array, " D"], z0: Any) -> Float[Array, " K"]:
