@@ -148,6 +148,15 @@ def test_pareto_khat_takes_weights_that_differ_by_rounding_for_equal():
     # Steps of 1e-5 about zero: the rounding of log-weights near -135 from which a constant was taken.
     steps = np.random.default_rng(3).integers(-2, 3, 1000).astype(np.float32) * np.float32(1.5e-5)
     assert float(khat(jnp.asarray(steps))) < 0.5
+    # A heavy tail in the last places is rounding all the same; ten thousand times as long it is a tail.
+    places = np.round(1.0 / (1.0 - (np.arange(1000) + 0.5) / 1000) ** 0.5)
+    assert float(khat(jnp.asarray(-135.0 + places * 1.5258789e-5, jnp.float32))) == -INF
+    assert 0.3 < float(khat(jnp.asarray(-135.0 + places * 0.15, jnp.float32))) < 2.0
+    # In steps: two thirds of the tail are at the cutoff, so there is nothing to fit. A step of 1e-4 is none that
+    # matters; with one of 10 a few samples carry everything.
+    for step, expected in ((1e-4, -INF), (10.0, INF)):
+        in_steps = np.repeat([2.0, 1.0, 0.0], [15, 200, 785]) * step
+        assert float(khat(jnp.asarray(in_steps, jnp.float32))) == expected
     # A tail that can be told from rounding is one.
     heavy = -0.9 * np.log((np.arange(1000) + 0.5) / 1000)
     np.testing.assert_allclose(khat(jnp.asarray(heavy - 135.0, jnp.float32)), 0.87, atol=0.03)

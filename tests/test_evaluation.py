@@ -159,7 +159,7 @@ def test_proposals_say_whether_their_samples_are_independent():
     for proposal, is_independent in expected:
         log_weights = hj.make_log_weights(lambda p, x, z: jnp.sum(z), proposal)
         assert log_weights.independent_samples is is_independent
-    with pytest.raises(TypeError, match="independent_samples: expected True, False or None, got 'no'"):
+    with pytest.raises(TypeError, match="independent_samples: expected True or False, got 'no'"):
         hj.make_log_evidence(log_weights, num_draws=2, independent_samples="no")
 
 
@@ -183,5 +183,5 @@ def test_memory_does_not_grow_with_the_number_of_draws():
 def test_errors_name_the_argument(counts):
     with pytest.raises(ValueError, match=list(counts)[-1]):
         hj.make_log_evidence(lambda params, x, key: jnp.zeros(1), **counts)
-    with pytest.raises(ValueError, match="log_weights has shape"):
+    with pytest.raises(ValueError, match="log_weights: expected an array with an axis of samples, got a scalar"):
         hj.make_log_evidence(lambda params, x, key: jnp.zeros(()), num_draws=2)(None, None, jax.random.key(0))

@@ -193,13 +193,17 @@ def test_a_residual_is_held_and_still_says_where_to_go():
     f = jnp.float32
     assert float(standardized(f(3e20), f(0.0), f(1.0))) == np.float32(RESIDUAL_LIMIT)
     assert float(standardized(f(-1.0), f(0.0), f(1e-30))) == pytest.approx(-RESIDUAL_LIMIT * 1e-15, rel=1e-5)
-    density = lambda z, loc, scale: hj.diagonal_gaussian.log_prob((loc[None], scale[None]), z[None])
-    slopes = jax.grad(density, argnums=(0, 1, 2))(f(1.0), f(0.0), f(1e-30))
-    assert all(np.isfinite(slopes))
-    assert float(slopes[0]) < 0.0 < float(slopes[1])  # z towards loc, loc towards z
-    assert float(slopes[2]) > 0.0  # a wider distribution
-    # Far below what a weight can be told from zero by.
-    assert float(density(f(1.0), f(0.0), f(1e-30))) < -1e5
+    for family, ndim in ((hj.diagonal_gaussian, 1), (hj.full_rank_gaussian, 2)):
+
+        def density(z, loc, scale, family=family, ndim=ndim):
+            return family.log_prob((loc[None], scale.reshape((1,) * ndim)), z[None])
+
+        slopes = jax.grad(density, argnums=(0, 1, 2))(f(1.0), f(0.0), f(1e-30))
+        assert all(np.isfinite(slopes))
+        assert float(slopes[0]) < 0.0 < float(slopes[1])  # z towards loc, loc towards z
+        assert float(slopes[2]) > 0.0  # a wider distribution
+        # Far below what a weight can be told from zero by.
+        assert -np.inf < float(density(f(1.0), f(0.0), f(1e-30))) < -1e5
 
 
 def test_a_sample_that_overflows_has_weight_zero():
