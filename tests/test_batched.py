@@ -347,7 +347,7 @@ def test_aux_comes_from_the_same_draw_and_costs_no_second_evaluation():
         params, batch, key
     )
     alone = models.quick_jit(hj.batched_value_and_grad(bound, **with_draw))(params, batch, key)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), (value, gradient), alone)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-6), (value, gradient), alone)
     keys = jax.random.split(key, EXAMPLES)
     drawn = jax.vmap(bound.draw, in_axes=(None, 0, 0))(params, batch, keys)
     np.testing.assert_allclose(aux["size"], drawn.z, rtol=1e-6)
