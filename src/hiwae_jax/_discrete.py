@@ -166,7 +166,10 @@ def _checked_z(z: Any) -> Any:
 
 
 def _without_nan(joints: Float[Array, " K"], proposals: Float[Array, " K"]) -> Float[Array, " K"]:
-    """All `-inf` where `log_joint` is NaN at a sample that q can draw: no bound, and not a NaN that hides why."""
+    """The values of `log_joint`; all `-inf`, with a warning where it can be given, if one of them is NaN.
+
+    What q itself makes NaN stays so.
+    """
     is_undefined = jnp.any(jnp.isnan(joints) & jnp.isfinite(proposals))
     if not isinstance(is_undefined, jax.core.Tracer) and bool(is_undefined):
         warnings.warn(

@@ -116,7 +116,7 @@ class _Centered(NamedTuple):
 
     Attributes:
       loc: [K, D].
-      inverse: `1 / scale` [K, D].
+      inverse: `1 / scale` [K, D], no larger than `1 / _NARROWEST`.
       precision: its square.
       z: [D].
       unit: [D], what loc, scale and z are divided by.
@@ -140,7 +140,7 @@ def _centered(parameters: Parameters, z: Any) -> _Centered:
     sizes = jax.lax.stop_gradient(jnp.maximum(jnp.abs(loc - center), scale))
     unit = jnp.max(sizes, axis=0, keepdims=True)
     per_unit = 1.0 / unit
-    # Its square over the unit is finite too.
+    # The second bound keeps the square of `inverse`, divided by the unit, finite in float32.
     largest = jnp.minimum(1.0 / _NARROWEST, RESIDUAL_LIMIT * jnp.sqrt(unit))
     inverse = jnp.minimum(unit * (1.0 / scale), largest)
     return _Centered((loc - center) * per_unit, inverse, inverse**2, (z - center[0]) * per_unit[0], unit[0])

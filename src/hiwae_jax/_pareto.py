@@ -14,8 +14,8 @@ SMALLEST_TAIL = 5  # with fewer values there is nothing to fit
 # Log-weights closer together than this many units of rounding are equal: a log-weight is a sum of larger terms, and
 # has the rounding of several of them.
 ROUNDING_UNITS = 64.0
-# Where weights come in steps and too few of the tail are above the cutoff for a fit, all are equal if the largest is
-# above the cutoff by less than this factor, in nats.
+# Weights may come in steps, so that too few of the tail are above the cutoff for a fit. Then they count as equal if the
+# largest log-weight is above the cutoff by no more than this many nats.
 SMALL_STEP = 1e-2
 
 

@@ -119,10 +119,9 @@ def _invert(weights: Float[Array, " K"], levels: Float[Array, " n"]) -> Int[Arra
 
 
 def _one_example(name: str, values: Any) -> Float[Array, " K"]:
-    values = _checks.float_array(name, values)
-    if values.ndim != 1 or values.size == 0:
+    array = _checks.float_array(name, values)
+    if array.ndim != 1 or array.size == 0:
         raise ValueError(
-            f"{name}: expected shape [K] for one example, got shape {values.shape}; use jax.vmap over a batch"
+            f"{name}: expected shape [K] for one example, got shape {array.shape}; use jax.vmap over a batch"
         )
-    array: jax.Array = values
     return array
