@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hiwae_jax._discrete import bernoulli, make_discrete_bound
+from hiwae_jax._discrete.bound import bernoulli, make_discrete_bound
 
 GRADIENTS = ("score_function", "vimco", "wake_phase")
 

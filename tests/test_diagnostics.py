@@ -8,13 +8,13 @@ import pytest
 from arviz_stats.base import array_stats
 
 import hiwae_jax as hj
-from hiwae_jax._diagnostics import (
+from hiwae_jax._log_weights.diagnostics import (
     coefficient_of_variation,
     gradient_signal_to_noise,
     log_weight_variance,
     weight_correlation,
 )
-from hiwae_jax._pareto import pareto_khat
+from hiwae_jax._log_weights.pareto import pareto_khat
 from tests import models
 
 INF = np.inf

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hiwae_jax._discrete import bernoulli
+from hiwae_jax._discrete.bound import bernoulli
 from tests.discrete import GRADIENTS, KEY, PARAMS, X, Z, injected, small_bound, small_log_joint
 from tests.extremes import SHIFTS
 

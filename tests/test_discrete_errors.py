@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from hiwae_jax._discrete import DiscreteFamily, bernoulli, categorical
-from hiwae_jax._score_function import vimco
+from hiwae_jax._discrete.bound import DiscreteFamily, bernoulli, categorical
+from hiwae_jax._discrete.score_function import vimco
 from tests.discrete import KEY, PARAMS, X, small_bound
 
 

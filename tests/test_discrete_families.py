@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hiwae_jax._discrete import bernoulli, categorical
+from hiwae_jax._discrete.bound import bernoulli, categorical
 
 INF = np.inf
 

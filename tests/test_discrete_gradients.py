@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from hiwae_jax._discrete import bernoulli, categorical, make_discrete_bound
+from hiwae_jax._discrete.bound import bernoulli, categorical, make_discrete_bound
 from tests.discrete import GRADIENTS, injected
 
 # A model of three pixels, without special structure, whose latent states can all be listed.

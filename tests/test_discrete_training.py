@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from hiwae_jax._discrete import bernoulli, categorical, make_discrete_bound
+from hiwae_jax._discrete.bound import bernoulli, categorical, make_discrete_bound
 from hiwae_jax.data import load_digits
 
 

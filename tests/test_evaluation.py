@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import hiwae_jax as hj
-from hiwae_jax._pareto import pareto_khat, tail_shape
+from hiwae_jax._log_weights.pareto import pareto_khat, tail_shape
 from tests import models
 
 pytestmark = pytest.mark.optimized

@@ -11,7 +11,7 @@ import pytest
 from scipy.stats import binom
 
 import hiwae_jax as hj
-from hiwae_jax._jackknife import jackknife
+from hiwae_jax._log_weights.jackknife import jackknife
 
 INF = np.inf
 

@@ -7,7 +7,7 @@ import pytest
 
 import hiwae_jax as hj
 from hiwae_jax import _cross_paths
-from hiwae_jax._pairs import Own, PathWeights, gaussian_pairs, one_by_one
+from hiwae_jax._families.pairs import Own, PathWeights, gaussian_pairs, one_by_one
 from tests.models import quick_jit
 
 K, D, PLACE = 5, 3, 2

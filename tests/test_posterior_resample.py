@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hiwae_jax._resampling import posterior_resample, systematic_indices, systematic_resample
+from hiwae_jax._log_weights.resampling import posterior_resample, systematic_indices, systematic_resample
 from tests import models
 
 INF = np.inf

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import hiwae_jax as hj
-from hiwae_jax._score_function import vimco
+from hiwae_jax._discrete.score_function import vimco
 
 INF = np.inf
 LOG_WEIGHTS = np.array(

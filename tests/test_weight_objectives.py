@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import hiwae_jax as hj
-from hiwae_jax._weight_objectives import chi_square, renyi_bound, wake_phase
+from hiwae_jax._log_weights.objectives import chi_square, renyi_bound, wake_phase
 from tests import models
 
 INF = np.inf

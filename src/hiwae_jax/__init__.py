@@ -6,32 +6,37 @@ imported from here.
 """
 
 from hiwae_jax._batched import batched_value_and_grad
-from hiwae_jax._bounds import elbo, iwlb
-from hiwae_jax._consistency import check_bijection, check_family
-from hiwae_jax._diagnostics import (
+from hiwae_jax._discrete.bound import DiscreteFamily, bernoulli, categorical, make_discrete_bound
+from hiwae_jax._discrete.score_function import vimco
+from hiwae_jax._families.bijection import Bijection, affine_map, coupling_map
+from hiwae_jax._families.consistency import check_bijection, check_family
+from hiwae_jax._families.family import Family, standard_normal
+from hiwae_jax._families.gaussian import diagonal_gaussian, full_rank_gaussian
+from hiwae_jax._families.student_t import student_t
+from hiwae_jax._families.supports import interval, positive, simplex, unit_interval
+from hiwae_jax._families.transformed import transformed
+from hiwae_jax._log_evidence import LogEvidence, make_log_evidence
+from hiwae_jax._log_weights.bounds import elbo, iwlb
+from hiwae_jax._log_weights.diagnostics import (
     coefficient_of_variation,
     effective_sample_size,
     gradient_signal_to_noise,
     log_weight_variance,
     weight_correlation,
 )
-from hiwae_jax._discrete import DiscreteFamily, bernoulli, categorical, make_discrete_bound
-from hiwae_jax._evaluation import LogEvidence, make_log_evidence
-from hiwae_jax._families import Family, diagonal_gaussian, full_rank_gaussian, standard_normal, student_t
-from hiwae_jax._flow_chain import Bijection, affine_map, coupling_map, flow_chain
-from hiwae_jax._hierarchical import hierarchical
-from hiwae_jax._independent import antithetic, defensive, independent
-from hiwae_jax._jackknife import jackknife
-from hiwae_jax._joint_gaussian import joint_gaussian
-from hiwae_jax._markov import markov
-from hiwae_jax._objectives import Bound, make_annealed_objective, make_bound, make_log_weights
-from hiwae_jax._pareto import pareto_khat
-from hiwae_jax._proposal import Draw, Members, Proposal
-from hiwae_jax._resampling import posterior_resample, systematic_resample
-from hiwae_jax._score_function import vimco
-from hiwae_jax._supports import interval, positive, simplex, unit_interval
-from hiwae_jax._transformed import transformed
-from hiwae_jax._weight_objectives import chi_square, renyi_bound, wake_phase
+from hiwae_jax._log_weights.jackknife import jackknife
+from hiwae_jax._log_weights.objectives import chi_square, renyi_bound, wake_phase
+from hiwae_jax._log_weights.pareto import pareto_khat
+from hiwae_jax._log_weights.resampling import posterior_resample, systematic_resample
+from hiwae_jax._make_bound import Bound, make_annealed_objective, make_bound, make_log_weights
+from hiwae_jax._proposals.antithetic import antithetic
+from hiwae_jax._proposals.defensive import defensive
+from hiwae_jax._proposals.flow_chain import flow_chain
+from hiwae_jax._proposals.hierarchical import hierarchical
+from hiwae_jax._proposals.independent import independent
+from hiwae_jax._proposals.joint_gaussian import joint_gaussian
+from hiwae_jax._proposals.markov import markov
+from hiwae_jax._proposals.proposal import Draw, Members, Proposal
 from hiwae_jax._weightings import Weighting, learned_weighting, power_heuristic, uniform_weighting
 
 __version__ = "0.1.0"

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from hiwae_jax import _checks
+from hiwae_jax._make_bound import Bound
 from hiwae_jax._memory import bytes_of, kept_for_backward
-from hiwae_jax._objectives import Bound
-from hiwae_jax._proposal import Params
+from hiwae_jax._proposals.sharding import on_auto_axes
 from hiwae_jax._random_streams import example_keys
-from hiwae_jax._sharding import on_auto_axes
+from hiwae_jax._types import Params
 
 # What the backward pass may keep at once. On a CPU small arrays are the fast ones: they stay in the cache, and the
 # allocator hands them out again, where large ones are returned to the system and cleared anew at every step.

@@ -1,0 +1,94 @@
+"""Invertible maps with their volume: the maps of a flow chain, and what carries a family over to a bounded support."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from hiwae_jax import _checks
+from hiwae_jax._families.family import log_volume
+from hiwae_jax._families.standardize import standardized
+from hiwae_jax._types import Params
+
+Mapped = tuple[Float[Array, " D"], Float[Array, ""]]
+
+
+class Bijection(NamedTuple):
+    """An invertible, differentiable map of R^D with its volume.
+
+    Attributes:
+      forward: `(params, x, z [D]) -> (y [D], log|det dy/dz|)`.
+      inverse: `(params, x, y [D]) -> (z [D], log|det dz/dy|)`.
+      limits: `dtype -> (low, high)`, the entries of z up to which numbers of this dtype tell y from the edge of its
+        support; None where y may be anywhere in R^D. `transformed` holds its draws between them.
+    """
+
+    forward: Callable[[Params, Any, Float[Array, " D"]], Mapped]
+    inverse: Callable[[Params, Any, Float[Array, " D"]], Mapped]
+    limits: Callable[[Any], tuple[Any, Any]] | None = None
+
+
+def _shift_and_scale(pair: Any, z: Float[Array, " D"]) -> tuple[Any, Any]:
+    """What the conditional of a map gave, or what is wrong with it. One array of two rows could be taken for a pair."""
+    expected = f"a pair of arrays (shift, scale) of the shape of z, {z.shape}"
+    if not isinstance(pair, (tuple, list)) or len(pair) != 2 or not all(map(_checks.is_array, pair)):
+        raise TypeError(f"conditional: expected {expected}, got {type(pair).__name__}")
+    for leaf in pair:
+        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+            raise TypeError(f"conditional: expected {expected}, got dtype {jnp.result_type(leaf)}")
+        if jnp.shape(leaf) not in (z.shape, (1,), ()):
+            raise ValueError(f"conditional: expected {expected}, got shape {jnp.shape(leaf)}")
+    return pair[0], pair[1]
+
+
+def affine_map(conditional: Callable[[Params, Any], tuple[Any, Any]]) -> Bijection:
+    """`y = shift + scale * z`, the shift and scale of an example.
+
+    Args:
+      conditional: `(params, x) -> (shift [D], scale [D])`; no scale may be zero.
+    """
+    _checks.function("conditional", conditional, "(params, x)", result="(shift [D], scale [D])")
+
+    def forward(params: Params, x: Any, z: Float[Array, " D"]) -> Mapped:
+        shift, scale = _shift_and_scale(conditional(params, x), z)
+        return shift + scale * z, log_volume(jnp.abs(scale), z)
+
+    def inverse(params: Params, x: Any, y: Float[Array, " D"]) -> Mapped:
+        shift, scale = _shift_and_scale(conditional(params, x), y)
+        return standardized(y, shift, scale), -log_volume(jnp.abs(scale), y)
+
+    return Bijection(forward, inverse)
+
+
+def coupling_map(
+    conditional: Callable[[Params, Any, Float[Array, " D"]], tuple[Any, Any]], *, kept: Sequence[bool]
+) -> Bijection:
+    """An affine coupling layer: some dimensions stay, and a network of them scales and shifts the others.
+
+    Args:
+      conditional: `(params, x, z [D]) -> (shift [D], scale [D])`; receives zeros in place of the dimensions that are
+        not kept. No scale may be zero.
+      kept: D booleans, which dimensions stay as they are.
+
+    Reference: Dinh, Sohl-Dickstein and Bengio (2017).
+    """
+    _checks.function("conditional", conditional, "(params, x, z)", result="(shift [D], scale [D])")
+    mask = np.asarray(kept)
+    if mask.dtype != np.bool_ or mask.ndim != 1 or mask.all() or not mask.any():
+        raise ValueError(f"kept: expected booleans for D dimensions, some true and some false, got {kept!r:.80}")
+
+    def network(params: Params, x: Any, z: Float[Array, " D"]) -> tuple[Any, Any]:
+        shift, scale = _shift_and_scale(conditional(params, x, jnp.where(mask, z, 0.0)), z)
+        return jnp.where(mask, 0.0, shift), jnp.where(mask, 1.0, scale)
+
+    def forward(params: Params, x: Any, z: Float[Array, " D"]) -> Mapped:
+        shift, scale = network(params, x, z)
+        return shift + scale * z, log_volume(jnp.abs(scale), z)
+
+    def inverse(params: Params, x: Any, y: Float[Array, " D"]) -> Mapped:
+        shift, scale = network(params, x, y)
+        return standardized(y, shift, scale), -log_volume(jnp.abs(scale), y)
+
+    return Bijection(forward, inverse)

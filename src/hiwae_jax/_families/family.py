@@ -1,0 +1,97 @@
+"""Families of distributions as pure functions of parameter arrays.
+
+Distributions travel as arrays, never as objects: stopping the gradient of an array stops all of it.
+"""
+
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from hiwae_jax import _checks
+
+Parameters = Any  # a pytree of arrays whose first leaf has the shape of z; for the Gaussian `(loc, scale)`
+
+
+class Forward(Protocol):
+    """`z = T(noise; parameters)`: invertible and differentiable in the noise."""
+
+    def __call__(self, parameters: Parameters, noise: Float[Array, " D"]) -> Float[Array, " D"]: ...
+
+
+class Inverse(Protocol):
+    """`noise = T^-1(z; parameters)`."""
+
+    def __call__(self, parameters: Parameters, z: Float[Array, " D"]) -> Float[Array, " D"]: ...
+
+
+class LogProb(Protocol):
+    """The log-density of one z."""
+
+    def __call__(self, parameters: Parameters, z: Float[Array, " D"]) -> Float[Array, ""]: ...
+
+
+class Sampler(Protocol):
+    """Draws noise. It receives the caller's key untouched, once for each example."""
+
+    def __call__(self, key: Any, shape: tuple[int, ...], dtype: Any) -> Float[Array, "..."]: ...
+
+
+def standard_normal(key: PRNGKeyArray, shape: tuple[int, ...], dtype: Any) -> Float[Array, "..."]:
+    """Draw independent standard normal noise from one typed key.
+
+    Raises:
+      TypeError: if the key is not a typed key made by `jax.random.key`.
+      ValueError: if it is a batch of keys.
+    """
+    return jax.random.normal(_checks.one_key(key), shape, dtype)
+
+
+class Family(NamedTuple):
+    """A reparameterizable family on R^D: functions of the parameters of one distribution and one point.
+
+    `forward` must map the noise of `sampler` to a draw whose log-density is `log_prob`; `inverse` undoes it, and is
+    what re-expresses a sample through another member. The parameters are a pytree of arrays, of which the first leaf
+    (in a dict: by name) must have the shape [D] of z, since it says how much noise is drawn; in a proposal of K members
+    every leaf has K leading rows. On a curved support, such as the simplex, z may have more entries than the noise; the
+    first leaf then has the shape of the noise, and the density is one of the first entries of z, as many as those.
+    `hj.check_family` tries out whether the functions agree.
+
+    Attributes:
+      forward: `(parameters, noise [D]) -> z [D]`.
+      inverse: `(parameters, z [D]) -> noise [D]`.
+      log_prob: `(parameters, z [D]) -> scalar`.
+      sampler: `(key, shape, dtype) -> noise`, whose entries are independent; standard normal unless another is given.
+    """
+
+    forward: Forward
+    inverse: Inverse
+    log_prob: LogProb
+    sampler: Sampler = standard_normal
+
+
+def require_family(name: str, family: Any) -> None:
+    """Raise if the argument of this name is no family."""
+    if not isinstance(family, Family):
+        got = type(family).__name__
+        raise TypeError(f"{name}: expected hj.diagonal_gaussian, hj.student_t(5.0) or another hj.Family, got {got}")
+
+
+def require_sampler(sampler: Any) -> None:
+    """Raise if a sampler of the caller's is no function of a key, a shape and a dtype."""
+    if sampler is not None:
+        _checks.function("sampler", sampler, "(key, shape, dtype)", result="noise")
+
+
+def draw_noise(sampler: Sampler, key: Any, shape: tuple[int, ...], dtype: Any) -> Float[Array, "..."]:
+    """What the sampler draws, of the shape asked for."""
+    noise = sampler(key, shape, dtype)
+    if jnp.shape(noise) != shape:
+        raise ValueError(f"sampler: expected noise of the shape asked for, {shape}, got {jnp.shape(noise)}")
+    return noise
+
+
+def log_volume(scale: Float[Array, "..."], z: Float[Array, " D"]) -> Float[Array, ""]:
+    """`sum_d log scale_d`, where one scale may stand for several dimensions of z."""
+    return jnp.sum(jnp.broadcast_to(jnp.log(scale), z.shape))

@@ -1,0 +1,100 @@
+"""Gaussian families: with a diagonal covariance, and with any."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from hiwae_jax._families.family import Family, Parameters, log_volume
+from hiwae_jax._families.standardize import residual_limit, standardized
+
+
+def location_and_scale(parameters: Parameters, *, scale_ndim: int | None = None) -> tuple[Any, Any]:
+    """The pair of arrays, for which a single array with two rows could be taken."""
+    is_pair = isinstance(parameters, (tuple, list)) and len(parameters) == 2
+    if not is_pair or scale_ndim not in (None, jnp.ndim(parameters[1])):
+        expected = "(loc [D], scale_tril [D, D])" if scale_ndim == 2 else "(loc [D], scale [D])"
+        raise ValueError(
+            f"parameters: expected a pair {expected} for this family, got shapes {jax.tree.map(jnp.shape, parameters)}"
+        )
+    return parameters[0], parameters[1]
+
+
+def _gaussian_forward(parameters: Parameters, noise: Float[Array, " D"]) -> Float[Array, " D"]:
+    loc, scale = location_and_scale(parameters)
+    z: jax.Array = loc + scale * noise
+    return z
+
+
+def _gaussian_inverse(parameters: Parameters, z: Float[Array, " D"]) -> Float[Array, " D"]:
+    noise: jax.Array = standardized(z, *location_and_scale(parameters))
+    return noise
+
+
+def _gaussian_log_prob(parameters: Parameters, z: Float[Array, " D"]) -> Float[Array, ""]:
+    loc, scale = location_and_scale(parameters)
+    residual = standardized(z, loc, scale)
+    return -0.5 * jnp.sum(residual**2) - log_volume(scale, z) - 0.5 * z.size * math.log(2.0 * math.pi)
+
+
+diagonal_gaussian = Family(_gaussian_forward, _gaussian_inverse, _gaussian_log_prob)
+"""Gaussian with diagonal covariance; parameters are `(loc [D], scale [D])`, scale being the standard deviation.
+
+Values and gradients are finite in float32 for scales from 1e-30 to 1e30. The log-density of a point that is more than
+1e18 standard deviations from `loc` (fewer for a scale below one) is that of a point at this distance."""
+
+
+@jax.custom_jvp
+def forward_substitution(tril: Float[Array, "N N"], right: Float[Array, " N"]) -> Float[Array, " N"]:
+    """The solution y of `tril y = right`, of whose matrix the lower triangle is read; held as `standardized` is.
+
+    In place of LAPACK's routine, whose calls for many thousand vmapped systems were seen to wait for each other for
+    ever on a CPU.
+    """
+    limit = residual_limit(jnp.min(jnp.abs(jnp.diagonal(tril))))
+    return jnp.clip(_substituted(tril, right), -limit, limit)
+
+
+@forward_substitution.defjvp
+def _forward_substitution_jvp(primals: Any, tangents: Any) -> tuple[Any, Any]:
+    tril, _ = primals
+    solution = forward_substitution(*primals)
+    # Without the square of a small diagonal, which the derivative of each division would have.
+    return solution, _substituted(tril, tangents[1] - jnp.tril(tangents[0]) @ solution)
+
+
+def _substituted(tril: Float[Array, "N N"], right: Float[Array, " N"]) -> Float[Array, " N"]:
+
+    def next_entry(known: Float[Array, " N"], place: Any) -> tuple[Float[Array, " N"], None]:
+        row = tril[place]
+        entry = (right[place] - jnp.sum(row * known)) / row[place]
+        return known.at[place].set(entry), None
+
+    # Entries still to come are zero, so what stands above the diagonal is not seen unless it is no number.
+    tril = jnp.tril(tril)
+    solution, _ = jax.lax.scan(next_entry, jnp.zeros_like(right), jnp.arange(len(right)))
+    return solution
+
+
+def _full_rank_forward(parameters: Parameters, noise: Float[Array, " D"]) -> Float[Array, " D"]:
+    loc, scale_tril = location_and_scale(parameters, scale_ndim=2)
+    z: jax.Array = loc + jnp.tril(scale_tril) @ noise
+    return z
+
+
+def _full_rank_inverse(parameters: Parameters, z: Float[Array, " D"]) -> Float[Array, " D"]:
+    loc, scale_tril = location_and_scale(parameters, scale_ndim=2)
+    return forward_substitution(scale_tril, z - loc)
+
+
+def _full_rank_log_prob(parameters: Parameters, z: Float[Array, " D"]) -> Float[Array, ""]:
+    residual = _full_rank_inverse(parameters, z)
+    log_determinant = jnp.sum(jnp.log(jnp.diagonal(parameters[1])))
+    return -0.5 * jnp.sum(residual**2) - log_determinant - 0.5 * z.size * math.log(2.0 * math.pi)
+
+
+full_rank_gaussian = Family(_full_rank_forward, _full_rank_inverse, _full_rank_log_prob)
+"""Gaussian with any covariance `scale_tril scale_tril^T`; parameters are `(loc [D], scale_tril [D, D])`, of which the
+lower triangle is used, and whose diagonal must be positive."""

@@ -1,0 +1,173 @@
+"""Streaming estimates of log p(x): memory does not grow with the number of samples."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from hiwae_jax import _checks
+from hiwae_jax._log_weights.bounds import check_log_weights, log_sum_exp
+from hiwae_jax._log_weights.pareto import SMALLEST_TAIL, tail_length, tail_shape
+from hiwae_jax._random_streams import draw_key
+from hiwae_jax._types import Example, Params
+
+_LONGEST_TAIL = 512  # the standard error of a shape k from so many values is (1 + k) / 23
+_SORTED_FROM = 64  # values from which on a sort takes less time than to insert them one by one
+
+
+class LogEvidence(NamedTuple):
+    """An estimate of log p(x) of one example.
+
+    Attributes:
+      estimate: log of the mean of the independent estimates of p(x), in nats; below log p(x) on average.
+      standard_error: Monte Carlo standard error of `estimate`, by the delta method; `inf` where every weight is zero,
+        NaN where a log-weight is NaN or `inf`.
+      effective_draws: `(sum v)^2 / sum v^2` of the independent estimates v; few of many is a warning that the estimate
+        rests on a handful of draws and that its standard error is too small.
+      pareto_khat: `pareto_khat` of all R * K weights where the samples of a draw are independent, and otherwise of the
+        R estimates v. Above 0.7 neither `estimate` nor `standard_error` is to be believed, and more draws do not help.
+        `inf` if there are fewer than 25 of them, NaN where a log-weight is NaN or `inf`. A small value is no
+        guarantee: it knows nothing of a part of the posterior that no sample has found.
+    """
+
+    estimate: Float[Array, ""]
+    standard_error: Float[Array, ""]
+    effective_draws: Float[Array, ""]
+    pareto_khat: Float[Array, ""]
+
+
+class _Sums(NamedTuple):
+    """What is kept of the draws so far: v is the estimate of one draw.
+
+    Attributes:
+      largest: the largest log v.
+      total: the sum of v, in units of the largest.
+      squares: the sum of v^2, in the same units.
+      tail: the largest log-weights, or the largest log v where the samples of a draw depend on each other; ascending.
+    """
+
+    largest: Float[Array, ""]
+    total: Float[Array, ""]
+    squares: Float[Array, ""]
+    tail: Float[Array, " T"]
+
+
+@_checks.by_name
+def make_log_evidence(
+    log_weights: Callable[[Params, Example, Any], Float[Array, " K"]],
+    *,
+    num_draws: int,
+    chunk_size: int = 1,
+    independent_samples: bool | None = None,
+) -> Callable[[Params, Example, Any], LogEvidence]:
+    """Estimate log p(x) from many independent draws of K weights, a chunk of draws in memory at a time.
+
+    Args:
+      log_weights: from `make_log_weights`: `(params, x, key) -> [K]` with `E[sum_j w_j] = p(x)`.
+      num_draws: R, the number of independent draws; R * K samples of z in all. At least 2.
+      chunk_size: how many draws are evaluated at once, under `vmap`. Memory grows with it and, if the model is too
+        small to fill the machine, speed too. The result does not depend on it beyond rounding (for keys of JAX's
+        default kind; "rbg" keys draw other numbers under `vmap`).
+      independent_samples: whether the K samples of one draw are independent of each other, so that `pareto_khat` may
+        be that of single weights. None asks `log_weights`, which knows if it is from `make_log_weights`: they are under
+        `independent`, `defensive` and `hierarchical(shared=False)` without a `sampler` of the caller's. False is right
+        for any function.
+
+    Returns:
+      `log_evidence(params, x, key) -> LogEvidence`. The R keys are folded from `key`, one for each draw.
+
+    The shape of the tail is fitted to the largest `min(n / 5, 3 sqrt(n), 512)` of n values, which are all that is kept.
+    For independent samples n is R * K, so that the result does not depend on how samples are grouped into draws. Where
+    the samples of a draw share a z_0 or are correlated, n is R: the mean of K weights hides the tail of a single one,
+    and only R values of z_0 were seen. Take many draws of a small K to see more.
+
+    *Gradients*: those of `estimate` are its own, each draw's weighted by its share of the sum; `pareto_khat` has none.
+
+    Reference: Burda, Grosse and Salakhutdinov (2016), section 5; Huang and Courville (2017) for constant memory;
+    Vehtari et al. (2024) for the shape of the tail.
+
+    >>> two_weights = lambda params, x, key: params + jax.random.normal(key, (2,)) - 0.5  # E[w] = exp(params)
+    >>> log_evidence = make_log_evidence(two_weights, num_draws=10_000, chunk_size=100)
+    >>> result = jax.jit(log_evidence)(-100.0, None, jax.random.key(0))
+    >>> bool(abs(result.estimate - (-100.0 + jnp.log(2.0))) < 4 * result.standard_error)
+    True
+    """
+    if _checks.positive_integer("num_draws", num_draws) < 2:
+        raise ValueError("num_draws: at least 2 are needed for a standard error, got 1")
+    chunk_size = min(_checks.positive_integer("chunk_size", chunk_size), num_draws)
+    num_chunks = -(-num_draws // chunk_size)
+    if independent_samples is None:
+        independent_samples = getattr(log_weights, "independent_samples", False)
+    _checks.function("log_weights", log_weights, "(params, x, key)", result="[K]")
+    independent_samples = _checks.boolean("independent_samples", independent_samples)
+
+    def log_evidence(params: Params, x: Example, key: Any) -> LogEvidence:
+        def log_weights_of(draw: Array) -> Float[Array, " K"]:
+            weights = check_log_weights(log_weights(params, x, draw_key(key, draw)), axis=-1)
+            if weights.ndim != 1:
+                raise ValueError(f"log_weights: expected log-weights [K] of one example, got shape {weights.shape}")
+            return weights
+
+        def add(chunk: Any, sums: _Sums) -> _Sums:
+            draws = chunk * chunk_size + jnp.arange(chunk_size)
+            # The last chunk may run past the end: what it draws there has weight zero.
+            is_drawn = (draws < num_draws)[:, None]
+            log_w = jnp.where(is_drawn, jax.vmap(log_weights_of)(draws), -jnp.inf)
+            log_estimates = log_sum_exp(log_w, -1)
+            return _add(sums, log_estimates, log_w.ravel() if independent_samples else log_estimates)
+
+        abstract = jax.eval_shape(log_weights_of, jnp.zeros((), jnp.int32))
+        dtype, num_values = abstract.dtype, num_draws * (abstract.shape[0] if independent_samples else 1)
+        empty = jnp.full((), -jnp.inf, dtype)
+        sums = _Sums(empty, jnp.zeros((), dtype), jnp.zeros((), dtype), jnp.full(_LONGEST_TAIL + 1, -jnp.inf, dtype))
+        sums = jax.lax.fori_loop(0, num_chunks, add, sums)
+        # Where every weight is zero there is nothing to say but -inf.
+        is_zero = sums.total == 0.0
+        total, squares = (jnp.where(is_zero, 1.0, value) for value in (sums.total, sums.squares))
+        variance = (num_draws * squares / total**2 - 1.0) / (num_draws - 1.0)  # of the mean, in units of the mean
+        has_spread = variance > 0.0
+        no_spread = jnp.where(jnp.isnan(variance), jnp.nan, 0.0)  # below zero by rounding only
+        standard_error = jnp.where(has_spread, jnp.sqrt(jnp.where(has_spread, variance, 1.0)), no_spread)
+        length = min(tail_length(num_values), _LONGEST_TAIL)
+        has_tail = length >= SMALLEST_TAIL
+        return LogEvidence(
+            estimate=jnp.where(is_zero, -jnp.inf, sums.largest + jnp.log(total / num_draws)),
+            standard_error=jnp.where(is_zero, jnp.inf, standard_error),
+            effective_draws=jnp.where(is_zero, 0.0, total**2 / squares),
+            pareto_khat=tail_shape(sums.tail[-length - 1 :]) if has_tail else jnp.asarray(jnp.inf, dtype),
+        )
+
+    return log_evidence
+
+
+def _add(sums: _Sums, log_estimates: Float[Array, " C"], candidates: Float[Array, " N"]) -> _Sums:
+    """Add the estimates of a chunk; the candidates are those for the tail."""
+    stopped = jax.lax.stop_gradient(log_estimates)
+    largest = jnp.maximum(sums.largest, jnp.max(stopped))
+    # Sums are kept relative to the largest, not as logarithms: at log p(x) = -100 one part in a million is lost to the
+    # rounding of a logarithm, and the millionth draw with it. A shift of -inf - -inf would be NaN.
+    shift = jnp.where(largest == -jnp.inf, 0.0, largest)
+    rescale = jnp.exp(sums.largest - shift)
+    values = jnp.exp(log_estimates - shift)
+
+    return _Sums(
+        largest,
+        sums.total * rescale + jnp.sum(values),
+        sums.squares * rescale**2 + jnp.sum(values**2),
+        _largest(sums.tail, jax.lax.stop_gradient(candidates)),
+    )
+
+
+def _largest(tail: Float[Array, " T"], values: Float[Array, " C"]) -> Float[Array, " T"]:
+    """The T largest of both, ascending, as the tail is."""
+
+    def insert(tail: Float[Array, " T"], value: Float[Array, ""]) -> tuple[Float[Array, " T"], None]:
+        # The smallest member falls out.
+        above = jnp.append(tail[1:], jnp.inf)
+        return jnp.maximum(tail, jnp.minimum(value, above)), None
+
+    if len(values) >= _SORTED_FROM:
+        return jnp.sort(jnp.concatenate([tail, values]))[-len(tail) :]
+    return jax.lax.scan(insert, tail, values)[0]

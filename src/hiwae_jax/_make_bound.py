@@ -1,0 +1,363 @@
+"""Bounds as functions: a log-joint and a proposal in, `bound(params, x, key)` for one example out."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from hiwae_jax import _checks
+from hiwae_jax._assembly import LogDensity, make_evaluation
+from hiwae_jax._gradients.linearize import GRADIENTS, reparameterized, scores_are_constant, stopped, with_path_rule
+from hiwae_jax._proposals.proposal import Draw, Proposal
+from hiwae_jax._random_streams import Stream, stream_key
+from hiwae_jax._types import Example, Params
+from hiwae_jax._weightings import Weighting, uniform_weighting
+
+
+@dataclasses.dataclass(frozen=True)
+class Bound:
+    """A bound, or an annealed objective, as a function of one example: `bound(params, x, key, *shared) -> scalar`.
+
+    Attributes:
+      evaluate: the function. In place of the key it takes what `draw` has drawn.
+      draw: `(params, x, key, *shared) -> Draw`, all that the bound draws, for
+        `batched_value_and_grad(bound, draw=bound.draw)`.
+    """
+
+    evaluate: Callable[..., Float[Array, ""]]
+    draw: Callable[..., Draw]
+
+    def __call__(self, params: Params, x: Example, key: Any, *shared: Any, **named: Any) -> Float[Array, ""]:
+        """The value for one example, in nats; what is `shared`, or `named`, is the beta of an annealed objective."""
+        return self.evaluate(params, x, key, *shared, **named)
+
+
+@dataclasses.dataclass(frozen=True)
+class LogWeights:
+    """The log-weights of one example as a function: `log_weights(params, x, key) -> [K]`.
+
+    Attributes:
+      evaluate: the function. In place of the key it takes what the `draw` of a bound with the same proposal has drawn.
+      independent_samples: whether the K samples are known to be independent of each other, so that diagnostics of
+        independent weights, such as `pareto_khat`, hold for them.
+    """
+
+    evaluate: Callable[[Params, Example, Any], Float[Array, " K"]]
+    independent_samples: bool
+
+    def __call__(self, params: Params, x: Example, key: Any) -> Float[Array, " K"]:
+        """The log-weights [K] of one example, mixing weight included."""
+        return self.evaluate(params, x, key)
+
+
+@_checks.by_name
+def make_bound(
+    log_joint: LogDensity,
+    proposal: Proposal,
+    *,
+    weighting: Weighting | None = None,
+    gradient: str | None = None,
+    backward_samples: int | None = None,
+    chunk_size: int | None = None,
+) -> Bound:
+    """A lower bound on log p(x) as a pure function of one example: `log sum_j w_j`, to be maximised.
+
+    With `independent` samples it is the importance-weighted bound (the ELBO at K = 1), with a `hierarchical` proposal
+    the hierarchical one (H-IWLB). The value does not depend on `gradient` (for "refilled", which asks for more noise,
+    with generators whose first numbers do not depend on how many there are, as JAX's default).
+
+    Args:
+      log_joint: `(params, x, z [D]) -> scalar`, `log p(x, z)` of one latent sample. Where it jumps in z (a box prior,
+        `floor`), every gradient loses a surface term: take `hj.transformed`.
+      proposal: from `independent`, `hierarchical` and their like.
+      weighting: how the members share the target; `uniform_weighting()` if None. Where all members are equal only a
+        learned one makes a difference.
+      gradient: how the proposal's parameters are reached. The generative model, the reverse model and a learned
+        weighting always receive the plain gradient. None is "doubly_reparameterized", and "reparameterized" where
+        samples are correlated or their noise may be (a `sampler` of the caller's: the others need noise that is
+        independent from sample to sample).
+        "reparameterized": plain pathwise; unbiased for every proposal where log_joint has no jumps in z
+        (docs/guide.md, "Where unbiased holds"), noisy at large K.
+        "doubly_reparameterized": unbiased for every weighting under the same condition, without the scores that make
+        the plain one noisy.
+        "refilled": likewise, with the samples' own paths only, at K more evaluations of the model (no backward pass);
+        a little less noise. The same as "doubly_reparameterized" under a weighting that does not look at densities.
+        "path_squared": own paths with squared weights and nothing else; least noise, biased unless the weighting is
+        uniform or learned.
+        "authors": the rule of the code released with the paper; biased where there is a z_0, and where "path_squared"
+        is. For comparisons.
+      backward_samples: M, to run the backward pass through the generative model for M samples only, drawn by their
+        weights (systematic resampling), after a forward pass of all K: the gradient stays as unbiased as without
+        it, at K + M forward and M backward evaluations. The choice has a key of its own, folded from the one given.
+        None for all K.
+      chunk_size: how many samples the model evaluates at once, so that memory does not grow with K. Each chunk is
+        differentiated while it is in memory, in one pass, where the model's gradient is no larger than what a chunk
+        keeps (a hundred samples or two for an MLP) and there are no convolutions; otherwise, and inside of
+        `jax.shard_map`, the backward pass evaluates each chunk again. Value and gradient change by rounding only. None
+        for all K.
+
+    Returns:
+      `bound(params, x, key) -> scalar`, in nats, in at least float32. `params` is any pytree, `x` one example, `key`
+      one typed key, or in its place what `bound.draw(params, x, key)` has drawn with the same parameters. It composes
+      with `jit`, `grad`, `jvp`, `vmap` and `scan`; vmap it over the batch, with a key for each example. The estimators
+      are of first derivatives: for second ones take "reparameterized".
+
+    Raises:
+      ValueError: for an unknown `gradient` or one that is not valid for the proposal, for a weighting that is not, and
+        when called: for arrays of unexpected shape, and for a reverse model that treats members differently under a
+        weighting that is not uniform.
+      TypeError: for something that is no proposal or weighting, and when called, for unexpected dtypes or an untyped
+        key.
+
+    Reference: Burda et al. (2016), equation 8; Huang et al. (2019), section 3.2; Tucker et al. (2019); Bauer and Mnih
+    (2021); Huang and Courville (2017), for `backward_samples` = 1.
+
+    >>> import hiwae_jax as hj
+    >>> def log_joint(params, x, z):
+    ...     return -0.5 * jnp.sum((x - params["w"] * z) ** 2) - 0.5 * jnp.sum(z**2)
+    >>> def conditional(params, x):
+    ...     return params["a"] * x, jnp.exp(params["s"]) * jnp.ones_like(x)
+    >>> bound = hj.make_bound(log_joint, hj.independent(conditional, num_samples=8))
+    >>> params = {"w": 1.0, "a": 0.5, "s": -0.3}
+    >>> value, gradient = jax.value_and_grad(bound)(params, jnp.array([1.0, -2.0]), jax.random.key(0))
+    >>> value.shape, sorted(gradient)
+    ((), ['a', 's', 'w'])
+    """
+    annealed = _make_annealed(
+        "log_joint",
+        log_joint,
+        _no_prior,
+        proposal,
+        weighting,
+        gradient,
+        free_bits=0.0,
+        backward_samples=backward_samples,
+        chunk_size=chunk_size,
+    )
+    return Bound(lambda params, x, key: annealed(params, x, key, 1.0), annealed.draw)
+
+
+@_checks.by_name
+def make_annealed_objective(
+    log_likelihood: LogDensity,
+    log_prior: LogDensity,
+    proposal: Proposal,
+    *,
+    weighting: Weighting | None = None,
+    gradient: str | None = None,
+    free_bits: float = 0.0,
+    backward_samples: int | None = None,
+    chunk_size: int | None = None,
+) -> Bound:
+    """The objective of warm-up: the log-density terms besides the likelihood are scaled by beta, then floored.
+
+    With `kl_j = log q_0 + log q_j - log r - log p(z_j) - log pi_j` the log-weights are
+    `log p(x | z_j) - max(beta * kl_j, free_bits)`. It is a bound, and equal to `make_bound`, only at beta = 1 without
+    free bits.
+
+    Args:
+      log_likelihood: `(params, x, z [D]) -> scalar`, `log p(x | z)`.
+      log_prior: `(params, x, z [D]) -> scalar`, `log p(z)`.
+      proposal: as for `make_bound`.
+      weighting: as for `make_bound`.
+      gradient: as for `make_bound`. Where log_likelihood and log_prior have no jumps in z, unbiased means so for every
+        beta and `free_bits`, except that "path_squared" is unbiased at beta = 1 without free bits only. With free bits
+        and alpha of about 3 "reparameterized" is less noisy (docs/choosing.md).
+      free_bits: the floor, in nats for each sample; at least 0, where 0 means none. "refilled" needs 0.
+      backward_samples: as for `make_bound`.
+      chunk_size: as for `make_bound`.
+
+    Returns:
+      `objective(params, x, key, beta) -> scalar`, with a `draw` like a bound; beta may be traced, so that a schedule
+      does not recompile.
+
+    Reference: Sonderby et al. (2016) for warm-up, Kingma et al. (2016) for free bits.
+    """
+    free_bits = _checks.number("free_bits", free_bits, least=0.0, remark="; 0 is none")
+    return _make_annealed(
+        "log_likelihood",
+        log_likelihood,
+        log_prior,
+        proposal,
+        weighting,
+        gradient,
+        free_bits=free_bits,
+        backward_samples=backward_samples,
+        chunk_size=chunk_size,
+    )
+
+
+@_checks.by_name
+def make_log_weights(
+    log_joint: LogDensity,
+    proposal: Proposal,
+    *,
+    weighting: Weighting | None = None,
+    chunk_size: int | None = None,
+) -> LogWeights:
+    """The K log-weights of one example, mixing weight included: `sum_j exp(log_w_j)` estimates p(x) without bias.
+
+    Because the mixing weight (1/K or pi_j) is inside, the bound is their log-sum-exp, not `iwlb` of them.
+
+    Args:
+      log_joint: as for `make_bound`.
+      proposal: as for `make_bound`.
+      weighting: as for `make_bound`.
+      chunk_size: as for `make_bound`.
+
+    Returns:
+      `log_weights(params, x, key) -> [K]`, in at least float32. In place of the key it takes what `bound.draw` has
+      drawn, for a bound with the same proposal. Its attribute `independent_samples` says whether the samples are
+      independent of each other. *Gradients*: the plain pathwise ones.
+
+    Raises:
+      The errors of `make_bound`.
+
+    >>> import hiwae_jax as hj
+    >>> proposal = hj.independent(lambda params, x: (x, jnp.ones_like(x)), num_samples=4)
+    >>> log_weights = hj.make_log_weights(lambda params, x, z: -0.5 * jnp.sum(z**2), proposal)
+    >>> log_weights(None, jnp.zeros(2), jax.random.key(0)).shape
+    (4,)
+    """
+    chosen = _checked({"log_joint": log_joint}, proposal, weighting)
+    chunk_size = _checked_chunk(chunk_size)
+
+    def log_weights(params: Params, x: Example, key: Any) -> Float[Array, " K"]:
+        draw = key if isinstance(key, Draw) else proposal.draw(params, x, key)
+        evaluation = make_evaluation(
+            "log_joint", log_joint, _no_prior, proposal, chosen, params, x, draw, chunk_size=chunk_size
+        )
+        return evaluation.terms(draw.z, draw.z0, draw.base, draw.members).log_weights
+
+    return LogWeights(log_weights, proposal.independent_samples)
+
+
+def _checked_chunk(chunk_size: int | None) -> int | None:
+    return None if chunk_size is None else _checks.positive_integer("chunk_size", chunk_size)
+
+
+def _no_prior(params: Params, x: Example, z: Float[Array, " D"]) -> Float[Array, ""]:
+    return jnp.zeros((), z.dtype)
+
+
+def _checked(densities: dict[str, Any], proposal: Any, weighting: Any) -> Weighting:
+    for name, density in densities.items():
+        _checks.function(name, density, "(params, x, z)", result="scalar")
+    if not isinstance(proposal, Proposal):
+        got = type(proposal).__name__
+        raise TypeError(f"proposal: expected what hj.independent, hj.hierarchical or their like return, got {got}")
+    if weighting is None:
+        return uniform_weighting()
+    if not isinstance(weighting, Weighting):
+        got = type(weighting).__name__
+        raise TypeError(f"weighting: expected what hj.uniform_weighting or hj.power_heuristic returns, got {got}")
+    if weighting.of_densities and proposal.pair_densities is None:
+        raise ValueError(
+            "weighting: a power heuristic compares the members' densities at one point, which this proposal does not "
+            f"give ({proposal.why_plain}); use hj.uniform_weighting() or hj.learned_weighting(logits_fn)"
+        )
+    return weighting
+
+
+def _chosen_gradient(gradient: str | None, proposal: Proposal, weighting: Weighting, free_bits: float) -> str:
+    """The estimator asked for, or the recommended one; raises where it is not valid."""
+    if gradient is not None and gradient not in GRADIENTS:
+        names = ", ".join(repr(name) for name in GRADIENTS)
+        raise ValueError(f"gradient: expected one of {names}, got {gradient!r}")
+    constant = scores_are_constant(proposal, weighting)
+    correlated = proposal.members is not None and proposal.members.joint_log_prob is not None
+    if gradient is None:
+        if proposal.members is None or correlated or not proposal.independent_noise:
+            return "reparameterized"
+        return "doubly_reparameterized"
+    if gradient == "reparameterized":
+        return gradient
+    if proposal.members is None:
+        raise ValueError(
+            f"gradient: {gradient!r} is not valid for this proposal: {proposal.why_plain}; "
+            "use gradient='reparameterized'"
+        )
+    if correlated and gradient != "doubly_reparameterized":
+        raise ValueError(
+            f"gradient: {gradient!r} needs samples that are independent given z_0, and these are correlated; use "
+            "gradient='reparameterized' or 'doubly_reparameterized'"
+        )
+    if gradient == "refilled" and not constant and not proposal.refills:
+        raise ValueError(
+            "gradient: 'refilled' needs a proposal that can draw every sample a second time, and this one cannot; use "
+            "gradient='doubly_reparameterized'"
+        )
+    if gradient == "refilled" and free_bits > 0.0 and not constant:
+        raise ValueError(
+            "gradient: 'refilled' is not unbiased with free bits under this weighting; use "
+            "gradient='doubly_reparameterized' or free_bits=0"
+        )
+    return gradient
+
+
+def _make_annealed(
+    name: str,
+    log_likelihood: LogDensity,
+    log_prior: LogDensity,
+    proposal: Proposal,
+    weighting: Weighting | None,
+    gradient: str | None,
+    *,
+    free_bits: float,
+    backward_samples: int | None,
+    chunk_size: int | None,
+) -> Bound:
+    chosen = _checked({name: log_likelihood, "log_prior": log_prior}, proposal, weighting)
+    gradient = _chosen_gradient(gradient, proposal, chosen, free_bits)
+    if backward_samples is not None:
+        backward_samples = _checks.positive_integer("backward_samples", backward_samples)
+    chunk_size = _checked_chunk(chunk_size)
+    refill = gradient == "refilled" and not scores_are_constant(proposal, chosen)
+
+    def draw(params: Params, x: Example, key: Any, *shared: Any) -> Draw:
+        drawn = proposal.draw(params, x, key, refill=refill)
+        if backward_samples is None:
+            return drawn
+        return drawn._replace(uniform=jax.random.uniform(stream_key(key, Stream.BACKWARD_CHOICE), dtype=drawn.z.dtype))
+
+    def evaluate(params: Params, x: Example, key: Any, beta: Any) -> Float[Array, ""]:
+        drawn = key if isinstance(key, Draw) else draw(params, x, key)
+        for is_missing, what in (
+            (refill and drawn.refill is None, "the refills of gradient='refilled'"),
+            (backward_samples is not None and drawn.uniform is None, "the choice of backward_samples"),
+        ):
+            if is_missing:
+                raise ValueError(
+                    f"key: expected a key, or what bound.draw(params, x, key) has drawn; this lacks {what}"
+                )
+        beta = _checks.scalar_number("beta", beta, least=0.0).astype(drawn.z.dtype)
+        evaluation = make_evaluation(
+            name,
+            log_likelihood,
+            log_prior,
+            proposal,
+            chosen,
+            params,
+            x,
+            drawn,
+            beta=beta,
+            free_bits=free_bits,
+            chunk_size=chunk_size,
+        )
+        if gradient == "reparameterized" and backward_samples is None and chunk_size is None:
+            return reparameterized(evaluation, drawn)
+        return with_path_rule(
+            evaluation,
+            proposal,
+            chosen,
+            drawn,
+            beta=beta,
+            gradient=gradient,
+            frozen_params=stopped((params, drawn.context)),
+            backward_samples=backward_samples,
+        )
+
+    return Bound(evaluate, draw)

@@ -1,0 +1,113 @@
+"""A chain of invertible maps: every sample is a function of the first, every marginal a change of variables."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from hiwae_jax import _checks
+from hiwae_jax._families.bijection import Bijection, Mapped
+from hiwae_jax._families.family import Family, Parameters, Sampler, draw_noise, require_family, require_sampler
+from hiwae_jax._families.gaussian import diagonal_gaussian
+from hiwae_jax._proposals.parameters import one_member
+from hiwae_jax._proposals.proposal import Draw, Proposal
+from hiwae_jax._types import Example, Params
+
+
+@_checks.by_name
+def flow_chain(
+    base: Callable[[Params, Any], Parameters],
+    maps: Sequence[Bijection],
+    *,
+    context: Callable[[Params, Example], Any] | None = None,
+    family: Family = diagonal_gaussian,
+    sampler: Sampler | None = None,
+) -> Proposal:
+    """`z_1 ~ q_1(z | x)`, then `z_j = T_j(z_{j-1})`: K samples from one draw of noise.
+
+    The marginal of sample j is exact, `log q_j(z_j) = log q_1(z_1) - sum_{m <= j} log|det dT_m|`, and so is that of any
+    other sample under it, through the inverse maps.
+
+    Args:
+      base: `(params, x) -> (loc [D], scale [D])`, the parameters of q_1.
+      maps: the K - 1 maps: `affine_map`, `coupling_map`, or a `Bijection` of your own.
+      context: `(params, x) -> context`, evaluated once an example; `base` and the maps receive it in place of x.
+      family: the family of q_1.
+      sampler: draws the noise [D] of z_1 in place of the family's own; receives the caller's key untouched, once.
+
+    Returns:
+      A proposal for `make_bound` and `make_log_weights`. Weightings other than the uniform one evaluate K (K - 1) / 2
+      inverse maps for each sample. All samples are functions of z_1 and have no joint density, so only
+      `gradient="reparameterized"` is valid.
+
+    Reference: Huang et al. (2019), section 3.1.
+
+    >>> shift = affine_map(lambda params, x: (jnp.ones(2), 0.5 * jnp.ones(2)))
+    >>> proposal = flow_chain(lambda params, x: (jnp.zeros(2), jnp.ones(2)), [shift, shift])
+    >>> proposal.draw(None, None, jax.random.key(0)).z.shape
+    (3, 2)
+    """
+    require_family("family", family)
+    _checks.function("base", base, "(params, x)", result="(loc [D], scale [D])")
+    if context is not None:
+        _checks.function("context", context, "(params, x)")
+    require_sampler(sampler)
+    if not isinstance(maps, (list, tuple)):
+        raise TypeError(f"maps: expected a list of hj.Bijection, got {type(maps).__name__}")
+    maps = tuple(maps)
+    for number, bijection in enumerate(maps):
+        if not isinstance(bijection, Bijection):
+            got = type(bijection).__name__
+            raise TypeError(f"maps: expected hj.Bijection(forward, inverse) at place {number}, got {got}")
+
+    def draw(params: Params, x: Example, key: Any, *, refill: bool = False) -> Draw:
+        h = x if context is None else context(params, x)
+        first = one_member("base", base, params, h, family)
+        loc = jax.tree.leaves(first)[0]
+        z = family.forward(first, draw_noise(sampler or family.sampler, key, loc.shape, loc.dtype))
+        samples, densities = [z], [family.log_prob(first, z)]
+        for number, bijection in enumerate(maps):
+            # What follows a sample that overflowed is lost too, and has no derivative of the form inf * 0.
+            overflowed = jnp.any(jnp.isinf(z))
+            start = jnp.where(overflowed, 0.0, z)
+            z, log_det = _mapped(f"maps[{number}].forward", bijection.forward(params, h, start), z)
+            z = jnp.where(overflowed, jnp.inf, z)
+            samples.append(z)
+            densities.append(densities[-1] - log_det)
+        return Draw(z=jnp.stack(samples), members=(jnp.stack(densities), first, params, h), context=h)
+
+    def own_densities(members: Any, z: Float[Array, "K D"]) -> Float[Array, " K"]:
+        own: jax.Array = members[0]
+        return own
+
+    def pair_densities(members: Any, z: Float[Array, "K D"]) -> Float[Array, "K K"]:
+        _, first, params, h = members
+        pulled, log_dets = z[None], jnp.zeros((1, len(z)), z.dtype)
+        for number, bijection in reversed(list(enumerate(maps))):
+            # Every member behind this map has its samples pulled back through it; then the member before it joins.
+            def back(y: Float[Array, " D"], number: int = number, bijection: Bijection = bijection) -> Mapped:
+                return _mapped(f"maps[{number}].inverse", bijection.inverse(params, h, y), y)
+
+            pulled, log_det = jax.vmap(jax.vmap(back))(pulled)
+            pulled = jnp.concatenate([z[None], pulled])
+            log_dets = jnp.concatenate([jnp.zeros((1, len(z)), z.dtype), log_dets + log_det])
+        density = jax.vmap(jax.vmap(lambda point: family.log_prob(first, point)))(pulled)
+        return (density + log_dets).T
+
+    return Proposal(
+        draw=draw,
+        own_densities=own_densities,
+        pair_densities=pair_densities,
+        why_plain="the samples of a flow chain are functions of one another, and have no joint density",
+    )
+
+
+def _mapped(name: str, result: Any, z: Float[Array, " D"]) -> Mapped:
+    is_pair = isinstance(result, tuple) and len(result) == 2
+    if not is_pair or jnp.shape(result[0]) != z.shape or jnp.shape(result[1]) != ():
+        got = [jnp.shape(leaf) for leaf in jax.tree.leaves(result)]
+        raise ValueError(f"{name}: expected (point {z.shape}, scalar log|det|), got shapes {got}")
+    mapped: Mapped = result
+    return mapped

@@ -1,0 +1,67 @@
+"""Proposals whose samples are drawn without regard to one another."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax.sharding import NamedSharding
+
+from hiwae_jax import _checks
+from hiwae_jax._families.family import Family, Parameters, Sampler, draw_noise, require_family, require_sampler
+from hiwae_jax._families.gaussian import diagonal_gaussian
+from hiwae_jax._proposals.parameters import one_member
+from hiwae_jax._proposals.proposal import Draw, Members, Proposal
+from hiwae_jax._proposals.sharding import placement
+from hiwae_jax._types import Example, Params
+
+
+@_checks.by_name
+def independent(
+    conditional: Callable[[Params, Example], Parameters],
+    *,
+    num_samples: int,
+    family: Family = diagonal_gaussian,
+    sampler: Sampler | None = None,
+    sharding: NamedSharding | None = None,
+) -> Proposal:
+    """K independent samples of one `q(z | x)`, as the importance weighted autoencoder draws them.
+
+    Args:
+      conditional: `(params, x) -> (loc [D], scale [D])` for one example.
+      num_samples: K.
+      family: the family that `conditional` parameterizes; a diagonal Gaussian unless another is given.
+      sampler: draws the noise [K, D] in place of the family's own; receives the caller's key untouched, once. Rows that
+        depend on one another, such as quasi-random points, leave only `gradient="reparameterized"` unbiased (where
+        log_joint has no jumps in z). It is therefore the default with a sampler.
+      sharding: `NamedSharding(mesh, P(axis))`, to split the samples of each example over a mesh axis of devices; only
+        sums over them are then communicated (docs/devices.md). None to say nothing.
+
+    Returns:
+      A proposal for `make_bound` and `make_log_weights`. Every power heuristic of equal members is 1/K.
+
+    Raises:
+      TypeError, ValueError: for a `sharding` of another kind, and when called, if it cannot split K evenly.
+
+    Reference: Burda, Grosse and Salakhutdinov (2016).
+    """
+    num_samples = _checks.positive_integer("num_samples", num_samples)
+    _checks.function("conditional", conditional, "(params, x)", result="(loc [D], scale [D])")
+    require_sampler(sampler)
+    require_family("family", family)
+    members = Members(family=family, layout="one")
+    place = placement(sharding)
+
+    def draw(params: Params, x: Example, key: Any, *, refill: bool = False) -> Draw:
+        parameters = one_member("conditional", conditional, params, x, family)
+        loc = jax.tree.leaves(parameters)[0]
+        noise = draw_noise(sampler or family.sampler, key, (num_samples, loc.shape[-1]), loc.dtype)
+        return Draw(z=place.rows(members.forward(parameters, noise)), members=parameters, context=x)
+
+    return Proposal(
+        draw=draw,
+        own_densities=members.own_densities,
+        pair_densities=members.pair_densities,
+        equal_members=True,
+        members=members,
+        independent_noise=sampler is None,
+    )

@@ -1,0 +1,116 @@
+"""A Markov chain of samples, weighed with an auxiliary chain that runs backwards."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from hiwae_jax import _checks
+from hiwae_jax._families.family import Family, Parameters, Sampler, draw_noise, require_family, require_sampler
+from hiwae_jax._families.gaussian import diagonal_gaussian
+from hiwae_jax._proposals.parameters import one_member
+from hiwae_jax._proposals.proposal import Draw, Proposal
+from hiwae_jax._types import Example, Params
+
+Step = Callable[[Params, Any, Float[Array, " D"], Any], Parameters]
+
+
+@_checks.by_name
+def markov(
+    base: Callable[[Params, Any], Parameters],
+    transition: Step,
+    reverse: Step,
+    *,
+    num_samples: int,
+    context: Callable[[Params, Example], Any] | None = None,
+    family: Family = diagonal_gaussian,
+    sampler: Sampler | None = None,
+) -> Proposal:
+    r"""`z_1 ~ q_1(z_1 | x)`, then `z_j ~ q_j(z_j | z_{j-1}, x)`: each sample sees the one before it.
+
+    The marginal of z_j is an integral over its predecessors. They are treated as auxiliary variables of sample j, with
+    a model of them given z_j that runs the chain backwards, `r(z_{1:j-1} | z_j) = prod_{i < j} r_i(z_i | z_{i+1})`:
+
+        w_j = pi_j(z_j) p(x, z_j) prod_{i < j} r_i(z_i | z_{i+1}) / (q_1(z_1) prod_{1 < i <= j} q_i(z_i | z_{i-1}))
+
+    Under the chain, `E[w_j] = int pi_j(z_j) p(x, z_j) r(z_{1:j-1} | z_j) dz_{1:j}`, in which the q have cancelled.
+    Since r integrates to one over z_{1:j-1}, that is `int pi_j(z) p(x, z) dz`, and since the pi sum to one at every z,
+    `E[sum_j w_j] = p(x)`, whatever r is. The pi may depend on x and z_j only: a power heuristic of the transitions
+    would depend on the predecessors of each member, which are different variables in different terms, and its sum
+    over j would not be one. It is refused; `uniform_weighting()` and `learned_weighting` are valid.
+
+    Args:
+      base: `(params, x) -> (loc [D], scale [D])`, the parameters of q_1.
+      transition: `(params, x, z [D], step) -> (loc [D], scale [D])`: the distribution of the sample after z. `step` is
+        a traced integer, 0 for the transition from the first sample to the second.
+      reverse: `(params, x, z [D], step) -> (loc [D], scale [D])`: the model of the sample before z, with the `step` of
+        the transition between them.
+      num_samples: K, the length of the chain.
+      context: `(params, x) -> context`, evaluated once an example; the callables receive it in place of x.
+      family: the family of all conditionals.
+      sampler: draws the noise [K, D] in place of the family's own; receives the caller's key untouched, once.
+
+    Returns:
+      A proposal for `make_bound` and `make_log_weights`, with `gradient="reparameterized"`. The samples are drawn one
+      after the other (`jax.lax.scan`).
+
+    Reference: Huang et al. (2019), section 3.2 and figure 2; Agakov and Barber (2004) for auxiliary variables.
+
+    >>> def step(params, x, z, number):
+    ...     return 0.5 * z, jnp.ones_like(z)
+    >>> proposal = markov(lambda params, x: (jnp.zeros(2), jnp.ones(2)), step, step, num_samples=3)
+    >>> proposal.draw(None, None, jax.random.key(0)).z.shape
+    (3, 2)
+    """
+    num_samples = _checks.positive_integer("num_samples", num_samples)
+    require_family("family", family)
+    _checks.function("base", base, "(params, x)", result="(loc [D], scale [D])")
+    for name, step in (("transition", transition), ("reverse", reverse)):
+        _checks.function(name, step, "(params, x, z, step)", result="(loc [D], scale [D])")
+    if context is not None:
+        _checks.function("context", context, "(params, x)")
+    require_sampler(sampler)
+
+    def conditional(name: str, step: Step, params: Params, h: Any, z: Float[Array, " D"], number: Any) -> Parameters:
+        parameters = one_member(name, lambda params, h: step(params, h, z, number), params, h, family)
+        shape = jax.tree.leaves(parameters)[0].shape
+        if shape != z.shape:
+            raise ValueError(f"{name}: expected arrays of shape {z.shape}, that of z_1 from base, got {shape}")
+        return parameters
+
+    def draw(params: Params, x: Example, key: Any, *, refill: bool = False) -> Draw:
+        h = x if context is None else context(params, x)
+        first = one_member("base", base, params, h, family)
+        loc = jax.tree.leaves(first)[0]
+        noise = draw_noise(sampler or family.sampler, key, (num_samples, loc.shape[-1]), loc.dtype)
+
+        def advance(z: Float[Array, " D"], inputs: Any) -> tuple[Any, Any]:
+            number, noise = inputs
+            parameters = conditional("transition", transition, params, h, z, number)
+            z = family.forward(parameters, noise)
+            return z, (z, parameters)
+
+        z = family.forward(first, noise[0])
+        _, (later, parameters) = jax.lax.scan(advance, z, (jnp.arange(num_samples - 1), noise[1:]))
+        rows = jax.tree.map(lambda one, more: jnp.concatenate([one[None], more]), first, parameters)
+        return Draw(z=jnp.concatenate([z[None], later]), members=rows, context=h)
+
+    def own_densities(members: Parameters, z: Float[Array, "K D"]) -> Float[Array, " K"]:
+        return jnp.cumsum(jax.vmap(family.log_prob)(members, z))
+
+    def log_reverse(params: Params, h: Any, z0: None, z: Float[Array, "K D"]) -> Float[Array, " K"]:
+        def before(z: Float[Array, " D"], later: Float[Array, " D"], number: Any) -> Float[Array, ""]:
+            return family.log_prob(conditional("reverse", reverse, params, h, later, number), z)
+
+        steps = jax.vmap(before)(z[:-1], z[1:], jnp.arange(num_samples - 1))
+        return jnp.concatenate([jnp.zeros(1, z.dtype), jnp.cumsum(steps)])
+
+    return Proposal(
+        draw=draw,
+        own_densities=own_densities,
+        pair_densities=None,
+        log_reverse=log_reverse,
+        why_plain="the members of a Markov chain are conditioned by one another",
+    )

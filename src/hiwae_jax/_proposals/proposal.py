@@ -1,0 +1,180 @@
+"""What a proposal is: pure functions that draw K samples of one example and give the densities of what they drew."""
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from hiwae_jax._families.family import Family, Parameters
+from hiwae_jax._families.pairs import Own, Pairs, pairs_of
+from hiwae_jax._proposals.sharding import Placement
+from hiwae_jax._types import Example, Params
+
+Layout = Literal["one", "rows", "own", "table"]  # see `Members.layout`
+
+
+class Draw(NamedTuple):
+    """The K samples of one example with the arrays that made them; gradients run from `z` to the parameters.
+
+    Attributes:
+      z: the samples [K, D].
+      members: the members' parameters, in whatever form the proposal's densities take them.
+      z0: the shared variable at each sample [K, D0] (equal rows where it is shared), or None.
+      base: the parameters of q_0, or None.
+      context: what the conditionals and the reverse model receive in place of x.
+      joint: the parameters of the joint density of all samples, where they are not independent; or None.
+      refill: where asked for, `(z [K, D], z0)` drawn anew from the same members (and the same z_0, if it is shared).
+      uniform: where a bound asks for it, the number in [0, 1) that picks samples for its backward pass.
+    """
+
+    z: Float[Array, "K D"]
+    members: Parameters
+    z0: Float[Array, "K D0"] | None = None
+    base: Parameters | None = None
+    context: Any = None
+    joint: Parameters | None = None
+    refill: tuple[Any, Any] | None = None
+    uniform: Float[Array, ""] | None = None
+
+
+def over_samples(function: Callable[[Any], Any], samples: Any, chunk_size: int | None) -> Any:
+    """The function at every sample, `chunk_size` of them at once; differentiation evaluates each chunk again."""
+    if chunk_size is None or chunk_size >= len(jax.tree.leaves(samples)[0]):
+        return jax.vmap(function)(samples)
+    return jax.lax.map(jax.checkpoint(function), samples, batch_size=chunk_size)
+
+
+class Members(NamedTuple):
+    """How a sample would move with the parameters of any member: what estimators without scores need to know.
+
+    Attributes:
+      family: the family of the members.
+      layout: "one": all members are one distribution, parameters have no member axis. "rows": sample j comes from row j
+        and every row is a density for every sample. "own": sample j comes from row j and no other row concerns it.
+        "table": row j holds the K members as conditioned by sample j's own z_0.
+      at: `(params, context, z0 [K, D0]) -> parameters`, as a function of z_0, where each sample has its own; or None.
+      base_family: the family of q_0, or None.
+      joint_log_prob: `(joint, z [K, D]) -> scalar`, the density of all K samples; None where they are independent
+        given z_0.
+      place: on which devices the members are compared.
+    """
+
+    family: Family
+    layout: Layout
+    at: Callable[[Params, Any, Any], Parameters] | None = None
+    base_family: Family | None = None
+    joint_log_prob: Callable[[Parameters, Any], Float[Array, ""]] | None = None
+    place: Placement = Placement(None)
+
+    @property
+    def own_z0(self) -> bool:
+        """Whether each sample has a z_0 of its own."""
+        return self.at is not None
+
+    @property
+    def equal(self) -> bool:
+        """Whether the members are one distribution, so that a power heuristic is uniform."""
+        return self.layout in ("one", "own")
+
+    def own(self, parameters: Parameters) -> tuple[Parameters, int | None]:
+        """The parameters that made each sample, and their axis for `jax.vmap`."""
+        if self.layout == "table":
+            return jax.tree.map(lambda table: jnp.einsum("jj...->j...", table), parameters), 0
+        return parameters, None if self.layout == "one" else 0
+
+    def forward(self, parameters: Parameters, noise: Float[Array, "K D"]) -> Float[Array, "K D"]:
+        """Sample j from the member that draws it."""
+        own, axis = self.own(parameters)
+        return jax.vmap(self.family.forward, in_axes=(axis, 0))(own, noise)
+
+    def own_densities(self, parameters: Parameters, z: Float[Array, "K D"]) -> Float[Array, " K"]:
+        """`log q_j(z_j)`."""
+        own, axis = self.own(parameters)
+        return jax.vmap(self.family.log_prob, in_axes=(axis, 0))(own, z)
+
+    def pair_densities(self, parameters: Parameters, z: Float[Array, "N D"]) -> Float[Array, "N K"]:
+        """`log q_i(z_j)` at row j, column i; of any number of points, but in the layout "table" of the K samples."""
+        densities: jax.Array = self.over_rows(lambda row, z: self.pairs().log_prob(row, z, None), parameters, z)
+        return densities
+
+    def pairs(self, *, products: bool = True) -> Pairs:
+        """All members, as a sample knows them, at that sample."""
+        # Of a table no two samples share a row, and products would gain nothing.
+        return pairs_of(self.family, products=products and self.layout != "table")
+
+    def owners(self, parameters: Parameters) -> Own:
+        """For each sample the member that drew it, with a leading axis of samples."""
+        own, axis = self.own(parameters)
+        assert axis == 0  # members are compared where they differ
+        return Own(jnp.arange(len(jax.tree.leaves(own)[0])), own)
+
+    def over_rows(
+        self, function: Callable[..., Any], parameters: Any, *samples: Any, chunk_size: int | None = None
+    ) -> Any:
+        """`function(all members as sample j knows them, *row j of samples)`, for every sample."""
+        if self.layout == "table":
+            return over_samples(lambda one: function(*one), (parameters, *samples), chunk_size)
+        parameters = self.place.whole(parameters)
+        return over_samples(lambda one: function(parameters, *one), samples, chunk_size)
+
+
+class ReverseKind(NamedTuple):
+    """What a reverse model was seen to do; None where it cannot be told.
+
+    Attributes:
+      row_by_row: whether row j depends on sample j alone, as every bound needs.
+      alike: whether the rows of equal samples are equal, as every weighting but the uniform one needs.
+    """
+
+    row_by_row: bool | None
+    alike: bool | None
+
+
+class DrawSamples(Protocol):
+    """Draws the K samples of one example. With `refill`, a second set from the same members comes with them."""
+
+    def __call__(self, params: Params, x: Example, key: Any, *, refill: bool = False) -> Draw: ...
+
+
+class Proposal(NamedTuple):
+    """A joint distribution of K samples with what weighs them; made by `independent`, `hierarchical` and their like.
+
+    What an estimator may do with it is data: `members` for estimators that turn scores into paths, `pair_densities` for
+    weightings that compare the members.
+
+    Attributes:
+      draw: `(params, x, key, *, refill=False) -> Draw`.
+      own_densities: `(members, z [K, D]) -> [K]`, the density that sample j was drawn with.
+      pair_densities: `(members, z [N, D]) -> [N, K]`, `log q_i(z_j)` at row j, column i; None where the members have no
+        densities in common, and only a weighting that does not look at densities is valid.
+      log_reverse: `(params, context, z0, z [K, D]) -> [K]`, the log-density of all auxiliary variables of sample j
+        given z_j; None without auxiliary variables.
+      reverse_kind: `(params, context, z) -> ReverseKind`, how the reverse model's rows depend on their places and on
+        the samples.
+      equal_members: whether the members are one distribution, so that a power heuristic is uniform.
+      members: None where no estimator but the plain one is known.
+      why_plain: if so, the reason, for the error message.
+      refills: whether `draw` can draw a second set of samples.
+      independent_noise: whether the noise of one sample is known not to depend on that of the others, as all
+        estimators but the plain one need.
+    """
+
+    draw: DrawSamples
+    own_densities: Callable[[Parameters, Any], Float[Array, " K"]]
+    pair_densities: Callable[[Parameters, Any], Float[Array, "N K"]] | None
+    log_reverse: Callable[[Params, Any, Any, Any], Float[Array, " K"]] | None = None
+    reverse_kind: Callable[[Params, Any, Any], ReverseKind] | None = None
+    equal_members: bool = False
+    members: Members | None = None
+    why_plain: str = ""
+    refills: bool = False
+    independent_noise: bool = True
+
+    @property
+    def independent_samples(self) -> bool:
+        """Whether the samples are known to be independent of each other, z_0 included."""
+        if self.members is None or self.members.joint_log_prob is not None or not self.independent_noise:
+            return False
+        return self.members.base_family is None or self.members.own_z0
