@@ -8,7 +8,7 @@ import scipy.special
 from jax.flatten_util import ravel_pytree
 
 import hiwae_jax as hj
-from hiwae_jax._gradients.linearize import GRADIENTS
+from hiwae_jax import GRADIENTS
 from tests import images
 from tests.extremes import SHIFTS
 from tests.small_images import KEY, PROPOSALS, X, make, params

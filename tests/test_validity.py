@@ -203,7 +203,7 @@ def test_the_balance_heuristic_is_the_bound_of_the_mixture():
     proposal = models.scalar_proposal()
     log_weights = hj.make_log_weights(models.scalar_log_joint, proposal, weighting=hj.power_heuristic(1.0))
     draw = proposal.draw(params, x, noise)
-    loc, scale = draw.members
+    loc, scale = draw.parameters
     density = jax.vmap(lambda z: jax.nn.logsumexp(jax.scipy.stats.norm.logpdf(z, loc[:, 0], scale[:, 0])))(draw.z[:, 0])
     log_p = jax.vmap(models.scalar_log_joint, in_axes=(None, None, 0))(params, x, draw.z)
     r = models.scalar_reverse(params, x, draw.z)

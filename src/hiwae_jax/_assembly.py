@@ -1,4 +1,12 @@
-"""What the log-weights of one example are made of."""
+"""How a log-weight is put together, from the samples to the number. It is done here and nowhere else.
+
+    log w_j = log p(x | z_j) + beta * (log p(z_j) + proposal_term_j)
+    proposal_term_j = log pi_j(z_j) - log q_j(z_j | z_0) + log r(z_0 | z_j) - log q_0(z_0)
+
+`log_weight_terms` is the whole of it. It calls three functions, kept in `Parts`, because a gradient rule differentiates
+each of them in another way: the model is expensive, the proposal's densities are where rules differ, and the
+combination is arithmetic.
+"""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -8,179 +16,259 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from hiwae_jax import _checks
+from hiwae_jax._families.family import Parameters
 from hiwae_jax._proposals.proposal import Draw, Proposal, over_samples
 from hiwae_jax._types import Example, Params
 from hiwae_jax._weightings import Weighting, log_partition
 
 LogDensity = Callable[[Params, Example, Float[Array, " D"]], Float[Array, ""]]
-ModelValues = tuple[Float[Array, "..."], Float[Array, "..."]]
+
+
+class ModelDensities(NamedTuple):
+    """The two log-densities of the generative model at one sample, or at K."""
+
+    likelihood: Float[Array, "..."]
+    prior: Float[Array, "..."]
 
 
 class Terms(NamedTuple):
-    """The log-weights of K samples, or of one.
+    """The log-weight of one sample, or of K.
 
     Attributes:
-      log_weights: [K], mixing weight included.
-      clipped: [K], 1 where free bits hold the bracket of sample j and beta does not reach it; None without free bits.
+      log_weights: mixing weight included.
+      clipped: 1 where free bits replace the sample's log-density terms by a constant, so that beta does not reach them;
+        None without free bits.
     """
 
     log_weights: Float[Array, "..."]
     clipped: Float[Array, "..."] | None
 
 
-class Evaluation(NamedTuple):
-    """The log-weights of one example in two parts: the generative model, which is dear, and all else.
+class Parts(NamedTuple):
+    """The functions that the log-weights of one example are put together from.
+
+    Each takes as further arguments the arrays that it would otherwise close over (`CapturedArrays`). Functions that
+    still close over them ignore these arguments.
 
     Attributes:
-      model: `z [D] -> (log p(x | z), log p(z))`, of one sample.
-      rest: `(z [K, D], z0, base, members) -> [K]`, what the bracket of each log-weight has besides the model.
-      combine: `(the model's values, rest) -> Terms`, of one sample: scalars.
+      model: `(z [D], *arrays) -> ModelDensities`, of one sample.
+      proposal_term: `(z [K, D], z0, parameters, base, *arrays) -> [K]`, of all samples.
+      combine: `(ModelDensities, proposal term, *arrays) -> Terms`, of one sample: scalars.
       chunk_size: for how many samples the model is in memory at once; None for all.
     """
 
-    model: Callable[[Any], ModelValues]
-    rest: Callable[[Any, Any, Any, Any], Float[Array, " K"]]
-    combine: Callable[[ModelValues, Float[Array, ""]], Terms]
+    model: Callable[..., ModelDensities]
+    proposal_term: Callable[..., Float[Array, " K"]]
+    combine: Callable[..., Terms]
     chunk_size: int | None
 
-    def terms(self, z: Any, z0: Any, base: Any, members: Any) -> Terms:
-        """Both parts together."""
-        values = over_samples(self.model, z, self.chunk_size)
-        terms: Terms = jax.vmap(self.combine)(values, self.rest(z, z0, base, members))
+    def combine_all(self, densities: ModelDensities, proposal_term: Float[Array, " K"], *arrays: Any) -> Terms:
+        """The log-weights of K samples from the densities and proposal terms of K samples."""
+        terms: Terms = jax.vmap(lambda densities, term: self.combine(densities, term, *arrays))(
+            densities, proposal_term
+        )
         return terms
 
 
-def log_shares(
-    proposal: Proposal, weighting: Weighting, members: Any, z: Any, chunk_size: int | None
-) -> Float[Array, " K"]:
-    """`log pi_j(z_j) - log q_j(z_j)` under a weighting of densities, from a row of densities for each sample."""
-    places = jnp.arange(len(z))
+class CapturedArrays(NamedTuple):
+    """The arrays that the functions of `Parts` close over, as lists of arguments; the model's come first."""
 
-    def share(densities: Any, place: Any) -> Float[Array, ""]:
-        # The own entry by a mask, and not by an index: what makes the row is then fused, and no [K, K, D] is formed.
-        return jnp.sum(jnp.where(places == place, log_partition(weighting, densities) - densities, 0.0))
-
-    def of_chain(one: Any) -> Float[Array, ""]:
-        z, place = one
-        return share(proposal.pair_densities(members, z[None])[0], place)  # type: ignore[misc]
-
-    if proposal.members is None:
-        if chunk_size is None:
-            densities = proposal.pair_densities(members, z)  # type: ignore[misc]  # refused by make_bound if None
-            return jax.vmap(share)(densities, places)
-        shares: jax.Array = over_samples(of_chain, (z, places), chunk_size)
-        return shares
-    log_prob = proposal.members.pairs().log_prob
-    of_members: jax.Array = proposal.members.over_rows(
-        lambda row, z, own: share(log_prob(row, z, own), own.place),
-        members,
-        z,
-        proposal.members.owners(members),
-        chunk_size=chunk_size,
-    )
-    return of_members
+    model: list[Any]
+    proposal_term: list[Any]
+    combine: list[Any]
+    members_at: list[Any]
 
 
-def make_evaluation(
-    name: str,
-    log_likelihood: LogDensity,
-    log_prior: LogDensity,
-    proposal: Proposal,
-    weighting: Weighting,
-    params: Params,
-    x: Example,
-    draw: Draw,
-    *,
-    beta: Any = 1.0,
-    free_bits: float = 0.0,
-    chunk_size: int | None = None,
-) -> Evaluation:
-    """The log-weights as functions of samples and density parameters; every estimator sees the same operations.
+NO_ARRAYS = CapturedArrays([], [], [], [])
 
-    `log w_j = log p(x | z_j) - max(beta * kl_j, free_bits)` with
-    `kl_j = log q_0 + log q_j - log r - log p(z_j) - log pi_j`; `name` is what the user calls `log_likelihood`.
+
+def log_weight_terms(parts: Parts, draw: Draw, arrays: CapturedArrays = NO_ARRAYS) -> Terms:
+    """The log-weights of the K samples of a draw."""
+    densities = over_samples(lambda z: parts.model(z, *arrays.model), draw.z, parts.chunk_size)
+    proposal_term = parts.proposal_term(draw.z, draw.z0, draw.parameters, draw.base, *arrays.proposal_term)
+    return parts.combine_all(densities, proposal_term, *arrays.combine)
+
+
+class Ingredients(NamedTuple):
+    """What `make_bound` and its like were given: all that a log-weight depends on besides the example.
+
+    Attributes:
+      name: what the user calls `log_likelihood`: "log_joint", where one function stands for both densities.
+      log_likelihood: `(params, x, z [D]) -> scalar`.
+      log_prior: likewise.
+      proposal: what draws the samples.
+      weighting: how the members share the target.
+      free_bits: the floor of each sample's log-density terms besides the likelihood, in nats; 0 is none.
+      chunk_size: as in `Parts`.
     """
-    K = draw.z.shape[0]
-    of_densities = weighting.of_densities and not proposal.equal_members
-    same_for_all = of_densities or weighting.logits is not None
-    in_chunks = chunk_size is not None
-    kind = None if proposal.reverse_kind is None else proposal.reverse_kind(params, draw.context, draw.z)
-    if kind is not None and kind.row_by_row is False:
+
+    name: str
+    log_likelihood: LogDensity
+    log_prior: LogDensity
+    proposal: Proposal
+    weighting: Weighting
+    free_bits: float = 0.0
+    chunk_size: int | None = None
+
+
+def make_parts(ingredients: Ingredients, params: Params, x: Example, draw: Draw, beta: Any = 1.0) -> Parts:
+    """The parts of the log-weights of one example.
+
+    Raises:
+      ValueError: for a reverse model that no bound, or not the one with this weighting, is valid with; when a part is
+        called, for results of unexpected shape.
+    """
+    reverse_chunk_size = _reverse_chunk_size(ingredients, params, draw)
+
+    def model(z: Float[Array, " D"], *_: Any) -> ModelDensities:
+        return _model_densities(ingredients, params, x, z)
+
+    def proposal_term(z: Any, z0: Any, parameters: Parameters, base: Parameters, *_: Any) -> Float[Array, " K"]:
+        term = _log_pi_over_q(ingredients, params, draw.context, z, z0, parameters)
+        if ingredients.proposal.log_reverse is not None:
+            term += _log_reverse(ingredients.proposal, params, draw.context, z0, z, reverse_chunk_size)
+        if z0 is not None:
+            term -= _log_base(ingredients.proposal, base, z0)
+        return term
+
+    def combine(densities: ModelDensities, proposal_term: Float[Array, ""], *_: Any) -> Terms:
+        return _combined(densities, proposal_term, beta, ingredients.free_bits)
+
+    return Parts(model, proposal_term, combine, ingredients.chunk_size)
+
+
+def _model_densities(ingredients: Ingredients, params: Params, x: Example, z: Float[Array, " D"]) -> ModelDensities:
+    """`log p(x | z)` and `log p(z)` at one sample."""
+    # Members draw each sample with one location and one scale, which does not overflow; a chain of maps may. A sample
+    # too large for its type has weight zero. The model sees a finite one, or its derivative would be NaN.
+    may_overflow = ingredients.proposal.members is None
+    overflowed = jnp.any(jnp.isinf(z)) if may_overflow else False
+    finite = jnp.where(overflowed, 0.0, z) if may_overflow else z
+    likelihood = _checks.scalar(ingredients.name, ingredients.log_likelihood(params, x, finite), z=finite)
+    prior = _checks.scalar("log_prior", ingredients.log_prior(params, x, finite), z=finite)
+    return ModelDensities(jnp.where(overflowed, -jnp.inf, likelihood) if may_overflow else likelihood, prior)
+
+
+def _log_pi_over_q(
+    ingredients: Ingredients, params: Params, context: Any, z: Any, z0: Any, parameters: Parameters
+) -> Float[Array, " K"]:
+    """`log pi_j(z_j) - log q_j(z_j)`."""
+    proposal, weighting = ingredients.proposal, ingredients.weighting
+    if weighting.compares_densities and not proposal.equal_members:
+        return log_pi_over_q_of_pairs(proposal, weighting, parameters, z, ingredients.chunk_size)
+    if weighting.logits is None:
+        log_pi = -jnp.log(jnp.asarray(len(z), z.dtype))
+    else:
+        log_pi = _learned_log_pi(weighting, params, context, z, z0, ingredients.chunk_size)
+    return log_pi - proposal.own_densities(parameters, z)
+
+
+def log_pi_over_q_of_pairs(
+    proposal: Proposal, weighting: Weighting, parameters: Parameters, z: Any, chunk_size: int | None
+) -> Float[Array, " K"]:
+    """`log pi_j(z_j) - log q_j(z_j)` under a power heuristic: each sample needs the densities of all members."""
+    indices = jnp.arange(len(z))
+
+    def of_row(densities: Float[Array, " K"], index: Any) -> Float[Array, ""]:
+        # The own entry by a mask, and not by an index: what makes the row is then fused, and no [K, K, D] is formed.
+        return jnp.sum(jnp.where(indices == index, log_partition(weighting, densities) - densities, 0.0))
+
+    if proposal.members is not None:
+        log_prob = proposal.members.pairs().log_prob
+        of_members: jax.Array = proposal.members.over_rows(
+            lambda row, z, own: of_row(log_prob(row, z, own), own.index),
+            parameters,
+            z,
+            proposal.members.owners(parameters),
+            chunk_size=chunk_size,
+        )
+        return of_members
+    pair_densities = proposal.pair_densities
+    assert pair_densities is not None  # make_bound refuses such a weighting
+    if chunk_size is None:
+        return jax.vmap(of_row)(pair_densities(parameters, z), indices)
+    in_chunks: jax.Array = over_samples(
+        lambda one: of_row(pair_densities(parameters, one[0][None])[0], one[1]), (z, indices), chunk_size
+    )
+    return in_chunks
+
+
+def _learned_log_pi(
+    weighting: Weighting, params: Params, context: Any, z: Float[Array, "K D"], z0: Any, chunk_size: int | None
+) -> Float[Array, " K"]:
+    """`log pi_j(z_j)` of a learned weighting."""
+    logits_fn, K = weighting.logits, len(z)
+    assert logits_fn is not None
+
+    def own(one: Any) -> Float[Array, ""]:
+        index, z, z0 = one
+        logits = _checks.logits("logits_fn", logits_fn(params, context, z, z0), num_samples=K)
+        return jax.nn.log_softmax(logits)[index]
+
+    log_pi: jax.Array = over_samples(own, (jnp.arange(K), z, z0), chunk_size)
+    return log_pi
+
+
+def _reverse_chunk_size(ingredients: Ingredients, params: Params, draw: Draw) -> int | None:
+    """How many samples the reverse model is given at once; None for all. Raises where it makes the bound invalid."""
+    proposal, weighting = ingredients.proposal, ingredients.weighting
+    if proposal.reverse_kind is None:
+        return None
+    kind = proposal.reverse_kind(params, draw.context, draw.z)
+    if kind.row_by_row is False:
         raise ValueError(
             "reverse: row j changes with samples other than z[j], but the bound is valid only if it is the density of "
             "z_0 given z_j alone; leave out what mixes the rows, such as a mean over them"
         )
-    if kind is not None and kind.alike is False and same_for_all:
+    compares_densities = weighting.compares_densities and not proposal.equal_members
+    must_be_alike = compares_densities or weighting.logits is not None
+    if kind.alike is False and must_be_alike:
         raise ValueError(
             "reverse: gives different rows for the same z, but a weighting other than the uniform one is valid only if "
             "r(z_0 | z) is the same for all members; give every row the same treatment, or use "
             "weighting=hj.uniform_weighting()"
         )
     # Only a reverse model whose rows do not know of one another can be given one row.
-    reverse_in_chunks = in_chunks and kind is not None and (same_for_all or kind.alike is True)
+    return ingredients.chunk_size if must_be_alike or kind.alike is True else None
 
-    def densities(z: Float[Array, " D"]) -> ModelValues:
-        likelihood = _checks.scalar(name, log_likelihood(params, x, z), z=z)
-        return likelihood, _checks.scalar("log_prior", log_prior(params, x, z), z=z)
 
-    def densities_or_zero(z: Float[Array, " D"]) -> ModelValues:
-        # A sample too large for its type has weight zero. The model sees a finite one, or its derivative would be NaN.
-        overflowed = jnp.any(jnp.isinf(z))
-        likelihood, prior = densities(jnp.where(overflowed, 0.0, z))
-        return jnp.where(overflowed, -jnp.inf, likelihood), prior
+def _log_reverse(
+    proposal: Proposal, params: Params, context: Any, z0: Any, z: Any, chunk_size: int | None
+) -> Float[Array, " K"]:
+    """`log r(z_0 | z_j)`, for all auxiliary variables of sample j."""
+    log_reverse = proposal.log_reverse
+    assert log_reverse is not None
+    if chunk_size is None:
+        return log_reverse(params, context, z0, z)
 
-    # Members draw each sample with one location and one scale, which does not overflow; a chain of maps may.
-    model = densities_or_zero if proposal.members is None else densities
+    def of_one(one: Any) -> Float[Array, ""]:
+        one_z0, one_z = one
+        try:
+            return log_reverse(params, context, one_z0[None], one_z[None])[0]
+        except (TypeError, ValueError) as error:
+            error.add_note(
+                f"reverse: with chunk_size it is called with one sample at a time, z of shape {one_z[None].shape}, "
+                f"where there are {len(z)}; give it as many rows as z has, z.shape[0]"
+            )
+            raise
 
-    def learned(z: Float[Array, "K D"], z0: Any) -> Float[Array, " K"]:
-        def logits_at(z: Float[Array, " D"], z0: Any) -> Float[Array, " K"]:
-            logits = weighting.logits(params, draw.context, z, z0)  # type: ignore[misc]  # not None where called
-            return _checks.logits("logits_fn", logits, num_samples=K)
+    densities: jax.Array = over_samples(of_one, (z0, z), chunk_size)
+    return densities
 
-        def own(one: Any) -> Float[Array, ""]:
-            place, z, z0 = one
-            return jax.nn.log_softmax(logits_at(z, z0))[place]
 
-        shares: jax.Array = over_samples(own, (jnp.arange(K), z, z0), chunk_size)
-        return shares
+def _log_base(proposal: Proposal, base: Parameters, z0: Float[Array, "K D0"]) -> Float[Array, " K"]:
+    """`log q_0(z_0)` at each sample's z_0."""
+    assert proposal.members is not None  # a proposal with a z_0 has members
+    assert proposal.members.base_family is not None
+    densities: jax.Array = jax.vmap(proposal.members.base_family.log_prob, in_axes=(None, 0))(base, z0)
+    return densities
 
-    def log_reverse(z0: Any, z: Any) -> Float[Array, " K"]:
-        def of_one(one: Any) -> Float[Array, ""]:
-            z0, z = one
-            try:
-                return proposal.log_reverse(params, draw.context, z0[None], z[None])[0]  # type: ignore[misc]
-            except (TypeError, ValueError) as error:
-                error.add_note(
-                    f"reverse: with chunk_size it is called with one sample at a time, z of shape {z[None].shape}, "
-                    f"where there are {K}; give it as many rows as z has, z.shape[0]"
-                )
-                raise
 
-        if not reverse_in_chunks:
-            return proposal.log_reverse(params, draw.context, z0, z)  # type: ignore[misc]
-        densities: jax.Array = over_samples(of_one, (z0, z), chunk_size)
-        return densities
-
-    def rest(z: Any, z0: Any, base: Any, members: Any) -> Float[Array, " K"]:
-        if of_densities:
-            bracket = log_shares(proposal, weighting, members, z, chunk_size)
-        else:
-            log_share = -jnp.log(jnp.asarray(K, z.dtype)) if weighting.logits is None else learned(z, z0)
-            bracket = log_share - proposal.own_densities(members, z)
-        if proposal.log_reverse is not None:
-            bracket += log_reverse(z0, z)
-        if z0 is not None:
-            base_family = proposal.members.base_family  # type: ignore[union-attr]  # a proposal with a z_0 has members
-            bracket -= jax.vmap(base_family.log_prob, in_axes=(None, 0))(base, z0)  # type: ignore[union-attr]
-        return bracket
-
-    def combine(values: ModelValues, rest: Float[Array, ""]) -> Terms:
-        likelihood, prior = values
-        bracket = prior + rest
-        if free_bits == 0.0:
-            return Terms(likelihood + beta * bracket, None)
-        held = -beta * bracket < free_bits
-        log_weights = likelihood - jnp.where(held, free_bits, -beta * bracket)
-        return Terms(log_weights, held.astype(log_weights.dtype))
-
-    return Evaluation(model, rest, combine, chunk_size)
+def _combined(densities: ModelDensities, proposal_term: Float[Array, ""], beta: Any, free_bits: float) -> Terms:
+    """`log p(x | z_j) + beta * (log p(z_j) + proposal_term_j)`, the second summand at most `-free_bits`."""
+    bracket = densities.prior + proposal_term
+    if free_bits == 0.0:
+        return Terms(densities.likelihood + beta * bracket, None)
+    clipped = -beta * bracket < free_bits
+    log_weights = densities.likelihood - jnp.where(clipped, free_bits, -beta * bracket)
+    return Terms(log_weights, clipped.astype(log_weights.dtype))

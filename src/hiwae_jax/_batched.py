@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float
 
 from hiwae_jax import _checks
 from hiwae_jax._make_bound import Bound
-from hiwae_jax._memory import bytes_of, kept_for_backward
+from hiwae_jax._programs import bytes_of, kept_for_backward
 from hiwae_jax._proposals.sharding import on_auto_axes
 from hiwae_jax._random_streams import example_keys
 from hiwae_jax._types import Params

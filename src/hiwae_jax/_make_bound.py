@@ -9,8 +9,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from hiwae_jax import _checks
-from hiwae_jax._assembly import LogDensity, make_evaluation
-from hiwae_jax._gradients.linearize import GRADIENTS, reparameterized, scores_are_constant, stopped, with_path_rule
+from hiwae_jax._assembly import Ingredients, LogDensity, log_weight_terms, make_parts
+from hiwae_jax._gradients.linearize import bound_by_rule, stopped
+from hiwae_jax._gradients.registry import GradientName, chosen_rule
+from hiwae_jax._gradients.rule import Request, Rule
+from hiwae_jax._log_weights.bounds import log_sum_exp
 from hiwae_jax._proposals.proposal import Draw, Proposal
 from hiwae_jax._random_streams import Stream, stream_key
 from hiwae_jax._types import Example, Params
@@ -59,7 +62,7 @@ def make_bound(
     proposal: Proposal,
     *,
     weighting: Weighting | None = None,
-    gradient: str | None = None,
+    gradient: GradientName | None = None,
     backward_samples: int | None = None,
     chunk_size: int | None = None,
 ) -> Bound:
@@ -126,17 +129,10 @@ def make_bound(
     >>> value.shape, sorted(gradient)
     ((), ['a', 's', 'w'])
     """
-    annealed = _make_annealed(
-        "log_joint",
-        log_joint,
-        _no_prior,
-        proposal,
-        weighting,
-        gradient,
-        free_bits=0.0,
-        backward_samples=backward_samples,
-        chunk_size=chunk_size,
-    )
+    weighting = _checked({"log_joint": log_joint}, proposal, weighting)
+    chunk_size = _checked_chunk_size(chunk_size)
+    ingredients = Ingredients("log_joint", log_joint, _no_prior, proposal, weighting, chunk_size=chunk_size)
+    annealed = _objective(ingredients, gradient, backward_samples)
     return Bound(lambda params, x, key: annealed(params, x, key, 1.0), annealed.draw)
 
 
@@ -147,7 +143,7 @@ def make_annealed_objective(
     proposal: Proposal,
     *,
     weighting: Weighting | None = None,
-    gradient: str | None = None,
+    gradient: GradientName | None = None,
     free_bits: float = 0.0,
     backward_samples: int | None = None,
     chunk_size: int | None = None,
@@ -177,17 +173,12 @@ def make_annealed_objective(
     Reference: Sonderby et al. (2016) for warm-up, Kingma et al. (2016) for free bits.
     """
     free_bits = _checks.number("free_bits", free_bits, least=0.0, remark="; 0 is none")
-    return _make_annealed(
-        "log_likelihood",
-        log_likelihood,
-        log_prior,
-        proposal,
-        weighting,
-        gradient,
-        free_bits=free_bits,
-        backward_samples=backward_samples,
-        chunk_size=chunk_size,
+    weighting = _checked({"log_likelihood": log_likelihood, "log_prior": log_prior}, proposal, weighting)
+    chunk_size = _checked_chunk_size(chunk_size)
+    ingredients = Ingredients(
+        "log_likelihood", log_likelihood, log_prior, proposal, weighting, free_bits=free_bits, chunk_size=chunk_size
     )
+    return _objective(ingredients, gradient, backward_samples)
 
 
 @_checks.by_name
@@ -222,20 +213,18 @@ def make_log_weights(
     >>> log_weights(None, jnp.zeros(2), jax.random.key(0)).shape
     (4,)
     """
-    chosen = _checked({"log_joint": log_joint}, proposal, weighting)
-    chunk_size = _checked_chunk(chunk_size)
+    weighting = _checked({"log_joint": log_joint}, proposal, weighting)
+    chunk_size = _checked_chunk_size(chunk_size)
+    ingredients = Ingredients("log_joint", log_joint, _no_prior, proposal, weighting, chunk_size=chunk_size)
 
     def log_weights(params: Params, x: Example, key: Any) -> Float[Array, " K"]:
         draw = key if isinstance(key, Draw) else proposal.draw(params, x, key)
-        evaluation = make_evaluation(
-            "log_joint", log_joint, _no_prior, proposal, chosen, params, x, draw, chunk_size=chunk_size
-        )
-        return evaluation.terms(draw.z, draw.z0, draw.base, draw.members).log_weights
+        return log_weight_terms(make_parts(ingredients, params, x, draw), draw).log_weights
 
     return LogWeights(log_weights, proposal.independent_samples)
 
 
-def _checked_chunk(chunk_size: int | None) -> int | None:
+def _checked_chunk_size(chunk_size: int | None) -> int | None:
     return None if chunk_size is None else _checks.positive_integer("chunk_size", chunk_size)
 
 
@@ -254,7 +243,7 @@ def _checked(densities: dict[str, Any], proposal: Any, weighting: Any) -> Weight
     if not isinstance(weighting, Weighting):
         got = type(weighting).__name__
         raise TypeError(f"weighting: expected what hj.uniform_weighting or hj.power_heuristic returns, got {got}")
-    if weighting.of_densities and proposal.pair_densities is None:
+    if weighting.compares_densities and proposal.pair_densities is None:
         raise ValueError(
             "weighting: a power heuristic compares the members' densities at one point, which this proposal does not "
             f"give ({proposal.why_plain}); use hj.uniform_weighting() or hj.learned_weighting(logits_fn)"
@@ -262,102 +251,46 @@ def _checked(densities: dict[str, Any], proposal: Any, weighting: Any) -> Weight
     return weighting
 
 
-def _chosen_gradient(gradient: str | None, proposal: Proposal, weighting: Weighting, free_bits: float) -> str:
-    """The estimator asked for, or the recommended one; raises where it is not valid."""
-    if gradient is not None and gradient not in GRADIENTS:
-        names = ", ".join(repr(name) for name in GRADIENTS)
-        raise ValueError(f"gradient: expected one of {names}, got {gradient!r}")
-    constant = scores_are_constant(proposal, weighting)
-    correlated = proposal.members is not None and proposal.members.joint_log_prob is not None
-    if gradient is None:
-        if proposal.members is None or correlated or not proposal.independent_noise:
-            return "reparameterized"
-        return "doubly_reparameterized"
-    if gradient == "reparameterized":
-        return gradient
-    if proposal.members is None:
-        raise ValueError(
-            f"gradient: {gradient!r} is not valid for this proposal: {proposal.why_plain}; "
-            "use gradient='reparameterized'"
-        )
-    if correlated and gradient != "doubly_reparameterized":
-        raise ValueError(
-            f"gradient: {gradient!r} needs samples that are independent given z_0, and these are correlated; use "
-            "gradient='reparameterized' or 'doubly_reparameterized'"
-        )
-    if gradient == "refilled" and not constant and not proposal.refills:
-        raise ValueError(
-            "gradient: 'refilled' needs a proposal that can draw every sample a second time, and this one cannot; use "
-            "gradient='doubly_reparameterized'"
-        )
-    if gradient == "refilled" and free_bits > 0.0 and not constant:
-        raise ValueError(
-            "gradient: 'refilled' is not unbiased with free bits under this weighting; use "
-            "gradient='doubly_reparameterized' or free_bits=0"
-        )
-    return gradient
-
-
-def _make_annealed(
-    name: str,
-    log_likelihood: LogDensity,
-    log_prior: LogDensity,
-    proposal: Proposal,
-    weighting: Weighting | None,
-    gradient: str | None,
-    *,
-    free_bits: float,
-    backward_samples: int | None,
-    chunk_size: int | None,
-) -> Bound:
-    chosen = _checked({name: log_likelihood, "log_prior": log_prior}, proposal, weighting)
-    gradient = _chosen_gradient(gradient, proposal, chosen, free_bits)
+def _objective(ingredients: Ingredients, gradient: str | None, backward_samples: int | None) -> Bound:
+    """The annealed objective of the ingredients, differentiated by the rule of this name."""
+    request = Request(ingredients.proposal, ingredients.weighting, ingredients.free_bits)
+    rule = chosen_rule(gradient, request)
     if backward_samples is not None:
         backward_samples = _checks.positive_integer("backward_samples", backward_samples)
-    chunk_size = _checked_chunk(chunk_size)
-    refill = gradient == "refilled" and not scores_are_constant(proposal, chosen)
+    refill = rule.refills and not request.scores_are_constant
 
     def draw(params: Params, x: Example, key: Any, *shared: Any) -> Draw:
-        drawn = proposal.draw(params, x, key, refill=refill)
+        drawn = ingredients.proposal.draw(params, x, key, refill=refill)
         if backward_samples is None:
             return drawn
         return drawn._replace(uniform=jax.random.uniform(stream_key(key, Stream.BACKWARD_CHOICE), dtype=drawn.z.dtype))
 
     def evaluate(params: Params, x: Example, key: Any, beta: Any) -> Float[Array, ""]:
         drawn = key if isinstance(key, Draw) else draw(params, x, key)
-        for is_missing, what in (
-            (refill and drawn.refill is None, "the refills of gradient='refilled'"),
-            (backward_samples is not None and drawn.uniform is None, "the choice of backward_samples"),
-        ):
-            if is_missing:
-                raise ValueError(
-                    f"key: expected a key, or what bound.draw(params, x, key) has drawn; this lacks {what}"
-                )
+        _require_extras(drawn, rule, refill=refill, uniform=backward_samples is not None)
         beta = _checks.scalar_number("beta", beta, least=0.0).astype(drawn.z.dtype)
-        evaluation = make_evaluation(
-            name,
-            log_likelihood,
-            log_prior,
-            proposal,
-            chosen,
-            params,
-            x,
+        parts = make_parts(ingredients, params, x, drawn, beta)
+        if rule.automatic and backward_samples is None and ingredients.chunk_size is None:
+            return log_sum_exp(log_weight_terms(parts, drawn).log_weights, -1)
+        return bound_by_rule(
+            parts,
             drawn,
+            rule=rule,
+            request=request,
             beta=beta,
-            free_bits=free_bits,
-            chunk_size=chunk_size,
-        )
-        if gradient == "reparameterized" and backward_samples is None and chunk_size is None:
-            return reparameterized(evaluation, drawn)
-        return with_path_rule(
-            evaluation,
-            proposal,
-            chosen,
-            drawn,
-            beta=beta,
-            gradient=gradient,
             frozen_params=stopped((params, drawn.context)),
             backward_samples=backward_samples,
         )
 
     return Bound(evaluate, draw)
+
+
+def _require_extras(draw: Draw, rule: Rule, *, refill: bool, uniform: bool) -> None:
+    """Raise if a draw of the caller's lacks what this bound would have drawn besides the samples."""
+    if refill and draw.refill is None:
+        what = f"the refills of gradient={rule.name!r}"
+    elif uniform and draw.uniform is None:
+        what = "the choice of backward_samples"
+    else:
+        return
+    raise ValueError(f"key: expected a key, or what bound.draw(params, x, key) has drawn; this lacks {what}")

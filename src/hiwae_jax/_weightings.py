@@ -1,6 +1,7 @@
 """Weightings: partitions of unity that share the target out among the members of a proposal."""
 
 import dataclasses
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -34,9 +35,15 @@ class Weighting:
                 raise ValueError(f"alpha: expected 0 where logits are given, got {alpha}")
 
     @property
-    def of_densities(self) -> bool:
+    def compares_densities(self) -> bool:
         """Whether the members' densities decide, so that all pairs of them are needed."""
         return self.alpha > 0.0
+
+    @property
+    def of_densities(self) -> bool:
+        """The former name of `compares_densities`."""
+        warnings.warn("Weighting.of_densities: use compares_densities instead", DeprecationWarning, stacklevel=2)
+        return self.compares_densities
 
 
 def uniform_weighting() -> Weighting:

@@ -43,6 +43,6 @@ def test_the_last_samples_of_a_defensive_mixture_are_the_broad_ones():
     proposal = hj.defensive(
         lambda params, x: (x, jnp.full(2, 0.1)), lambda params, x: (-x, jnp.full(2, 3.0)), num_samples=5, num_broad=2
     )
-    loc, scale = proposal.draw(None, jnp.ones(2), KEY).members
+    loc, scale = proposal.draw(None, jnp.ones(2), KEY).parameters
     np.testing.assert_array_equal(loc[:, 0], [1.0, 1.0, 1.0, -1.0, -1.0])
     np.testing.assert_array_equal(scale[:, 1], [0.1, 0.1, 0.1, 3.0, 3.0])

@@ -70,8 +70,8 @@ def test_every_density_of_a_flow_chain_integrates_to_one_and_its_own_samples_hav
     @models.quick_jit
     def densities(noise, grid):
         draw = proposal.draw(params(), jnp.asarray(X), noise)
-        own, pairs = (f(draw.members, draw.z) for f in (proposal.own_densities, proposal.pair_densities))
-        return own, pairs, jnp.exp(proposal.pair_densities(draw.members, grid))
+        own, pairs = (f(draw.parameters, draw.z) for f in (proposal.own_densities, proposal.pair_densities))
+        return own, pairs, jnp.exp(proposal.pair_densities(draw.parameters, grid))
 
     own, pairs, on_grid = densities(jnp.asarray([0.7, -1.2][:dimensions]), grid)
     np.testing.assert_allclose(own, np.diagonal(pairs), atol=1e-12)

@@ -50,8 +50,8 @@ def test_joint_gaussian_densities_are_those_of_scipy():
             draw.z,
             proposal.draw(None, None, jnp.zeros_like(noise)).z,
             proposal.members.joint_log_prob(draw.joint, draw.z),
-            proposal.pair_densities(draw.members, draw.z),
-            proposal.own_densities(draw.members, draw.z),
+            proposal.pair_densities(draw.parameters, draw.z),
+            proposal.own_densities(draw.parameters, draw.z),
         )
 
     matrix, z, centre, log_joint, pairs, own = (np.asarray(array) for array in evaluate(noise))

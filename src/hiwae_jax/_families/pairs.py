@@ -29,11 +29,11 @@ class Own(NamedTuple):
     """The member that drew a sample.
 
     Attributes:
-      place: its index.
+      index: its index.
       parameters: its own, which are also at this index among those of all members.
     """
 
-    place: Any
+    index: Any
     parameters: Parameters
 
 
@@ -96,7 +96,7 @@ def one_by_one(family: Family) -> Pairs:
     ) -> tuple[Float[Array, " D"], Float[Array, ""]]:
         moves = jax.vmap(lambda member, tangent: _move(family, member, tangent, z))(parameters, tangents)
         slopes = jax.vmap(slope_of_one, in_axes=(0, None))(parameters, z)
-        of_own = (jnp.arange(len(weights.direction)) == own.place).astype(z.dtype)
+        of_own = (jnp.arange(len(weights.direction)) == own.index).astype(z.dtype)
         correction = weights.from_member[:, None] * slopes + jnp.outer(weights.from_own, drawn_slope)
         correction += jnp.outer(weights.from_mean, total(weights.partition, slopes))
         correction += jnp.outer(of_own, total(weights.along_own, slopes))
@@ -186,7 +186,7 @@ def _gaussian_log_prob_jvp(primals: Any, tangents: Any) -> tuple[Float[Array, " 
             for p, t in zip(leaves, (*d_own.parameters, d_z), strict=True)
         ]
         of_own = jax.jvp(lambda *leaves: diagonal_gaussian.log_prob(leaves[:2], leaves[2]), leaves, tuple(along))[1]
-        moved = jnp.where(jnp.arange(len(moved)) == own.place, of_own, moved)
+        moved = jnp.where(jnp.arange(len(moved)) == own.index, of_own, moved)
     return _gaussian_log_prob(parameters, z, own), moved
 
 
@@ -199,7 +199,7 @@ def _gaussian_paths(
     at, (d_loc, d_scale) = _centered(parameters, z), tangents
     unit, per_unit = at.unit[None, :], 1.0 / at.unit[None, :]
     growth = at.inverse * (d_scale * per_unit)
-    of_own = (jnp.arange(len(at.loc)) == own.place).astype(z.dtype)
+    of_own = (jnp.arange(len(at.loc)) == own.index).astype(z.dtype)
     others = 1.0 - of_own
     own_move = _move(diagonal_gaussian, own.parameters, own_tangent, z)
     own_slope = jax.grad(diagonal_gaussian.log_prob, argnums=1)(own.parameters, z)

@@ -1,7 +1,7 @@
 r"""All scores as paths where the weighting compares the members: the phantom refill.
 
 The score of member i at sample j, i != j, has weight `-alpha beta h_j(z_j) pi_i(z_j)` with
-`h_j(z) = w_j(z) / (w_j(z) + sum_{m != j} w_m)`. Turned into a path it moves z_j as member i would (`paths.py`), by
+`h_j(z) = w_j(z) / (w_j(z) + sum_{m != j} w_m)`. Turned into a path it moves z_j as member i would (`rule.py`), by
 large amounts where z_j is far from member i. The refilled estimator (`refilled.py`) avoids that by a change of measure
 to q_i, but then needs a second sample for the slot of z_i. Both are halves of the rule here: for any `h0_ij(z_j)` that
 does not depend on z_i,
@@ -22,8 +22,7 @@ has the derivation.
 """
 
 import math
-from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,144 +31,212 @@ from jaxtyping import Array, Float
 
 from hiwae_jax._families.pairs import Own, PathWeights
 from hiwae_jax._gradients.leave_out import leave_two_out
-from hiwae_jax._gradients.paths import Rows, Step, outer_factor, without_floored_scores
-from hiwae_jax._proposals.proposal import Members
+from hiwae_jax._gradients.rule import RuleInputs, Step, outer_factor, without_clipped_scores
 
 PRODUCTS_FROM = 16  # members: with fewer, sums over them take less time than small matrix products
 LEAST_ALPHA = 0.5  # below it kappa has tails without a second moment, and there is no first part
 
 
-def cross_paths(members: Members, alpha: float, rows: Rows, shares: Callable[[Any], Float[Array, " K"]]) -> Step:
-    """Where the samples go, for a power heuristic of distinct members or for correlated samples.
+class _AtSample(NamedTuple):
+    """What is known at sample j. Arrays have an entry for each member i.
 
-    Args:
-      members: as the proposal has them.
-      alpha: of the power heuristic.
-      rows: the samples. For each of them everything below is a row, of one entry for each member.
-      shares: as for `without_floored_scores`.
+    Attributes:
+      is_own: 1 at the sample's own member, 0 elsewhere.
+      gap: `log q_i(z_j) - log q_j(z_j)`.
+      partition: `pi_i(z_j)`.
+      log_own_partition: `log pi_j(z_j)`, a scalar.
+      h: `wbar_j`.
+      log_weight: `log w_j`.
     """
-    operands, along, terms, weights = rows.operands, rows.along, rows.terms, rows.weights
-    beta, K = operands.beta, weights.shape[0]
-    independent = members.joint_log_prob is None
-    has_first_part = K > 1 and alpha >= LEAST_ALPHA
-    # A floor or a joint density would have to be known in the other slot; a constant needs to know nothing.
-    has_phantom = has_first_part and independent and terms.clipped is None
-    without = leave_two_out(terms.log_weights) if has_phantom else None
-    log_prob, pairs = members.pairs().log_prob, members.pairs(products=K >= PRODUCTS_FROM)
 
-    def row(
+    is_own: Float[Array, " K"]
+    gap: Float[Array, " K"]
+    partition: Float[Array, " K"]
+    log_own_partition: Float[Array, ""]
+    h: Float[Array, ""]
+    log_weight: Float[Array, ""]
+
+
+class _Phantom(NamedTuple):
+    """`h0` in each slot, and its gradient `slope * d log(own weight) - lent * d log(the other weight)`."""
+
+    h0: Float[Array, " K"]
+    slope: Any
+    lent: Any
+
+
+def cross_paths_step(inputs: RuleInputs) -> Step:
+    """Where the samples go, for a power heuristic of distinct members or for correlated samples."""
+    members, draw, tangents = inputs.members, inputs.draw, inputs.tangents
+    if members.joint_log_prob is None:
+        own_parameters = members.own(draw.parameters)[0]
+        drawn_slopes = jax.vmap(jax.grad(members.family.log_prob, argnums=1))(own_parameters, draw.z)
+    else:
+        drawn_slopes = jax.grad(members.joint_log_prob, argnums=1)(draw.joint, draw.z)
+    z, scores, total, magnitude = _moves(inputs, drawn_slopes)
+
+    factor, scale = outer_factor(inputs.terms.log_weights, inputs.weights)
+    z = scale * (inputs.weights[:, None] * tangents.z + z)
+    z0 = tangents.z0
+    if z0 is not None:
+        z0 = scale * (inputs.weights + (total if members.own_z0 else 0.0))[:, None] * z0
+    step = Step(z, z0, factor, jnp.sum(scores), draw_weights=factor + magnitude)
+    return without_clipped_scores(inputs, step)
+
+
+def _moves(inputs: RuleInputs, drawn_slopes: Float[Array, "K D"]) -> tuple[Any, ...]:
+    """For each sample its move in place of scores, the scores that remain, and the sum and size of its directions."""
+    members, draw = inputs.members, inputs.draw
+    K = len(inputs.weights)
+    log_prob, pairs = members.pairs().log_prob, members.pairs(products=K >= PRODUCTS_FROM)
+    # Free bits or a joint density would have to be known in the other slot; a constant needs to know nothing.
+    has_phantom = _has_first_part(inputs) and members.joint_log_prob is None and inputs.terms.clipped is None
+    without = leave_two_out(inputs.terms.log_weights) if has_phantom else None
+
+    def of_one(
         known: tuple[Any, Any, Any],
-        own_member: Own,
+        own: Own,
         own_tangent: Any,
         z: Float[Array, " D"],
-        own: Float[Array, ""],
+        own_log_prob: Float[Array, ""],
         drawn_slope: Float[Array, " D"],
     ) -> tuple[Any, ...]:
         parameters, tangents, with_z0 = known
-        j = own_member.place
-        densities = log_prob(parameters, z, own_member)
-        h, here = weights[j], terms.log_weights[j]
-        of_own = (jnp.arange(K) == j).astype(weights.dtype)
-        off = 1.0 - of_own
-        gap = densities - own
-        log_own_share = -jax.nn.logsumexp(alpha * gap)
-        partition, own_share = jnp.exp(alpha * gap + log_own_share), jnp.exp(log_own_share)
-
-        # Own scores, and cross scores that stay on cross paths: column i is the member that moves the sample.
-        direction = beta * h * (1.0 - h) * ((alpha - 1.0) * of_own - alpha * partition)
-        kept = -alpha * beta * off * partition * h
-        from_member, from_own, from_mean = (alpha - 1.0) * kept, kept, -alpha * kept
-        along_own = -(alpha**2) * beta * h * own_share * of_own
-        from_mean -= along_own
-        if not independent:
-            # Nothing cancels between the density drawn from and the one scored. A constant 1/K of the score has mean
-            # zero.
-            unequal = beta * (h - 1.0 / K) * (alpha - 1.0 - alpha * own_share) * of_own
-            from_own, along_own = from_own + unequal, along_own - unequal
-        if has_first_part:
-            log_kappa = gap + log_own_share
-            # At most 1 where alpha is at least 1; below that the tails of q_i may hold larger ones: kept finite.
-            kappa = off * jnp.exp(jnp.minimum(log_kappa, 0.25 * math.log(float(np.finfo(weights.dtype).max))))
-            if without is not None:
-                level = beta * (alpha - 1.0)
-                there = jnp.broadcast_to(here, gap.shape) if alpha == 1.0 else here + level * gap
-                placed, elsewhere = _phantoms(here, there, *without(j))
-            else:
-                level, nothing = 0.0, jnp.zeros_like(gap)
-                placed = elsewhere = jnp.full_like(gap, 1.0 / K), nothing, nothing
-            # First part, at this sample in the slots of the others.
-            share, share_slope, lent = placed
-            moved = alpha * beta * kappa * (share + level * share_slope)
-            stayed = alpha * beta * kappa * ((alpha - 1.0) * share - level * share_slope)
-            direction -= alpha * beta * jnp.sum(kappa * (share_slope - lent)) * of_own
-            along_own -= moved + jnp.sum(stayed) * of_own
-            from_mean += alpha**2 * beta * jnp.sum(kappa * share) * of_own
-            # What the first part has, the second has not.
-            share, share_slope, lent = elsewhere
-            taken = alpha * beta * off * partition
-            direction += taken * (share_slope - lent)
-            from_member += taken * ((alpha - 1.0) * share - level * lent)
-            from_own += taken * (share + level * lent)
-            from_mean -= alpha * taken * share
-
-        # How each member would move the sample, and the density corrections along that.
-        path_weights = PathWeights(direction, from_member, from_own, from_mean, partition, along_own)
-        moved, scores = pairs.paths(path_weights, parameters, tangents, z, drawn_slope, own_member, own_tangent)
+        at = _at_sample(inputs, own.index, log_prob(parameters, z, own) - own_log_prob)
+        path_weights = _all_on_cross_paths(inputs, at)
+        if members.joint_log_prob is not None:
+            path_weights = _with_joint_score(inputs, at, path_weights)
+        if _has_first_part(inputs):
+            others = None if without is None else without(own.index)
+            path_weights = _with_first_part(inputs, at, path_weights, *_phantoms(inputs, at, others))
+        moved, scores = pairs.paths(path_weights, parameters, tangents, z, drawn_slope, own, own_tangent)
         if with_z0 is not None:
-            follow = from_member + jnp.sum(from_own) * of_own + along_own + partition * jnp.sum(from_mean)
             followed = jax.jvp(lambda row: log_prob(row, z, None), (parameters,), (with_z0,))[1]
-            scores += jnp.sum(follow * followed)
-        return moved, scores, jnp.sum(direction), jnp.sum(jnp.abs(direction))
+            scores += jnp.sum(_along_z0(at, path_weights) * followed)
+        return moved, scores, jnp.sum(path_weights.direction), jnp.sum(jnp.abs(path_weights.direction))
 
-    owners = members.owners(operands.members)
-    if members.joint_log_prob is None:
-        drawn_slopes = jax.vmap(jax.grad(members.family.log_prob, argnums=1))(owners.parameters, operands.z)
-    else:
-        drawn_slopes = jax.grad(members.joint_log_prob, argnums=1)(operands.joint, operands.z)
-    own = members.own_densities(operands.members, operands.z)
-    known = (operands.members, along.members, rows.members_with_z0)
-    z, scores, total, magnitude = members.over_rows(
-        row,
-        known,
-        owners,
-        members.own(along.members)[0],
-        operands.z,
-        own,
+    moves: tuple[Any, ...] = members.over_rows(
+        of_one,
+        (draw.parameters, inputs.tangents.parameters, inputs.members_with_z0),
+        members.owners(draw.parameters),
+        members.own(inputs.tangents.parameters)[0],
+        draw.z,
+        members.own_densities(draw.parameters, draw.z),
         drawn_slopes,
-        chunk_size=rows.chunk_size,
+        chunk_size=inputs.chunk_size,
     )
-    factor, scale = outer_factor(terms.log_weights, weights)
-    z = scale * (weights[:, None] * along.z + z)
-    z0 = along.z0
-    if z0 is not None:
-        z0 = scale * (weights + (total if members.own_z0 else 0.0))[:, None] * z0
-    step = Step(z, z0, factor, jnp.sum(scores), shares=factor + magnitude)
-    return without_floored_scores(members, rows, step, shares)
+    return moves
 
 
-Phantom = tuple[Float[Array, " K"], Float[Array, " K"], Float[Array, " K"]]
+def _has_first_part(inputs: RuleInputs) -> bool:
+    return len(inputs.weights) > 1 and inputs.request.weighting.alpha >= LEAST_ALPHA
+
+
+def _at_sample(inputs: RuleInputs, index: Any, gap: Float[Array, " K"]) -> _AtSample:
+    alpha, weights = inputs.request.weighting.alpha, inputs.weights
+    log_own_partition = -jax.nn.logsumexp(alpha * gap)
+    return _AtSample(
+        is_own=(jnp.arange(len(weights)) == index).astype(weights.dtype),
+        gap=gap,
+        partition=jnp.exp(alpha * gap + log_own_partition),
+        log_own_partition=log_own_partition,
+        h=weights[index],
+        log_weight=inputs.terms.log_weights[index],
+    )
+
+
+def _all_on_cross_paths(inputs: RuleInputs, at: _AtSample) -> PathWeights:
+    """Own scores on own paths, and all cross scores on cross paths: column i is the member that moves the sample."""
+    alpha, beta, h, is_own = inputs.request.weighting.alpha, inputs.beta, at.h, at.is_own
+    kept = -alpha * beta * (1.0 - is_own) * at.partition * h
+    along_own = -(alpha**2) * beta * h * jnp.exp(at.log_own_partition) * is_own
+    return PathWeights(
+        direction=beta * h * (1.0 - h) * ((alpha - 1.0) * is_own - alpha * at.partition),
+        from_member=(alpha - 1.0) * kept,
+        from_own=kept,
+        from_mean=-alpha * kept - along_own,
+        partition=at.partition,
+        along_own=along_own,
+    )
+
+
+def _with_joint_score(inputs: RuleInputs, at: _AtSample, path_weights: PathWeights) -> PathWeights:
+    """Correlated samples: nothing cancels between the density drawn from and the one scored.
+
+    A constant 1/K of the score has mean zero, and is left out.
+    """
+    alpha, K = inputs.request.weighting.alpha, len(inputs.weights)
+    own_partition = jnp.exp(at.log_own_partition)
+    unequal = inputs.beta * (at.h - 1.0 / K) * (alpha - 1.0 - alpha * own_partition) * at.is_own
+    return path_weights._replace(from_own=path_weights.from_own + unequal, along_own=path_weights.along_own - unequal)
+
+
+def _with_first_part(
+    inputs: RuleInputs, at: _AtSample, path_weights: PathWeights, placed: _Phantom, elsewhere: _Phantom
+) -> PathWeights:
+    """The first part, at this sample in the slots of the others; what it has, the second part has not."""
+    alpha, beta, is_own = inputs.request.weighting.alpha, inputs.beta, at.is_own
+    level = _level(inputs)
+    log_kappa = at.gap + at.log_own_partition
+    # At most 1 where alpha is at least 1; below that the tails of q_i may hold larger ones: kept finite.
+    largest = 0.25 * math.log(float(np.finfo(inputs.weights.dtype).max))
+    kappa = (1.0 - is_own) * jnp.exp(jnp.minimum(log_kappa, largest))
+    moved = alpha * beta * kappa * (placed.h0 + level * placed.slope)
+    stayed = alpha * beta * kappa * ((alpha - 1.0) * placed.h0 - level * placed.slope)
+    taken = alpha * beta * (1.0 - is_own) * at.partition
+
+    direction = path_weights.direction - alpha * beta * jnp.sum(kappa * (placed.slope - placed.lent)) * is_own
+    from_mean = path_weights.from_mean + alpha**2 * beta * jnp.sum(kappa * placed.h0) * is_own
+    return PathWeights(
+        direction=direction + taken * (elsewhere.slope - elsewhere.lent),
+        from_member=path_weights.from_member + taken * ((alpha - 1.0) * elsewhere.h0 - level * elsewhere.lent),
+        from_own=path_weights.from_own + taken * (elsewhere.h0 + level * elsewhere.lent),
+        from_mean=from_mean - alpha * taken * elsewhere.h0,
+        partition=path_weights.partition,
+        along_own=path_weights.along_own - moved - jnp.sum(stayed) * is_own,
+    )
+
+
+def _level(inputs: RuleInputs) -> Any:
+    """How the log-weight changes with `log q_i - log q_j` when a sample changes its slot; 0 for a constant phantom."""
+    members = inputs.members
+    has_phantom = members.joint_log_prob is None and inputs.terms.clipped is None
+    return inputs.beta * (inputs.request.weighting.alpha - 1.0) if has_phantom else 0.0
+
+
+def _along_z0(at: _AtSample, path_weights: PathWeights) -> Float[Array, " K"]:
+    """The coefficients of the members' log-densities as they follow the sample's own z_0."""
+    follow = path_weights.from_member + jnp.sum(path_weights.from_own) * at.is_own
+    return follow + path_weights.along_own + at.partition * jnp.sum(path_weights.from_mean)
 
 
 def _phantoms(
-    log_here: Float[Array, ""],
-    log_there: Float[Array, " K"],
-    log_shift: Float[Array, " K"],
-    total: Float[Array, " K"],
-) -> tuple[Phantom, Phantom]:
-    """`h0` of a sample in another slot with its weight here in its own, and of a sample here with its weight there.
+    inputs: RuleInputs, at: _AtSample, others: tuple[Float[Array, " K"], Float[Array, " K"]] | None
+) -> tuple[_Phantom, _Phantom]:
+    """`h0` of this sample in the slot of i, and of a sample in this slot with the weight that it would have there.
 
-    Each with the parts of its gradient: `d h0 = slope d log (its weight) - lent d log (the other weight)`.
+    Args:
+      inputs: of the rule.
+      at: this sample.
+      others: `sum_{m not in {i, j}} w_m` for each i as `exp(log_shift) * total`; None for the constant `h0 = 1/K`.
     """
-    slots = len(log_there) - 1
+    if others is None:
+        nothing = jnp.zeros_like(at.gap)
+        constant = _Phantom(jnp.full_like(at.gap, 1.0 / len(at.gap)), nothing, nothing)
+        return constant, constant
+    log_shift, total = others
+    alpha, log_here = inputs.request.weighting.alpha, at.log_weight
+    log_there = jnp.broadcast_to(log_here, at.gap.shape) if alpha == 1.0 else log_here + _level(inputs) * at.gap
+    slots = len(at.gap) - 1
     top = jnp.maximum(jnp.maximum(log_here, log_there), log_shift)
     top = jnp.where(top == -jnp.inf, 0.0, top)
     here, there, rest = jnp.exp(log_here - top), jnp.exp(log_there - top), jnp.exp(log_shift - top) * total
 
-    def phantom(weight: Float[Array, " K"], lent: Float[Array, " K"]) -> Phantom:
+    def phantom(weight: Float[Array, " K"], lent: Float[Array, " K"]) -> _Phantom:
         others = rest + (lent + rest) / slots
         whole = weight + others
         inverse = 1.0 / jnp.where(whole == 0.0, 1.0, whole)
-        share = weight * inverse
-        return share, share * others * inverse, share * lent * inverse / slots
+        h0 = weight * inverse
+        return _Phantom(h0, h0 * others * inverse, h0 * lent * inverse / slots)
 
     return phantom(there, here), phantom(here, there)

@@ -1,19 +1,15 @@
-r"""Gradient estimators: one value, and a rule for the tangent of the proposal's parameters.
+"""A bound whose value is the usual one and whose derivative is a rule's.
 
-Notation, after the paper: sample `z_j` comes from member `q_j`; `l[j, i] = log q_i(z_j | z_0)`; `w_j` are the weights,
-`wbar_j` the self-normalised ones. Every rule here differentiates
+The direction in which a rule sends the samples depends on the weights, hence on the value. So the log-weights are
+linearized once, and the rule's direction is pushed through: one forward and one backward pass of the generative model.
+Three steps do that:
 
-    bound = log sum_j w_j,
-    log w_j = log p(x | z_j) + beta * (log p(z_j) + log r(z_0 | z_j) - log q_0(z_0) - l[j, j] + log pi_j(z_j))
-
-The generative model, the reverse model and a learned weighting always receive the plain gradient
-`sum_j wbar_j d log w_j`. What differs is how the proposal's parameters are reached: through the samples (*paths*) or
-through the densities (*scores*). `paths.py`, `cross_paths.py` and `refilled.py` say where a rule sends the samples.
-
-That direction depends on the weights, hence on the value. A rule therefore linearizes the log-weights once and pushes
-its own direction through: one forward and one backward pass of the generative model.
+1. `_capture` turns the arrays that the model closes over into arguments, so that their derivatives are seen;
+2. `_linearize` evaluates the log-weights and keeps how they change;
+3. `_push` gives the derivative along the step of a rule.
 """
 
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -23,25 +19,55 @@ from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float
 
 from hiwae_jax import _checks
-from hiwae_jax._assembly import Evaluation, Terms, log_shares
-from hiwae_jax._gradients.cross_paths import cross_paths
-from hiwae_jax._gradients.model_passes import at_all_samples, at_drawn_samples, in_one_pass, one_pass_pays
-from hiwae_jax._gradients.paths import Operands, Rows, Step, authors, own_paths, path_squared, plain
-from hiwae_jax._gradients.refilled import refilled
+from hiwae_jax._assembly import CapturedArrays, Parts, Terms, log_weight_terms
+from hiwae_jax._gradients.model_passes import ModelPass, at_all_samples, at_drawn_samples, in_one_pass, one_pass_pays
+from hiwae_jax._gradients.rule import Request, Rule, RuleInputs, Step
 from hiwae_jax._log_weights.bounds import log_sum_exp, normalized_weights, weighted_tangent
-from hiwae_jax._proposals.proposal import Draw, Proposal, over_samples
-from hiwae_jax._weightings import Weighting
-
-GRADIENTS = ("reparameterized", "doubly_reparameterized", "refilled", "path_squared", "authors")
+from hiwae_jax._proposals.proposal import Draw
 
 
-class _Captured(NamedTuple):
-    """What the functions of an `Evaluation` close over; the arrays of the model first."""
+class _Functions(NamedTuple):
+    """Functions of arrays that they no longer close over.
 
-    model: list[Any]
-    rest: list[Any]
-    combine: list[Any]
-    members_at: list[Any]
+    Attributes:
+      parts: those of the log-weights.
+      members_at: `(z0, *arrays) -> the members' parameters`, for a rule that follows each sample's own z_0; or None.
+    """
+
+    parts: Parts
+    members_at: Callable[..., Any] | None
+
+
+class _Moving(NamedTuple):
+    """The captured arrays that have a tangent. The others (the data, stopped parameters) are constants.
+
+    Attributes:
+      arrays: the primals, those of the generative model first.
+      tangents: their tangents.
+      num_of_model: how many of them the generative model captures.
+      among_all: all captured arrays, with the first few moving ones replaced by the arrays given.
+    """
+
+    arrays: list[Any]
+    tangents: list[Any]
+    num_of_model: int
+    among_all: Callable[[Sequence[Any]], CapturedArrays]
+
+
+class _Linearized(NamedTuple):
+    """Log-weights and how they change.
+
+    Attributes:
+      terms: the log-weights.
+      model: the generative model at the samples.
+      push_proposal_term: `(z, z0, densities' parameters, *moving) -> [K]`, tangents to tangent.
+      push_combined: `(ModelDensities, proposal term, *moving) -> Terms`, likewise.
+    """
+
+    terms: Terms
+    model: ModelPass
+    push_proposal_term: Callable[..., Any]
+    push_combined: Callable[..., Any]
 
 
 def stopped(tree: Any) -> Any:
@@ -49,166 +75,173 @@ def stopped(tree: Any) -> Any:
     return jax.tree.map(lambda leaf: jax.lax.stop_gradient(leaf) if _checks.is_array(leaf) else leaf, tree)
 
 
-def scores_are_constant(proposal: Proposal, weighting: Weighting) -> bool:
-    """Whether `l[j, j]` alone is scored, with weight -1, and samples are independent given z_0: no pairs matter."""
-    independent = proposal.members is not None and proposal.members.joint_log_prob is None
-    return independent and (proposal.equal_members or not weighting.of_densities)
-
-
-def reparameterized(evaluation: Evaluation, draw: Draw) -> Float[Array, ""]:
-    """The plain pathwise estimator: differentiate everything.
-
-    Unbiased for every proposal and weighting where log_joint has no jumps in z.
-    """
-    return log_sum_exp(evaluation.terms(draw.z, draw.z0, draw.base, draw.members).log_weights, -1)
-
-
-def with_path_rule(
-    evaluation: Evaluation,
-    proposal: Proposal,
-    weighting: Weighting,
+def bound_by_rule(
+    parts: Parts,
     draw: Draw,
     *,
+    rule: Rule,
+    request: Request,
     beta: Float[Array, ""],
-    gradient: str,
     frozen_params: tuple[Any, Any],
     backward_samples: int | None = None,
 ) -> Float[Array, ""]:
-    """The same value as `reparameterized`, differentiated by the rule that `gradient` names.
+    """`log sum_j w_j`, differentiated by a rule.
 
     Args:
-      evaluation: the log-weights as a function of samples and density parameters.
-      proposal: as given to `make_bound`.
-      weighting: as given to `make_bound`.
+      parts: the log-weights as functions.
       draw: the samples and what made them.
+      rule: the rule.
+      request: proposal, weighting and free bits.
       beta: the warm-up factor.
-      gradient: a member of `GRADIENTS`.
       frozen_params: `(params, context)`, both stopped: with a z_0 of its own for each sample, the densities still
         depend on z_0 through the members, and that dependence belongs to the path.
       backward_samples: how many samples are drawn by their weights for the backward pass through the model; None for
         all.
     """
     fixed = stopped(draw)
-    members = proposal.members
-    scored = gradient == "reparameterized"
-    chunk_size = evaluation.chunk_size
-
-    # Whatever the model closes over becomes an argument, so that its derivative is seen.
-    of_densities = fixed.z, fixed.z0, fixed.base, fixed.members
-    model_of_one, model_arrays = jax.closure_convert(evaluation.model, fixed.z[0])
-    rest_of_all, rest_arrays = jax.closure_convert(evaluation.rest, *of_densities)
-    of_one = jax.eval_shape(lambda *given: (evaluation.model(given[0][0]), evaluation.rest(*given)[0]), *of_densities)
-    combine, combine_arrays = jax.closure_convert(evaluation.combine, *jax.tree.map(jnp.zeros_like, of_one))
-    members_at, member_arrays = None, list[Any]()
-    if members is not None and members.at is not None and gradient not in ("authors", "reparameterized"):
-        at = members.at
-        members_at, member_arrays = jax.closure_convert(lambda z0: at(*frozen_params, z0), fixed.z0)
+    functions, arrays = _capture(parts, fixed, _members_at(request, rule, frozen_params))
 
     @jax.custom_jvp
-    def bound(operands: Operands, captured: _Captured) -> Float[Array, ""]:
-        values = over_samples(lambda z: model_of_one(z, *captured.model), operands.z, chunk_size)
-        rest = rest_of_all(operands.z, operands.z0, operands.base, operands.members, *captured.rest)
-        terms = jax.vmap(lambda values, rest: combine(values, rest, *captured.combine))(values, rest)
-        return log_sum_exp(terms.log_weights, -1)
+    def bound(draw: Draw, beta: Float[Array, ""], arrays: CapturedArrays) -> Float[Array, ""]:
+        return log_sum_exp(log_weight_terms(functions.parts, draw, arrays).log_weights, -1)
 
-    def rule(primals: Any, tangents: Any) -> tuple[Float[Array, ""], Float[Array, ""]]:
-        operands, captured = primals
-        leaves, structure = jax.tree.flatten(captured)
-        # Arrays without a tangent (the data, stopped parameters) are constants here, not zeros to multiply.
-        tangent_leaves = jax.tree.leaves(tangents[1])
-        active = [i for i, tangent in enumerate(tangent_leaves) if not isinstance(tangent, SymbolicZero)]
-        moving, moved = [leaves[i] for i in active], [tangent_leaves[i] for i in active]
-        of_model = sum(i < len(captured.model) for i in active)
-
-        def arrays(moving: Any) -> _Captured:
-            """All arrays, the first few of the moving ones being these."""
-            full = list(leaves)
-            for i, array in zip(active, moving, strict=False):
-                full[i] = array
-            whole: _Captured = jax.tree.unflatten(structure, full)
-            return whole
-
-        def model(z: Any, *moving: Any) -> Any:
-            return model_of_one(z, *arrays(moving).model)
-
-        def rest_of(z: Any, z0: Any, densities: Any, *moving: Any) -> Any:
-            full = arrays(moving)
-            base, members = densities if scored else (operands.base, operands.members)
-            if members_at is not None:
-                members = members_at(z0, *full.members_at)
-            return rest_of_all(z, z0, base, members, *full.rest)
-
-        def terms_of(values: Any, rest: Any, *moving: Any) -> Terms:
-            arrays_of_it = arrays(moving).combine
-            terms: Terms = jax.vmap(lambda values, rest: combine(values, rest, *arrays_of_it))(values, rest)
-            return terms
-
-        def log_weights_at(z: Any, z0: Any) -> Any:
-            return terms_of(over_samples(model, z, chunk_size), rest_of(z, z0, densities[0])).log_weights
-
-        along = jax.tree.map(_instantiate, tangents[0], operands)
-        densities = ((operands.base, operands.members), (along.base, along.members)) if scored else ((), ())
-        rest, push_rest = jax.linearize(rest_of, operands.z, operands.z0, densities[0], *moving)
-        of_pass = model, operands.z, moving[:of_model]
-        if backward_samples is not None:
-            model_pass = at_drawn_samples(
-                *of_pass, chunk_size=chunk_size, num_samples=backward_samples, uniform=operands.uniform
-            )
-        elif chunk_size is not None and one_pass_pays(*of_pass, chunk_size=chunk_size):
-            model_pass = in_one_pass(*of_pass, rest=rest, combine=terms_of, chunk_size=chunk_size)
-        else:
-            model_pass = at_all_samples(*of_pass, chunk_size=chunk_size)
-        terms, push = jax.linearize(terms_of, model_pass.values, rest, *moving)
-
-        weights = normalized_weights(terms.log_weights)
-        with_z0 = None
-        if members_at is not None:
-            # How the members move with a sample's own z_0 while their parameters stay.
-            with_z0 = jax.jvp(lambda z0: members_at(z0, *captured.members_at), (operands.z0,), (along.z0,))[1]
-        rows = Rows(operands, along, with_z0, terms, weights, chunk_size)
-        step = _step(gradient, proposal, weighting, rows, log_weights_at)
+    def derivative(primals: Any, tangents: Any) -> tuple[Float[Array, ""], Float[Array, ""]]:
+        draw, beta, arrays = primals
+        moving = _moving(arrays, tangents[2])
+        draw_tangents: Draw = jax.tree.map(_instantiate, tangents[0], draw)
+        linearized = _linearize(functions, draw, moving, scores=rule.scores, backward_samples=backward_samples)
+        inputs = _rule_inputs(functions, request, draw, draw_tangents, beta, arrays, linearized.terms)
+        step = rule.step(inputs)
         # Weights may be wider than samples.
-        step = step._replace(z=_as(operands.z, step.z), z0=_as(operands.z0, step.z0))
-        pushed_values, of_model_alone = model_pass.push(step, moved[:of_model])
-        pushed = push(pushed_values, push_rest(step.z, step.z0, densities[1], *moved), *moved).log_weights
-        tangent = weighted_tangent(step.weights, pushed) + of_model_alone + step.scores
-        return log_sum_exp(terms.log_weights, -1), tangent
+        step = step._replace(z=_as(draw.z, step.z), z0=_as(draw.z0, step.z0))
+        scored = (draw_tangents.parameters, draw_tangents.base) if rule.scores else ()
+        return log_sum_exp(linearized.terms.log_weights, -1), _push(linearized, step, scored, moving)
 
-    bound.defjvp(rule, symbolic_zeros=True)
-    operands = Operands(
-        members=draw.members,
-        base=draw.base,
-        z0=draw.z0,
-        z=draw.z,
-        joint=fixed.joint,
-        refill=fixed.refill,
-        beta=jax.lax.stop_gradient(beta),
-        uniform=fixed.uniform,
+    bound.defjvp(derivative, symbolic_zeros=True)
+    moved = draw._replace(context=None, joint=fixed.joint, refill=fixed.refill, uniform=fixed.uniform)
+    return bound(moved, jax.lax.stop_gradient(beta), arrays)
+
+
+def _members_at(request: Request, rule: Rule, frozen_params: tuple[Any, Any]) -> Callable[[Any], Any] | None:
+    """The members' parameters as a function of z_0 alone, where the rule follows a sample's own z_0."""
+    members = request.proposal.members
+    if members is None or members.at is None or not rule.follows_z0:
+        return None
+    at = members.at
+    return lambda z0: at(*frozen_params, z0)
+
+
+def _capture(parts: Parts, draw: Draw, members_at: Callable[[Any], Any] | None) -> tuple[_Functions, CapturedArrays]:
+    """The functions with the arrays that they close over as further arguments, and these arrays."""
+    densities = draw.z, draw.z0, draw.parameters, draw.base
+    model, model_arrays = jax.closure_convert(parts.model, draw.z[0])
+    proposal_term, term_arrays = jax.closure_convert(parts.proposal_term, *densities)
+    of_one = jax.eval_shape(lambda *given: (parts.model(given[0][0]), parts.proposal_term(*given)[0]), *densities)
+    combine, combine_arrays = jax.closure_convert(parts.combine, *jax.tree.map(jnp.zeros_like, of_one))
+    members_arrays: list[Any] = []
+    if members_at is not None:
+        members_at, members_arrays = jax.closure_convert(members_at, draw.z0)
+    functions = _Functions(Parts(model, proposal_term, combine, parts.chunk_size), members_at)
+    return functions, CapturedArrays(model_arrays, term_arrays, combine_arrays, members_arrays)
+
+
+def _moving(arrays: CapturedArrays, tangents: CapturedArrays) -> _Moving:
+    leaves, structure = jax.tree.flatten(arrays)
+    tangent_leaves = jax.tree.leaves(tangents)
+    active = [i for i, tangent in enumerate(tangent_leaves) if not isinstance(tangent, SymbolicZero)]
+
+    def among_all(moving: Sequence[Any]) -> CapturedArrays:
+        full = list(leaves)
+        for i, array in zip(active, moving, strict=False):
+            full[i] = array
+        whole: CapturedArrays = jax.tree.unflatten(structure, full)
+        return whole
+
+    return _Moving(
+        arrays=[leaves[i] for i in active],
+        tangents=[tangent_leaves[i] for i in active],
+        num_of_model=sum(i < len(arrays.model) for i in active),
+        among_all=among_all,
     )
-    return bound(operands, _Captured(model_arrays, rest_arrays, combine_arrays, member_arrays))
 
 
-def _step(gradient: str, proposal: Proposal, weighting: Weighting, rows: Rows, log_weights_at: Any) -> Step:
-    """Where the rule of this name sends the samples."""
-    if gradient == "reparameterized":
-        return plain(rows)
-    members = proposal.members
-    assert members is not None  # make_bound refuses the others by name
-    if gradient == "path_squared":
-        return path_squared(members, rows)
-    if gradient == "authors":
-        return authors(members, rows)
-    if scores_are_constant(proposal, weighting):
-        return own_paths(members, rows)
-    if gradient == "refilled":
-        return refilled(members, weighting.alpha, rows, log_weights_at)
+def _linearize(
+    functions: _Functions, draw: Draw, moving: _Moving, *, scores: bool, backward_samples: int | None
+) -> _Linearized:
+    """Evaluate the log-weights, and keep how they change with samples, moving arrays and, for `scores`, parameters."""
+    parts = functions.parts
 
-    def shares(parameters: Any) -> Any:
-        if not weighting.of_densities:
-            return -members.own_densities(parameters, rows.operands.z)
-        return log_shares(proposal, weighting, parameters, rows.operands.z, rows.chunk_size)
+    def model(z: Any, *arrays: Any) -> Any:
+        return parts.model(z, *moving.among_all(arrays).model)
 
-    return cross_paths(members, weighting.alpha, rows, shares)
+    def proposal_term(z: Any, z0: Any, scored: Any, *arrays: Any) -> Any:
+        captured = moving.among_all(arrays)
+        parameters, base = scored if scores else (draw.parameters, draw.base)
+        if functions.members_at is not None:
+            parameters = functions.members_at(z0, *captured.members_at)
+        return parts.proposal_term(z, z0, parameters, base, *captured.proposal_term)
+
+    def combine(densities: Any, term: Any, *arrays: Any) -> Terms:
+        return parts.combine_all(densities, term, *moving.among_all(arrays).combine)
+
+    scored = (draw.parameters, draw.base) if scores else ()
+    term, push_term = jax.linearize(proposal_term, draw.z, draw.z0, scored, *moving.arrays)
+    of_model = model, draw.z, moving.arrays[: moving.num_of_model]
+    chunk_size = parts.chunk_size
+    if backward_samples is not None:
+        assert draw.uniform is not None  # the bound draws it
+        model_pass = at_drawn_samples(
+            *of_model, chunk_size=chunk_size, num_samples=backward_samples, uniform=draw.uniform
+        )
+    elif chunk_size is not None and one_pass_pays(*of_model, chunk_size=chunk_size):
+        model_pass = in_one_pass(*of_model, proposal_term=term, combine=combine, chunk_size=chunk_size)
+    else:
+        model_pass = at_all_samples(*of_model, chunk_size=chunk_size)
+    terms, push_combined = jax.linearize(combine, model_pass.densities, term, *moving.arrays)
+    return _Linearized(terms, model_pass, push_term, push_combined)
+
+
+def _rule_inputs(
+    functions: _Functions,
+    request: Request,
+    draw: Draw,
+    tangents: Draw,
+    beta: Float[Array, ""],
+    arrays: CapturedArrays,
+    terms: Terms,
+) -> RuleInputs:
+    members_with_z0 = None
+    members_at = functions.members_at
+    if members_at is not None:
+        # How the members move with a sample's own z_0 while their parameters stay.
+        at = lambda z0: members_at(z0, *arrays.members_at)
+        members_with_z0 = jax.jvp(at, (draw.z0,), (tangents.z0,))[1]
+
+    def log_weights_at(z: Any, z0: Any) -> Float[Array, " K"]:
+        parameters = draw.parameters if members_at is None else members_at(z0, *arrays.members_at)
+        elsewhere = draw._replace(z=z, z0=z0, parameters=parameters)
+        return log_weight_terms(functions.parts, elsewhere, arrays).log_weights
+
+    return RuleInputs(
+        request=request,
+        draw=draw,
+        tangents=tangents,
+        beta=beta,
+        members_with_z0=members_with_z0,
+        terms=terms,
+        weights=normalized_weights(terms.log_weights),
+        chunk_size=functions.parts.chunk_size,
+        log_weights_at=log_weights_at,
+    )
+
+
+def _push(linearized: _Linearized, step: Step, scored: Any, moving: _Moving) -> Float[Array, ""]:
+    """The derivative of the bound along a rule's step, and along the moving arrays."""
+    densities, of_model_alone = linearized.model.push(step, moving.tangents[: moving.num_of_model])
+    term = linearized.push_proposal_term(step.z, step.z0, scored, *moving.tangents)
+    log_weights = linearized.push_combined(densities, term, *moving.tangents).log_weights
+    tangent: jax.Array = weighted_tangent(step.weights, log_weights) + of_model_alone + step.scores
+    return tangent
 
 
 def _as(primal: Any, tangent: Any) -> Any:

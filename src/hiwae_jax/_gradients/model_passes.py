@@ -15,14 +15,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from hiwae_jax._assembly import ModelValues, Terms
+from hiwae_jax._assembly import ModelDensities, Terms
 from hiwae_jax._checks import at_least_float32
-from hiwae_jax._gradients.paths import Step, outer_factor
+from hiwae_jax._gradients.rule import Step, outer_factor
 from hiwae_jax._log_weights.resampling import systematic_indices
-from hiwae_jax._memory import bytes_of, kept_for_backward
+from hiwae_jax._programs import bytes_of, kept_for_backward, primitive_names
 from hiwae_jax._proposals.proposal import over_samples
 
-Model = Callable[..., ModelValues]  # (z [D], *arrays) -> (log p(x | z), log p(z)), of one sample
+Model = Callable[..., ModelDensities]  # (z [D], *arrays) -> the model's densities, of one sample
 Samples = Float[Array, "K D"]
 Arrays = list[Any]
 
@@ -31,28 +31,27 @@ class ModelPass(NamedTuple):
     """The generative model at K samples.
 
     Attributes:
-      values: those of the model, [K] each.
-      push: `(step, tangents of the model's arrays) -> (tangents of the values, a scalar)`: the scalar is what of the
-        bound's tangent does not come through the values.
+      densities: [K] each.
+      push: `(step, tangents of the model's arrays) -> (tangents of the densities, a scalar)`: the scalar is the part of
+        the bound's tangent that does not come through the densities.
     """
 
-    values: ModelValues
-    push: Callable[[Step, Arrays], tuple[ModelValues, Any]]
+    densities: ModelDensities
+    push: Callable[[Step, Arrays], tuple[ModelDensities, Any]]
 
 
-def _over_all(model: Model, chunk_size: int | None) -> Callable[..., ModelValues]:
-    def of_all(z: Samples, *arrays: Any) -> ModelValues:
-        values: ModelValues = over_samples(lambda one: model(one, *arrays), z, chunk_size)
-        return values
+def _over_all(model: Model, chunk_size: int | None) -> Callable[..., ModelDensities]:
+    def of_all(z: Samples, *arrays: Any) -> ModelDensities:
+        densities: ModelDensities = over_samples(lambda one: model(one, *arrays), z, chunk_size)
+        return densities
 
     return of_all
 
 
 def at_all_samples(model: Model, z: Samples, arrays: Arrays, *, chunk_size: int | None) -> ModelPass:
     """Linearized at every sample; in chunks, each is evaluated again for its derivative."""
-    of_all = _over_all(model, chunk_size)
-    values, push = jax.linearize(of_all, z, *arrays)
-    return ModelPass(values, lambda step, moved: (push(step.z, *moved), 0.0))
+    densities, push = jax.linearize(_over_all(model, chunk_size), z, *arrays)
+    return ModelPass(densities, lambda step, moved: (push(step.z, *moved), 0.0))
 
 
 def at_drawn_samples(
@@ -60,22 +59,22 @@ def at_drawn_samples(
 ) -> ModelPass:
     """Linearized at `num_samples` that are drawn by their weights, as the number `uniform` in [0, 1) says."""
     of_all = _over_all(model, chunk_size)
-    values = of_all(z, *arrays)
+    densities = of_all(z, *arrays)
 
-    def push(step: Step, moved: Arrays) -> tuple[ModelValues, Any]:
-        shares = step.weights if step.shares is None else step.shares
-        least = float(np.finfo(shares.dtype).tiny)
-        shares /= jnp.maximum(jnp.sum(shares), least)
-        drawn = systematic_indices(uniform, shares, num_samples=num_samples)
+    def push(step: Step, moved: Arrays) -> tuple[ModelDensities, Any]:
+        draw_weights = step.weights if step.draw_weights is None else step.draw_weights
+        least = float(np.finfo(draw_weights.dtype).tiny)
+        probabilities = draw_weights / jnp.maximum(jnp.sum(draw_weights), least)
+        drawn = systematic_indices(uniform, probabilities, num_samples=num_samples)
         _, push_drawn = jax.linearize(of_all, z[drawn], *arrays)
-        scale = 1.0 / (num_samples * jnp.maximum(shares[drawn], least))
+        scale = 1.0 / (num_samples * jnp.maximum(probabilities[drawn], least))
 
-        def scattered(value: Any, tangent: Any) -> Any:
-            return jnp.zeros_like(value).at[drawn].add((scale * tangent).astype(value.dtype))
+        def scattered(density: Any, tangent: Any) -> Any:
+            return jnp.zeros_like(density).at[drawn].add((scale * tangent).astype(density.dtype))
 
-        return jax.tree.map(scattered, values, push_drawn(step.z[drawn], *moved)), 0.0
+        return jax.tree.map(scattered, densities, push_drawn(step.z[drawn], *moved)), 0.0
 
-    return ModelPass(values, push)
+    return ModelPass(densities, push)
 
 
 def one_pass_pays(model: Model, z: Samples, arrays: Arrays, *, chunk_size: int) -> bool:
@@ -88,10 +87,24 @@ def one_pass_pays(model: Model, z: Samples, arrays: Arrays, *, chunk_size: int) 
     """
     if chunk_size >= len(z) or jax.sharding.get_abstract_mesh().manual_axes:
         return False
-    if "conv_general_dilated" in str(jax.make_jaxpr(model)(z[0], *arrays)):
+    if "conv_general_dilated" in primitive_names(jax.make_jaxpr(model)(z[0], *arrays)):
         return False
     kept, _ = kept_for_backward(model, (z[0], *arrays), ())
     return bytes_of(arrays) <= chunk_size * kept
+
+
+class _Sums(NamedTuple):
+    """Sums over the chunks so far.
+
+    Attributes:
+      largest: the largest log-weight.
+      total: the sum of all weights relative to it.
+      gradient: the sum of `w_j d log w_j / d arrays`, relative to it as well.
+    """
+
+    largest: Any
+    total: Any
+    gradient: Arrays
 
 
 def in_one_pass(
@@ -99,59 +112,71 @@ def in_one_pass(
     z: Samples,
     arrays: Arrays,
     *,
-    rest: Float[Array, " K"],
-    combine: Callable[[ModelValues, Float[Array, " C"]], Terms],
+    proposal_term: Float[Array, " K"],
+    combine: Callable[[ModelDensities, Float[Array, " C"]], Terms],
     chunk_size: int,
 ) -> ModelPass:
-    """Values, slopes and gradient of each chunk while it is in memory.
+    """Densities, slopes and gradient of each chunk while it is in memory.
 
     Args:
       model: of one sample.
       z: the samples, more than `chunk_size`.
       arrays: what the model depends on and a gradient is wanted for.
-      rest: what the log-weights have besides the model.
-      combine: of an `Evaluation`.
+      proposal_term: what the log-weights have besides the model.
+      combine: the log-weights of a chunk from the two.
       chunk_size: how many samples are in memory.
     """
 
-    def values_of(z: Any, *arrays: Any) -> ModelValues:
-        values: ModelValues = jax.vmap(lambda one: model(one, *arrays))(z)
-        return values
+    def densities_of(z: Any, *arrays: Any) -> ModelDensities:
+        densities: ModelDensities = jax.vmap(lambda one: model(one, *arrays))(z)
+        return densities
 
-    def add(sums: tuple[Any, Any, Arrays], chunk: tuple[Any, Any]) -> tuple[Any, Any]:
-        largest, total, gradient = sums
-        z, rest = chunk
-        values, pull = jax.vjp(values_of, z, *arrays)
-        log_weights, pull_values = jax.vjp(lambda values: combine(values, rest).log_weights, values)
-        larger = jnp.maximum(largest, jax.lax.stop_gradient(jnp.max(log_weights)))
-        shift = jnp.where(larger == -jnp.inf, 0.0, larger)
-        weights, rescale = jnp.exp(log_weights - shift), jnp.exp(largest - shift)
-        factor, inverse = outer_factor(log_weights, weights)
-        slopes, *parts = jax.tree.map(at_least_float32, pull(*pull_values(factor)))
-        gradient = [rescale.astype(part.dtype) * g + part for g, part in zip(gradient, parts, strict=True)]
-        slopes = inverse.astype(slopes.dtype) * slopes
-        return (larger, rescale * total + jnp.sum(weights), gradient), (values, slopes)
+    def add(sums: _Sums, chunk: tuple[Any, Any]) -> tuple[_Sums, Any]:
+        z, term = chunk
+        densities, pull = jax.vjp(densities_of, z, *arrays)
+        log_weights, pull_densities = jax.vjp(lambda densities: combine(densities, term).log_weights, densities)
+        sums, slopes = _added(sums, log_weights, lambda factor: pull(*pull_densities(factor)))
+        return sums, (densities, slopes)
 
-    K = len(z)
-    whole = K - K % chunk_size
-    of_weights = jax.eval_shape(lambda z, rest: combine(values_of(z, *arrays), rest).log_weights, z[:1], rest[:1])
-    zero = jnp.zeros((), of_weights.dtype)
-    sums = zero - jnp.inf, zero, [jnp.zeros_like(at_least_float32(array)) for array in arrays]
-    chunks = jax.tree.map(lambda rows: rows[:whole].reshape(-1, chunk_size, *rows.shape[1:]), (z, rest))
-    sums, of_samples = jax.lax.scan(add, sums, chunks)
-    of_samples = jax.tree.map(lambda rows: rows.reshape(whole, *rows.shape[2:]), of_samples)
-    if whole < K:
-        sums, last = add(sums, (z[whole:], rest[whole:]))
-        of_samples = jax.tree.map(lambda *rows: jnp.concatenate(rows), of_samples, last)
-    (_, total, gradient), (values, slopes) = sums, of_samples
-    inverse = 1.0 / jnp.where(total == 0.0, 1.0, total)
+    at_first = z[:1], proposal_term[:1]
+    of_first = jax.eval_shape(lambda z, term: combine(densities_of(z, *arrays), term).log_weights, *at_first)
+    zero = jnp.zeros((), of_first.dtype)
+    none = _Sums(zero - jnp.inf, zero, [jnp.zeros_like(at_least_float32(array)) for array in arrays])
+    sums, (densities, slopes) = _scan_chunks(add, none, (z, proposal_term), chunk_size)
+    inverse = 1.0 / jnp.where(sums.total == 0.0, 1.0, sums.total)
 
-    def push(step: Step, moved: Arrays) -> tuple[ModelValues, Any]:
-        likelihood, prior = values
+    def push(step: Step, moved: Arrays) -> tuple[ModelDensities, Any]:
         along_slopes = jnp.sum(slopes * step.z.astype(slopes.dtype), axis=-1)  # log w_j moves with its likelihood
         of_arrays = jnp.zeros_like(inverse)
-        for g, move in zip(gradient, moved, strict=True):
+        for g, move in zip(sums.gradient, moved, strict=True):
             of_arrays += jnp.vdot(g, move.astype(g.dtype)).astype(inverse.dtype)
-        return (along_slopes.astype(likelihood.dtype), jnp.zeros_like(prior)), inverse * of_arrays
+        likelihood, prior = densities
+        tangents = ModelDensities(along_slopes.astype(likelihood.dtype), jnp.zeros_like(prior))
+        return tangents, inverse * of_arrays
 
-    return ModelPass(values, push)
+    return ModelPass(densities, push)
+
+
+def _added(sums: _Sums, log_weights: Any, pull: Callable[[Any], Any]) -> tuple[_Sums, Any]:
+    """The sums with a chunk more, and the slope of each of its log-weights in its sample."""
+    larger = jnp.maximum(sums.largest, jax.lax.stop_gradient(jnp.max(log_weights)))
+    shift = jnp.where(larger == -jnp.inf, 0.0, larger)
+    weights, rescale = jnp.exp(log_weights - shift), jnp.exp(sums.largest - shift)
+    factor, inverse = outer_factor(log_weights, weights)
+    slopes, *parts = jax.tree.map(at_least_float32, pull(factor))
+    gradient = [rescale.astype(part.dtype) * g + part for g, part in zip(sums.gradient, parts, strict=True)]
+    total = rescale * sums.total + jnp.sum(weights)
+    return _Sums(larger, total, gradient), inverse.astype(slopes.dtype) * slopes
+
+
+def _scan_chunks(add: Callable[..., Any], sums: _Sums, rows: Any, chunk_size: int) -> tuple[_Sums, Any]:
+    """`jax.lax.scan` of `add` over chunks of the rows, the last of which may be smaller; results are rows again."""
+    K = len(jax.tree.leaves(rows)[0])
+    whole = K - K % chunk_size
+    chunks = jax.tree.map(lambda rows: rows[:whole].reshape(-1, chunk_size, *rows.shape[1:]), rows)
+    sums, results = jax.lax.scan(add, sums, chunks)
+    results = jax.tree.map(lambda rows: rows.reshape(whole, *rows.shape[2:]), results)
+    if whole < K:
+        sums, last = add(sums, jax.tree.map(lambda rows: rows[whole:], rows))
+        results = jax.tree.map(lambda *parts: jnp.concatenate(parts), results, last)
+    return sums, results

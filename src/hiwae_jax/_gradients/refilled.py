@@ -22,8 +22,7 @@ With a z_0 of its own for each sample the same holds of the pairs (z_0, z). docs
 """
 
 import math
-from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,80 +31,137 @@ from jaxtyping import Array, Float
 
 from hiwae_jax._families.pairs import Own
 from hiwae_jax._gradients.leave_out import leave_two_out
-from hiwae_jax._gradients.paths import Rows, Step, outer_factor
-from hiwae_jax._proposals.proposal import Members
+from hiwae_jax._gradients.own_paths import own_paths_step
+from hiwae_jax._gradients.rule import (
+    Request,
+    Rule,
+    RuleInputs,
+    Step,
+    needs_independent_samples,
+    needs_members,
+    outer_factor,
+)
 
 
-def refilled(
-    members: Members, alpha: float, rows: Rows, log_weights_at: Callable[[Any, Any], Float[Array, " K"]]
-) -> Step:
-    """Where the samples go.
+class _OwnMove(NamedTuple):
+    """A sample on its own path.
 
-    Args:
-      members: as the proposal has them.
-      alpha: of the power heuristic, more than 0.
-      rows: the samples. For each of them everything below is a row, of one entry for each member.
-      log_weights_at: `(z, z0) -> [K]`, to weigh the refills with.
+    Attributes:
+      z: the sample [D].
+      z_tangent: how it moves.
+      log_q: its own density.
+      log_q_tangent: how that moves.
     """
-    operands, along, terms, weights = rows.operands, rows.along, rows.terms, rows.weights
-    beta, K = operands.beta, weights.shape[0]
-    without, log_refills = leave_two_out(terms.log_weights), log_weights_at(*operands.refill)
 
-    log_prob = members.pairs().log_prob
+    z: Any
+    z_tangent: Any
+    log_q: Any
+    log_q_tangent: Any
 
-    def row(  # type: ignore[no-untyped-def]  # two scalars
-        known: tuple[Any, Any], owner: Own, z: Float[Array, " D"], move: Float[Array, " D"], own: Any, own_move: Any
-    ):
-        parameters, with_z0 = known
-        i = owner.place
-        if with_z0 is None:
-            densities, density_moves = jax.jvp(lambda z: log_prob(parameters, z, owner), (z,), (move,))
-        else:
-            along = lambda parameters, z: log_prob(parameters, z, None)
-            densities, density_moves = jax.jvp(along, (parameters, z), (with_z0, move))
-        # Relative to the sample's own member.
-        gap, gap_move = densities - own, density_moves - own_move
-        log_total = jax.nn.logsumexp(alpha * gap)
-        partition, log_kappa = jnp.exp(alpha * gap - log_total), gap - log_total
-        # Below alpha = 1 the ratio is not bounded. Under q_i it is never as large as this; a degenerate scale may.
-        kappa = jnp.exp(jnp.minimum(log_kappa, 0.25 * math.log(float(np.finfo(weights.dtype).max))))
 
-        here, of_own = terms.log_weights[i], jnp.arange(K) == i
-        shift, total = without(i)
-        log_others = shift + jnp.log(total)
-        log_others = jnp.where(of_own, log_others, jnp.logaddexp(log_others, log_refills[i]))
-        placed = here + beta * (alpha - 1.0) * gap
-        # In logarithms: a weight that underflows next to the largest may dominate once that one has left its slot.
-        odds = jnp.where(placed == -jnp.inf, -jnp.inf, placed - log_others)
-        h = jax.nn.sigmoid(odds)
-        slope = h * jax.nn.sigmoid(-odds)
-
-        own_slope = jnp.sum(jnp.where(of_own, slope, 0.0))
-        coefficient = weights[i] + beta * ((alpha - 1.0) * own_slope - alpha * jnp.sum(kappa * slope))
-        log_kappa_move = gap_move - alpha * jnp.sum(partition * gap_move)
-        moved = kappa * (h * log_kappa_move + slope * beta * (alpha - 1.0) * gap_move)
-        return coefficient, -beta * alpha * jnp.sum(moved)
-
-    with_z0 = rows.members_with_z0
-    if with_z0 is None:
-        own_of = lambda z: members.own_densities(operands.members, z)
-        own, own_move = jax.jvp(own_of, (operands.z,), (along.z,))
-    else:
-        own, own_move = jax.jvp(members.own_densities, (operands.members, operands.z), (with_z0, along.z))
-    coefficient, scores = members.over_rows(
-        row,
-        (operands.members, with_z0),
-        members.owners(operands.members),
-        operands.z,
-        along.z,
-        own,
-        own_move,
-        chunk_size=rows.chunk_size,
-    )
-    factor, scale = outer_factor(terms.log_weights, weights)
-    z0 = along.z0
+def refilled_step(inputs: RuleInputs) -> Step:
+    """Where the samples go: own paths everywhere, with coefficients that the weights in other slots decide."""
+    if inputs.request.scores_are_constant:
+        return own_paths_step(inputs)
+    refills = inputs.draw.refill
+    assert refills is not None  # the bound draws them for this rule
+    coefficient, scores = _own_path_coefficients(inputs, log_refills=inputs.log_weights_at(*refills))
+    factor, scale = outer_factor(inputs.terms.log_weights, inputs.weights)
+    z0 = inputs.tangents.z0
     if z0 is not None:
-        z0 = scale * (coefficient if members.own_z0 else weights)[:, None] * z0
+        z0 = scale * (coefficient if inputs.members.own_z0 else inputs.weights)[:, None] * z0
     # A sample of small weight may have a large coefficient: in a slot that a dominating sample has left.
-    step_shares = factor + jnp.abs(coefficient)
-    return Step(scale * coefficient[:, None] * along.z, z0, factor, jnp.sum(scores), shares=step_shares)
+    draw_weights = factor + jnp.abs(coefficient)
+    z = scale * coefficient[:, None] * inputs.tangents.z
+    return Step(z, z0, factor, jnp.sum(scores), draw_weights=draw_weights)
+
+
+def _own_path_coefficients(
+    inputs: RuleInputs, *, log_refills: Float[Array, " K"]
+) -> tuple[Float[Array, " K"], Float[Array, " K"]]:
+    """For each sample the factor of `d log w_i` on its own path, and what the densities add to the tangent."""
+    members, draw, with_z0 = inputs.members, inputs.draw, inputs.members_with_z0
+    if with_z0 is None:
+        own = lambda z: members.own_densities(draw.parameters, z)
+        log_q, log_q_tangent = jax.jvp(own, (draw.z,), (inputs.tangents.z,))
+    else:
+        both = (draw.parameters, draw.z), (with_z0, inputs.tangents.z)
+        log_q, log_q_tangent = jax.jvp(members.own_densities, *both)
+    log_prob = members.pairs().log_prob
+    without = leave_two_out(inputs.terms.log_weights)
+
+    def of_one(known: tuple[Any, Any], owner: Own, move: _OwnMove) -> tuple[Float[Array, ""], Float[Array, ""]]:
+        parameters, with_z0 = known
+        if with_z0 is None:
+            at = lambda z: log_prob(parameters, z, owner)
+            densities, density_tangents = jax.jvp(at, (move.z,), (move.z_tangent,))
+        else:
+            at_both = lambda parameters, z: log_prob(parameters, z, None)
+            densities, density_tangents = jax.jvp(at_both, (parameters, move.z), (with_z0, move.z_tangent))
+        # Relative to the sample's own member.
+        gap, gap_tangent = densities - move.log_q, density_tangents - move.log_q_tangent
+        odds = _log_odds(inputs, owner.index, gap, *without(owner.index), log_refills)
+        return _coefficient_and_scores(inputs, owner.index, gap, gap_tangent, odds)
+
+    coefficients: tuple[jax.Array, jax.Array] = members.over_rows(
+        of_one,
+        (draw.parameters, with_z0),
+        members.owners(draw.parameters),
+        _OwnMove(draw.z, inputs.tangents.z, log_q, log_q_tangent),
+        chunk_size=inputs.chunk_size,
+    )
+    return coefficients
+
+
+def _log_odds(
+    inputs: RuleInputs, index: Any, gap: Float[Array, " K"], shift: Any, total: Any, log_refills: Float[Array, " K"]
+) -> Float[Array, " K"]:
+    """The logit of `h_ij`, for every slot j of sample i: its weight there over that of all others."""
+    log_others = shift + jnp.log(total)
+    is_own = jnp.arange(len(gap)) == index
+    log_others = jnp.where(is_own, log_others, jnp.logaddexp(log_others, log_refills[index]))
+    placed = inputs.terms.log_weights[index] + inputs.beta * (inputs.request.weighting.alpha - 1.0) * gap
+    # In logarithms: a weight that underflows next to the largest may dominate once that one has left its slot.
+    return jnp.where(placed == -jnp.inf, -jnp.inf, placed - log_others)
+
+
+def _coefficient_and_scores(
+    inputs: RuleInputs, index: Any, gap: Float[Array, " K"], gap_tangent: Float[Array, " K"], odds: Float[Array, " K"]
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """The last formula of this file's head, for sample i: the factor of `d log w_i`, and the rest of its summand."""
+    alpha, beta = inputs.request.weighting.alpha, inputs.beta
+    log_total = jax.nn.logsumexp(alpha * gap)
+    partition, log_kappa = jnp.exp(alpha * gap - log_total), gap - log_total
+    # Below alpha = 1 the ratio is not bounded. Under q_i it is never as large as this; a degenerate scale may.
+    kappa = jnp.exp(jnp.minimum(log_kappa, 0.25 * math.log(float(np.finfo(inputs.weights.dtype).max))))
+    h = jax.nn.sigmoid(odds)
+    slope = h * jax.nn.sigmoid(-odds)
+    own_slope = jnp.sum(jnp.where(jnp.arange(len(gap)) == index, slope, 0.0))
+    coefficient = inputs.weights[index] + beta * ((alpha - 1.0) * own_slope - alpha * jnp.sum(kappa * slope))
+    log_kappa_tangent = gap_tangent - alpha * jnp.sum(partition * gap_tangent)
+    moved = kappa * (h * log_kappa_tangent + slope * beta * (alpha - 1.0) * gap_tangent)
+    return coefficient, -beta * alpha * jnp.sum(moved)
+
+
+def _needs_refills(request: Request) -> str | None:
+    if request.scores_are_constant or request.proposal.refills:
+        return None
+    return (
+        "needs a proposal that can draw every sample a second time, and this one cannot; use "
+        "gradient='doubly_reparameterized'"
+    )
+
+
+def _needs_no_free_bits(request: Request) -> str | None:
+    if request.scores_are_constant or request.free_bits == 0.0:
+        return None
+    return "is not unbiased with free bits under this weighting; use gradient='doubly_reparameterized' or free_bits=0"
+
+
+REFILLED = Rule(
+    name="refilled",
+    unbiased="every weighting; no free bits",
+    step=refilled_step,
+    needs=(needs_members, needs_independent_samples, _needs_refills, _needs_no_free_bits),
+    refills=True,
+)

@@ -60,7 +60,7 @@ def antithetic(
         loc = jax.tree.leaves(parameters)[0]
         noise = draw_noise(sampler or family.sampler, key, (num_samples // 2, loc.shape[-1]), loc.dtype)
         z = members.forward(parameters, jnp.concatenate([noise, -noise]))
-        return Draw(z=z, members=parameters, context=x)
+        return Draw(z=z, parameters=parameters, context=x)
 
     return Proposal(
         draw=draw,

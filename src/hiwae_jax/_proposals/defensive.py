@@ -74,7 +74,7 @@ def defensive(
         noise = draw_noise(sampler or family.sampler, key, ((2 if refill else 1) * loc.size,), loc.dtype)
         z = members.forward(parameters, noise[: loc.size].reshape(loc.shape))
         again = (members.forward(parameters, noise[loc.size :].reshape(loc.shape)), None) if refill else None
-        return Draw(z=z, members=parameters, context=x, refill=again)
+        return Draw(z=z, parameters=parameters, context=x, refill=again)
 
     return Proposal(
         draw=draw,

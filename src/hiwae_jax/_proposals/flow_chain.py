@@ -76,14 +76,14 @@ def flow_chain(
             z = jnp.where(overflowed, jnp.inf, z)
             samples.append(z)
             densities.append(densities[-1] - log_det)
-        return Draw(z=jnp.stack(samples), members=(jnp.stack(densities), first, params, h), context=h)
+        return Draw(z=jnp.stack(samples), parameters=(jnp.stack(densities), first, params, h), context=h)
 
-    def own_densities(members: Any, z: Float[Array, "K D"]) -> Float[Array, " K"]:
-        own: jax.Array = members[0]
+    def own_densities(parameters: Any, z: Float[Array, "K D"]) -> Float[Array, " K"]:
+        own: jax.Array = parameters[0]
         return own
 
-    def pair_densities(members: Any, z: Float[Array, "K D"]) -> Float[Array, "K K"]:
-        _, first, params, h = members
+    def pair_densities(parameters: Any, z: Float[Array, "K D"]) -> Float[Array, "K K"]:
+        _, first, params, h = parameters
         pulled, log_dets = z[None], jnp.zeros((1, len(z)), z.dtype)
         for number, bijection in reversed(list(enumerate(maps))):
             # Every member behind this map has its samples pulled back through it; then the member before it joins.

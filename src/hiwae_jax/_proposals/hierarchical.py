@@ -15,7 +15,7 @@ from hiwae_jax._families.gaussian import diagonal_gaussian
 from hiwae_jax._proposals.parameters import check_distribution, one_member
 from hiwae_jax._proposals.proposal import Draw, Layout, Members, Proposal
 from hiwae_jax._proposals.reverse_trial import make_reverse_trial
-from hiwae_jax._proposals.sharding import placement
+from hiwae_jax._proposals.sharding import placement_of
 from hiwae_jax._random_streams import Stream, stream_key
 from hiwae_jax._types import Example, Params
 
@@ -82,7 +82,7 @@ def hierarchical(
     distinct: tuple[Layout, Layout] = ("rows", "table")
     equal: tuple[Layout, Layout] = ("one", "own")
     layout = (distinct if num_samples is None else equal)[0 if shared else 1]
-    place = placement(sharding)
+    placement = placement_of(sharding)
 
     def members_at(params: Params, h: Any, z0: Float[Array, "K D0"]) -> Parameters:
         def at(one_z0: Float[Array, " D0"]) -> Parameters:
@@ -100,7 +100,7 @@ def hierarchical(
         return at(z0[0]) if shared else jax.vmap(at)(z0)
 
     members = Members(
-        family=family, layout=layout, base_family=base_family, at=None if shared else members_at, place=place
+        family=family, layout=layout, base_family=base_family, at=None if shared else members_at, placement=placement
     )
 
     def draw_all(key: Any, sizes: tuple[int, int, int, int], dtype: Any) -> Float[Array, " n"]:
@@ -133,14 +133,14 @@ def hierarchical(
 
         def draw_z(parameters: Parameters, noise: Float[Array, " n"]) -> Float[Array, "K D"]:
             noise = noise.astype(jax.tree.leaves(parameters)[0].dtype)
-            z: jax.Array = place.rows(members.forward(parameters, noise.reshape(K, D)))
+            z: jax.Array = placement.rows(members.forward(parameters, noise.reshape(K, D)))
             return z
 
         def placed_members(z0: Float[Array, "K D0"]) -> Parameters:
             parameters = members_at(params, h, z0)
-            return place.rows(parameters) if layout != "one" else parameters
+            return placement.rows(parameters) if layout != "one" else parameters
 
-        noise_z0, noise_z, again_z0, again_z = place.whole(jnp.split(noise, np.cumsum(sizes)[:-1]))
+        noise_z0, noise_z, again_z0, again_z = placement.whole(jnp.split(noise, np.cumsum(sizes)[:-1]))
         z0 = draw_z0(noise_z0)
         parameters = placed_members(z0)
         z = draw_z(parameters, noise_z)
@@ -151,7 +151,7 @@ def hierarchical(
             second_z0 = draw_z0(again_z0)
             second = draw_z(placed_members(second_z0), again_z), second_z0
         z0 = jnp.broadcast_to(z0, (K, D0))
-        return Draw(z=z, members=parameters, z0=z0, base=base_parameters, context=h, refill=second)
+        return Draw(z=z, parameters=parameters, z0=z0, base=base_parameters, context=h, refill=second)
 
     def reverse_rows(params: Params, h: Any, z: Float[Array, "K D"]) -> Parameters:
         return _checks.distribution_parameters(

@@ -11,7 +11,7 @@ from hiwae_jax._families.family import Family, Parameters, Sampler, draw_noise, 
 from hiwae_jax._families.gaussian import diagonal_gaussian
 from hiwae_jax._proposals.parameters import one_member
 from hiwae_jax._proposals.proposal import Draw, Members, Proposal
-from hiwae_jax._proposals.sharding import placement
+from hiwae_jax._proposals.sharding import placement_of
 from hiwae_jax._types import Example, Params
 
 
@@ -49,13 +49,13 @@ def independent(
     require_sampler(sampler)
     require_family("family", family)
     members = Members(family=family, layout="one")
-    place = placement(sharding)
+    placement = placement_of(sharding)
 
     def draw(params: Params, x: Example, key: Any, *, refill: bool = False) -> Draw:
         parameters = one_member("conditional", conditional, params, x, family)
         loc = jax.tree.leaves(parameters)[0]
         noise = draw_noise(sampler or family.sampler, key, (num_samples, loc.shape[-1]), loc.dtype)
-        return Draw(z=place.rows(members.forward(parameters, noise)), members=parameters, context=x)
+        return Draw(z=placement.rows(members.forward(parameters, noise)), parameters=parameters, context=x)
 
     return Proposal(
         draw=draw,

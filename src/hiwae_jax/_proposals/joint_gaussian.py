@@ -52,7 +52,7 @@ def joint_gaussian(
         noise = draw_noise(sampler, key, loc.shape, loc.dtype)
         z = loc + jnp.einsum("djk,kd->jd", scale_tril, noise)
         scale = _norms(scale_tril).T
-        return Draw(z=z, members=(loc, scale), context=x, joint=(loc, scale_tril))
+        return Draw(z=z, parameters=(loc, scale), context=x, joint=(loc, scale_tril))
 
     return Proposal(
         draw=draw,

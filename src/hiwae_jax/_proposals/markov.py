@@ -14,14 +14,14 @@ from hiwae_jax._proposals.parameters import one_member
 from hiwae_jax._proposals.proposal import Draw, Proposal
 from hiwae_jax._types import Example, Params
 
-Step = Callable[[Params, Any, Float[Array, " D"], Any], Parameters]
+MarkovStep = Callable[[Params, Any, Float[Array, " D"], Any], Parameters]
 
 
 @_checks.by_name
 def markov(
     base: Callable[[Params, Any], Parameters],
-    transition: Step,
-    reverse: Step,
+    transition: MarkovStep,
+    reverse: MarkovStep,
     *,
     num_samples: int,
     context: Callable[[Params, Example], Any] | None = None,
@@ -73,7 +73,9 @@ def markov(
         _checks.function("context", context, "(params, x)")
     require_sampler(sampler)
 
-    def conditional(name: str, step: Step, params: Params, h: Any, z: Float[Array, " D"], number: Any) -> Parameters:
+    def conditional(
+        name: str, step: MarkovStep, params: Params, h: Any, z: Float[Array, " D"], number: Any
+    ) -> Parameters:
         parameters = one_member(name, lambda params, h: step(params, h, z, number), params, h, family)
         shape = jax.tree.leaves(parameters)[0].shape
         if shape != z.shape:
@@ -95,10 +97,10 @@ def markov(
         z = family.forward(first, noise[0])
         _, (later, parameters) = jax.lax.scan(advance, z, (jnp.arange(num_samples - 1), noise[1:]))
         rows = jax.tree.map(lambda one, more: jnp.concatenate([one[None], more]), first, parameters)
-        return Draw(z=jnp.concatenate([z[None], later]), members=rows, context=h)
+        return Draw(z=jnp.concatenate([z[None], later]), parameters=rows, context=h)
 
-    def own_densities(members: Parameters, z: Float[Array, "K D"]) -> Float[Array, " K"]:
-        return jnp.cumsum(jax.vmap(family.log_prob)(members, z))
+    def own_densities(parameters: Parameters, z: Float[Array, "K D"]) -> Float[Array, " K"]:
+        return jnp.cumsum(jax.vmap(family.log_prob)(parameters, z))
 
     def log_reverse(params: Params, h: Any, z0: None, z: Float[Array, "K D"]) -> Float[Array, " K"]:
         def before(z: Float[Array, " D"], later: Float[Array, " D"], number: Any) -> Float[Array, ""]:

@@ -1,7 +1,8 @@
 """What a proposal is: pure functions that draw K samples of one example and give the densities of what they drew."""
 
+import warnings
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, Self
 
 import jax
 import jax.numpy as jnp
@@ -15,13 +16,24 @@ from hiwae_jax._types import Example, Params
 Layout = Literal["one", "rows", "own", "table"]  # see `Members.layout`
 
 
-class Draw(NamedTuple):
+class _DrawFields(NamedTuple):
+    z: Float[Array, "K D"]
+    parameters: Parameters
+    z0: Float[Array, "K D0"] | None = None
+    base: Parameters | None = None
+    context: Any = None
+    joint: Parameters | None = None
+    refill: tuple[Any, Any] | None = None
+    uniform: Float[Array, ""] | None = None
+
+
+class Draw(_DrawFields):
     """The K samples of one example with the arrays that made them; gradients run from `z` to the parameters.
 
     Attributes:
       z: the samples [K, D].
-      members: the members' parameters, in whatever form the proposal's densities take them.
-      z0: the shared variable at each sample [K, D0] (equal rows where it is shared), or None.
+      parameters: those of the members, in whatever form the proposal's densities take them.
+      z0: the auxiliary variable at each sample [K, D0] (equal rows where it is shared), or None.
       base: the parameters of q_0, or None.
       context: what the conditionals and the reverse model receive in place of x.
       joint: the parameters of the joint density of all samples, where they are not independent; or None.
@@ -29,14 +41,24 @@ class Draw(NamedTuple):
       uniform: where a bound asks for it, the number in [0, 1) that picks samples for its backward pass.
     """
 
-    z: Float[Array, "K D"]
-    members: Parameters
-    z0: Float[Array, "K D0"] | None = None
-    base: Parameters | None = None
-    context: Any = None
-    joint: Parameters | None = None
-    refill: tuple[Any, Any] | None = None
-    uniform: Float[Array, ""] | None = None
+    __slots__ = ()
+
+    def __new__(cls, *fields: Any, members: Any = None, **named: Any) -> Self:
+        """Make a draw from its fields; `members` is the former name of `parameters`."""
+        if members is not None:
+            _warn_of_members()
+            named["parameters"] = members
+        return super().__new__(cls, *fields, **named)
+
+    @property
+    def members(self) -> Parameters:
+        """The former name of `parameters`."""
+        _warn_of_members()
+        return self.parameters
+
+
+def _warn_of_members() -> None:
+    warnings.warn("Draw.members: use Draw.parameters instead", DeprecationWarning, stacklevel=3)
 
 
 def over_samples(function: Callable[[Any], Any], samples: Any, chunk_size: int | None) -> Any:
@@ -58,7 +80,7 @@ class Members(NamedTuple):
       base_family: the family of q_0, or None.
       joint_log_prob: `(joint, z [K, D]) -> scalar`, the density of all K samples; None where they are independent
         given z_0.
-      place: on which devices the members are compared.
+      placement: on which devices the members are compared.
     """
 
     family: Family
@@ -66,7 +88,7 @@ class Members(NamedTuple):
     at: Callable[[Params, Any, Any], Parameters] | None = None
     base_family: Family | None = None
     joint_log_prob: Callable[[Parameters, Any], Float[Array, ""]] | None = None
-    place: Placement = Placement(None)
+    placement: Placement = Placement(None)
 
     @property
     def own_z0(self) -> bool:
@@ -116,7 +138,7 @@ class Members(NamedTuple):
         """`function(all members as sample j knows them, *row j of samples)`, for every sample."""
         if self.layout == "table":
             return over_samples(lambda one: function(*one), (parameters, *samples), chunk_size)
-        parameters = self.place.whole(parameters)
+        parameters = self.placement.whole(parameters)
         return over_samples(lambda one: function(parameters, *one), samples, chunk_size)
 
 
@@ -146,9 +168,9 @@ class Proposal(NamedTuple):
 
     Attributes:
       draw: `(params, x, key, *, refill=False) -> Draw`.
-      own_densities: `(members, z [K, D]) -> [K]`, the density that sample j was drawn with.
-      pair_densities: `(members, z [N, D]) -> [N, K]`, `log q_i(z_j)` at row j, column i; None where the members have no
-        densities in common, and only a weighting that does not look at densities is valid.
+      own_densities: `(parameters, z [K, D]) -> [K]`, the density that sample j was drawn with.
+      pair_densities: `(parameters, z [N, D]) -> [N, K]`, `log q_i(z_j)` at row j, column i; None where the members have
+        no densities in common, and only a weighting that does not compare densities is valid.
       log_reverse: `(params, context, z0, z [K, D]) -> [K]`, the log-density of all auxiliary variables of sample j
         given z_j; None without auxiliary variables.
       reverse_kind: `(params, context, z) -> ReverseKind`, how the reverse model's rows depend on their places and on

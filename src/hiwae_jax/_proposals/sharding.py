@@ -46,7 +46,7 @@ class Placement(NamedTuple):
         return jax.lax.with_sharding_constraint(tree, everywhere)  # type: ignore[no-untyped-call]
 
 
-def placement(sharding: Any) -> Placement:
+def placement_of(sharding: Any) -> Placement:
     """The placement that a proposal's argument `sharding` asks for, or what is wrong with it."""
     if sharding is None:
         return Placement(None)

@@ -1,4 +1,4 @@
-"""How much a backward pass keeps in memory, found without evaluating anything."""
+"""What a traced program holds: its primitives, and the memory of its backward pass. Nothing is evaluated."""
 
 import math
 from collections.abc import Callable
@@ -6,10 +6,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.extend.core import ClosedJaxpr, Jaxpr
 
 
 def bytes_of(tree: Any) -> int:
-    """Of all arrays, or of what is known of their shapes."""
+    """The size in bytes of all arrays of a tree; abstract values will do, since shapes and dtypes decide."""
     return sum(math.prod(jnp.shape(leaf)) * jnp.result_type(leaf).itemsize for leaf in jax.tree.leaves(tree))
 
 
@@ -36,3 +37,18 @@ def kept_for_backward(
             read.update(id(operand) for operand in equation.invars)
     of_differentiated = program.invars[: len(jax.tree.leaves(differentiated))]
     return sum(kept.values()), [id(argument) in read for argument in of_differentiated]
+
+
+def primitive_names(program: Jaxpr | ClosedJaxpr) -> set[str]:
+    """The primitives of a program, those inside of loops, branches and called programs included."""
+    equations = (program.jaxpr if isinstance(program, ClosedJaxpr) else program).eqns
+    names = {equation.primitive.name for equation in equations}
+    for equation in equations:
+        for leaf in jax.tree.leaves(equation.params, is_leaf=_is_program):
+            if _is_program(leaf):
+                names |= primitive_names(leaf)
+    return names
+
+
+def _is_program(leaf: Any) -> bool:
+    return isinstance(leaf, (Jaxpr, ClosedJaxpr))

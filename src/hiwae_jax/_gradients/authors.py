@@ -1,0 +1,23 @@
+"""The rule of the code that was released with the paper, for comparisons with its runs."""
+
+from hiwae_jax._gradients.rule import Rule, RuleInputs, Step, base_scores, needs_independent_samples, needs_members
+
+
+def authors_step(inputs: RuleInputs) -> Step:
+    """Squared weights for all of the proposal: paths, shared z_0 and the score of q_0, which stays."""
+    tangents, weights = inputs.tangents, inputs.weights
+    z = weights[:, None] * tangents.z
+    if tangents.z0 is None:
+        return Step(z, None, weights)
+    reached_by_beta = 1.0 if inputs.terms.clipped is None else 1.0 - inputs.terms.clipped
+    scores = base_scores(inputs, -inputs.beta * reached_by_beta * weights**2)
+    return Step(z, weights[:, None] * tangents.z0, weights, scores)
+
+
+AUTHORS = Rule(
+    name="authors",
+    unbiased="no, but for path-squared where there is no z_0",
+    step=authors_step,
+    needs=(needs_members, needs_independent_samples),
+    follows_z0=False,
+)

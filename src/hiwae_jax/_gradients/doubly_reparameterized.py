@@ -1,0 +1,18 @@
+"""The default rule: every score becomes a path, and the mean stays."""
+
+from hiwae_jax._gradients.cross_paths import cross_paths_step
+from hiwae_jax._gradients.own_paths import own_paths_step
+from hiwae_jax._gradients.rule import Rule, RuleInputs, Step, needs_members
+
+
+def doubly_reparameterized_step(inputs: RuleInputs) -> Step:
+    """Own paths where the scores of own densities are all there is, cross paths besides where members are compared."""
+    return own_paths_step(inputs) if inputs.request.scores_are_constant else cross_paths_step(inputs)
+
+
+DOUBLY_REPARAMETERIZED = Rule(
+    name="doubly_reparameterized",
+    unbiased="every weighting, with free bits too",
+    step=doubly_reparameterized_step,
+    needs=(needs_members,),
+)

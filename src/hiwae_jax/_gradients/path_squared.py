@@ -1,0 +1,17 @@
+"""Own paths with squared weights and no scores, for every weighting: little noise, and a bias."""
+
+from hiwae_jax._gradients.rule import Rule, RuleInputs, Step, needs_independent_samples, needs_members
+
+
+def path_squared_step(inputs: RuleInputs) -> Step:
+    """Own paths with squared weights, and no scores; a shared z_0 keeps its plain path."""
+    tangents, weights = inputs.tangents, inputs.weights
+    return Step(weights[:, None] * tangents.z, inputs.z0_along(weights[:, None]), weights)
+
+
+PATH_SQUARED = Rule(
+    name="path_squared",
+    unbiased="without a power heuristic, at beta = 1, without free bits",
+    step=path_squared_step,
+    needs=(needs_members, needs_independent_samples),
+)

@@ -1,0 +1,19 @@
+"""The plain pathwise rule: differentiate everything."""
+
+from hiwae_jax._gradients.rule import Rule, RuleInputs, Step
+
+
+def plain_step(inputs: RuleInputs) -> Step:
+    """Every sample along its path; the densities' parameters move too."""
+    return Step(inputs.tangents.z, inputs.tangents.z0, inputs.weights)
+
+
+PLAIN = Rule(
+    name="reparameterized",
+    unbiased="every proposal and weighting",
+    step=plain_step,
+    needs=(),
+    scores=True,
+    follows_z0=False,  # the members' parameters move with it already
+    automatic=True,
+)

@@ -1,0 +1,44 @@
+"""The list of all gradient rules: whatever needs their names reads it."""
+
+from typing import Literal
+
+from hiwae_jax._gradients.authors import AUTHORS
+from hiwae_jax._gradients.doubly_reparameterized import DOUBLY_REPARAMETERIZED
+from hiwae_jax._gradients.path_squared import PATH_SQUARED
+from hiwae_jax._gradients.plain import PLAIN
+from hiwae_jax._gradients.refilled import REFILLED
+from hiwae_jax._gradients.rule import Request, Rule
+
+RULES = {rule.name: rule for rule in (PLAIN, DOUBLY_REPARAMETERIZED, REFILLED, PATH_SQUARED, AUTHORS)}
+
+GRADIENTS = tuple(RULES)
+"""The names that `gradient=` takes."""
+
+# The same names, for type checkers, which cannot read them from the list.
+GradientName = Literal["reparameterized", "doubly_reparameterized", "refilled", "path_squared", "authors"]
+
+
+def chosen_rule(name: str | None, request: Request) -> Rule:
+    """The rule of this name, or the recommended one.
+
+    Raises:
+      ValueError: for a name that is not in the list, and for a rule that is not valid for what is requested.
+    """
+    if name is None:
+        return _recommended_rule(request)
+    if name not in tuple(RULES):  # which may be asked about any object
+        raise ValueError(f"gradient: expected one of {', '.join(map(repr, RULES))}, got {name!r}")
+    rule = RULES[name]
+    for need in rule.needs:
+        reason = need(request)
+        if reason is not None:
+            raise ValueError(f"gradient: {name!r} {reason}")
+    return rule
+
+
+def _recommended_rule(request: Request) -> Rule:
+    """The plain rule where samples are correlated, or may be because a sampler of the user's draws their noise."""
+    members = request.proposal.members
+    if members is None or members.joint_log_prob is not None or not request.proposal.independent_noise:
+        return PLAIN
+    return DOUBLY_REPARAMETERIZED
