@@ -1,0 +1,179 @@
+"""Bounds and negative log-likelihood of a trained model over whole splits, in bounded memory and in as many pieces."""
+
+import functools
+import pathlib
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from tqdm import tqdm
+
+import hiwae_jax as hj
+from experiments.shared import run_folder, stored
+from experiments.vae import divergence, images, layout
+from experiments.vae.models import Model, of_one
+from experiments.vae.settings import Settings
+from experiments.vae.split_mean import draws_for, mean_of_seed, over_seeds
+
+# Decoder rows in one call. On a CPU enough to fill the matrix unit and few enough for the cache.
+ROWS_AT_ONCE = {"cpu": 1_000, "gpu": 50_000, "tpu": 50_000}
+SECONDS_BETWEEN_SAVES = 60.0
+FIGURES = ("train_bound", "validation_bound", "test_bound", "validation_nll", "test_nll")
+
+
+class _Task(NamedTuple):
+    """One figure of one seed: a compiled function of blocks of a split."""
+
+    title: str
+    function: Callable[..., Any]
+    seed: int
+    split: np.ndarray
+
+
+def evaluate(
+    model: Model,
+    settings: Settings,
+    params: Any,
+    data: images.AnyDataset,
+    *,
+    mesh: Mesh | None = None,
+    saved: pathlib.Path | None = None,
+    deadline: float | None = None,
+) -> dict[str, Any] | None:
+    """The `FIGURES` of parameters with a leading axis of seeds.
+
+    Bounds are with the model's own K over whole splits; negative log-likelihoods from `settings.nll_samples` samples of
+    z for each of `settings.nll_images` images. Random numbers belong to an image: they, and the pixels that grey levels
+    are binarized to, are alike for all models, K, seeds and devices, so that differences are not those of the images.
+
+    Args:
+      model: the model of `settings`.
+      settings: the cell.
+      params: with a leading axis of seeds.
+      data: its data set.
+      mesh: each block of images lies over its axis `data`.
+      saved: a file of what is done, from which a second call with the same arguments goes on. One that is damaged or
+        of other arguments is made anew.
+      deadline: of `time.monotonic()`. A signal (`run_folder.stops_in_order`) stops it likewise.
+
+    Returns:
+      A dict by `FIGURES`, with the numbers of samples and images and the seconds that it took, or None if the deadline
+      came first.
+
+    Raises:
+      FloatingPointError: images have importance weights that are all zero, or figures that are not finite; it says how
+        many.
+    """
+    num_samples = 1 if settings.model == "vae" else settings.num_samples
+    num_draws = draws_for(num_samples, at_least=settings.nll_samples)
+    log_weights = model.log_weights()
+    log_evidence = hj.make_log_evidence(log_weights, num_draws=num_draws)
+
+    def bound(params, x, key):
+        return jax.nn.logsumexp(log_weights(params, x, key)), jnp.zeros(())
+
+    def nll(params, x, key):
+        result = log_evidence(params, x, key)
+        return -result.estimate, result.standard_error
+
+    bound_of, nll_of = (_over_block(function, images.make_pixels(data), mesh) for function in (bound, nll))
+    splits = [data.train, data.validation, data.test]
+    splits += [images.spread(split, settings.nll_images) for split in splits[1:]]
+    seeds = len(jax.tree.leaves(params)[0])
+    tasks = [
+        _Task(title, nll_of if title.endswith("nll") else bound_of, seed, split)
+        for title, split in zip(FIGURES, splits, strict=True)
+        for seed in range(seeds)
+    ]
+    pieces = None
+    if saved is not None:
+        described = settings._asdict(), data.name, data.checksum
+        belongs_to = stored.identity(*described, arrays=jax.tree.leaves(params))
+        pieces = stored.Pieces(saved, belongs_to, total=sum(len(task.split) for task in tasks))
+    rows = max(1, ROWS_AT_ONCE.get(jax.default_backend(), 1_000) // num_samples)
+    with jax.default_matmul_precision("float32"):  # not the short floats that accelerators multiply by default
+        found = _work_through(tasks, params, rows, mesh, pieces, deadline)
+    if found is None:
+        return None
+    values, seconds = found
+    ends = np.cumsum([len(task.split) for task in tasks])[:-1]
+    for task, of_task in zip(tasks, np.split(values, ends, axis=1), strict=True):
+        divergence.require_finite(task.title, task.seed, *of_task)
+    of_tasks = [mean_of_seed(*of_task) for of_task in np.split(values, ends, axis=1)]
+    figures = [over_seeds(of_tasks[first : first + seeds]) for first in range(0, len(tasks), seeds)]
+    return {
+        **{name: figure._asdict() for name, figure in zip(FIGURES, figures, strict=True)},
+        "nll_samples": num_draws * num_samples,
+        "nll_images": [len(split) for split in splits[3:]],
+        "evaluation_seconds": seconds,
+    }
+
+
+def _over_block(function: Any, pixels: Callable[..., Any], mesh: Mesh | None) -> Callable[..., Any]:
+    """`(params, rows, indices) -> (values, errors)` of images, whose random numbers come from their indices."""
+
+    @functools.partial(jax.jit, out_shardings=layout.over(mesh))
+    def of_block(params, rows, indices):
+        rows, indices = layout.split(mesh, (rows, indices))
+
+        def of_image(row, index):
+            pixel_key, noise_key = jax.random.split(jax.random.fold_in(jax.random.key(2), index))
+            return function(params, pixels(row, pixel_key), noise_key)
+
+        return jax.vmap(of_image, spmd_axis_name=layout.batch_axis(mesh))(rows, indices)
+
+    return of_block
+
+
+def _work_through(
+    tasks: list[_Task], params: Any, rows: int, mesh: Mesh | None, saved: stored.Pieces | None, deadline: float | None
+) -> tuple[np.ndarray, float] | None:
+    """Values and errors of all images of all tasks in a row, [2, images], and seconds; None if the deadline came."""
+    began, before, pieces = time.monotonic(), 0.0, [np.zeros((2, 0))]
+    if saved is not None and layout.agreed(saved.path.exists()):
+        before, found = saved.read()
+        pieces = [found]
+
+    def seconds() -> float:
+        return before + time.monotonic() - began
+
+    def save() -> None:
+        if saved is not None and layout.is_first():
+            saved.write(seconds(), np.concatenate(pieces, axis=1))
+
+    total, done, saved_at = sum(len(task.split) for task in tasks), pieces[0].shape[1], began
+    with tqdm(total=total, initial=done, unit="image", leave=False, disable=not layout.is_first()) as progress:
+        for title, found in _blocks(tasks, params, rows, mesh, skipped=done):
+            pieces.append(found)
+            done += found.shape[1]
+            progress.set_description(title, refresh=False)
+            progress.update(found.shape[1])
+            late = deadline is not None and time.monotonic() > deadline
+            if done < total and layout.agreed(late or run_folder.stopping() is not None):
+                save()
+                return None
+            if time.monotonic() - saved_at > SECONDS_BETWEEN_SAVES:
+                save()
+                saved_at = time.monotonic()
+    return np.concatenate(pieces, axis=1), seconds()
+
+
+def _blocks(
+    tasks: list[_Task], params: Any, rows: int, mesh: Mesh | None, *, skipped: int
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Title of the task, and values and errors [2, images], of block after block; the last one of a split is padded."""
+    for task in tasks:
+        start = min(skipped, len(task.split))
+        skipped -= start
+        one = of_one(params, task.seed) if start < len(task.split) else None
+        block = min(rows, len(task.split))
+        block += -block % (1 if mesh is None else mesh.shape["data"])
+        for first in range(start, len(task.split), block):
+            part = task.split[first : first + block]
+            padded = np.concatenate([part, np.repeat(part[:1], block - len(part), axis=0)])
+            results = task.function(one, padded, first + np.arange(block))
+            yield task.title, np.stack([np.asarray(result, np.float64)[: len(part)] for result in results])
