@@ -13,27 +13,26 @@ from experiments.tables.collected import Result
 from experiments.tables.published import Row
 from experiments.vae.models import MODELS, title
 from experiments.vae.settings import Settings
+from hiwae_jax.data import registry
 
 GRADIENT = Settings().gradient
-# In the order of the document.
-DATASETS = {
-    "binarized_mnist": "MNIST",
-    "omniglot": "OMNIGLOT",
-    "omniglot_rebuilt": "OMNIGLOT 28x28, rebuilt",
-    "caltech101_silhouettes": "Caltech101 Silhouettes",
-    "mnist": "MNIST, dynamically binarized",
-    "digits": "digits",
-}
-# A rebuilt OMNIGLOT stands in Table 2 too, under its own heading.
-PUBLISHED = {table.dataset: table for table in published.TABLES} | {"omniglot_rebuilt": published.OMNIGLOT}
+# Images that were made anew from the drawings of a published set stand in its table, under a heading of their own.
+PUBLISHED = {table.dataset: table for table in published.TABLES} | {published.REBUILT: published.OMNIGLOT}
+
+
+def titles() -> dict[str, str]:
+    """The data sets in the order of the document, with their names in it: the published ones, then all others."""
+    known = registry.entries()
+    order = sorted(PUBLISHED, key=lambda name: PUBLISHED[name].number)
+    return {name: known[name].title for name in dict.fromkeys([*order, *known])}
 
 
 class Block(NamedTuple):
     """The results of one architecture on one data set.
 
     Attributes:
-      dataset: a name of `settings.CHOICES`.
-      architecture: likewise.
+      dataset: a name of `titles()`.
+      architecture: "mlp" or "conv".
       published: the published table, None if there is none.
       cells: the result that is shown, by row and K.
       candidates: all results of the same row and K.

@@ -9,7 +9,6 @@ from experiments.shared.markdown import over_seeds
 from experiments.shared.markdown import table as markdown
 from experiments.tables import published
 from experiments.tables.cells import (
-    DATASETS,
     GRADIENT,
     PUBLISHED,
     Block,
@@ -24,6 +23,7 @@ from experiments.tables.cells import (
     rows_of,
     samples_of,
     sources,
+    titles,
 )
 from experiments.tables.collected import Result
 from experiments.tables.published import Row
@@ -81,9 +81,9 @@ def with_headings(blocks: Sequence[Block], render: Callable[[Block], str | None]
     parts = []
     for block in blocks:
         text, sweep = render(block), sweep_of(dataset=block.dataset, architecture=block.architecture, **chosen)
-        heading = f"**{DATASETS[block.dataset]}, {ARCHITECTURES[block.architecture]}**"
+        heading = f"**{titles()[block.dataset]}, {ARCHITECTURES[block.architecture]}**"
         if text is not None:
-            parts += [heading, *([REBUILT] if block.dataset == "omniglot_rebuilt" else []), text]
+            parts += [heading, *([REBUILT] if block.dataset == published.REBUILT else []), text]
         elif sweep is not None:
             parts.append(f"{heading}: not run; the command is {command(sweep, **chosen)}.")
     return parts
@@ -140,7 +140,7 @@ def gradients_section(results: Sequence[Result]) -> list[str]:
         return ["## Which gradient", f'No cell was run with another gradient than "{GRADIENT}".']
     parts = ["## Which gradient", GRADIENTS]
     header = ["gradient", *map(_figure_title, FIGURES), "test bound, difference", "test NLL, difference"]
-    for key in sorted(groups, key=lambda key: (list(DATASETS).index(key.dataset), key[1:])):
+    for key in sorted(groups, key=lambda key: (list(titles()).index(key.dataset), key[1:])):
         group = sorted(groups[key], key=lambda r: (r.settings.gradient != GRADIENT, r.settings.gradient))
         marks, notes = sources(group)
         lines = []
@@ -151,7 +151,7 @@ def gradients_section(results: Sequence[Result]) -> list[str]:
             ess = [row[-1] for row in result.content["curves"]["effective_sample_size"]]
             seconds = f"{result.content['train_seconds']:,.0f}"
             lines.append([name, *figures, *differences, over_seeds(ess), seconds])
-        heading = f"{DATASETS[key.dataset]}, {ARCHITECTURES[key.architecture]}, {row_title(row_of(key))}"
+        heading = f"{titles()[key.dataset]}, {ARCHITECTURES[key.architecture]}, {row_title(row_of(key))}"
         parts += [f"**{heading}, K = {samples_of(key)}**", markdown([*header, "ESS", "seconds"], lines), notes]
     return parts
 
@@ -187,7 +187,7 @@ def reached_section(results: Sequence[Result]) -> list[str]:
 def missing_section(results: Sequence[Result]) -> list[str]:
     """The published cells that no result has, and the commands that run them."""
     lines = []
-    for dataset, architecture in itertools.product(DATASETS, ARCHITECTURES):
+    for dataset, architecture in itertools.product(titles(), ARCHITECTURES):
         sweep = sweep_of(dataset=dataset, architecture=architecture)
         if sweep is None or dataset not in PUBLISHED:
             continue
@@ -195,7 +195,7 @@ def missing_section(results: Sequence[Result]) -> list[str]:
         cells = [(row, K) for row, columns in block.published.nll.items() for K in columns]
         missing = [cell for cell in cells if cell not in block.cells]
         of_sweep = {(row_of(cell), samples_of(cell)) for cell in sweeps.expand(sweeps.SWEEPS[sweep], {})}
-        heading = f"- Table {block.published.number}, {DATASETS[dataset]}, {architecture}:"
+        heading = f"- Table {block.published.number}, {titles()[dataset]}, {architecture}:"
         for known, remedy in ((True, f"the command is {command(sweep)}"), (False, "no sweep has them")):
             listed = [cell for cell in missing if (cell in of_sweep) == known]
             if listed:
@@ -221,7 +221,7 @@ def document(results: Sequence[Result], figure: str) -> str:
     parts += [f"![Test NLL against K, ours and published]({figure})"]
 
     def blocks(table: published.Table | None) -> list[Block]:
-        datasets = [name for name in DATASETS if PUBLISHED.get(name) is table]
+        datasets = [name for name in titles() if PUBLISHED.get(name) is table]
         return [make_block(results, *pair) for pair in itertools.product(datasets, ARCHITECTURES)]
 
     for table in published.TABLES:

@@ -9,7 +9,6 @@ import numpy as np
 from experiments.shared.figures import plt, save
 from experiments.tables import published
 from experiments.tables.cells import (
-    DATASETS,
     PUBLISHED,
     Block,
     columns_of,
@@ -18,6 +17,7 @@ from experiments.tables.cells import (
     published_nll,
     row_title,
     rows_of,
+    titles,
 )
 from experiments.tables.collected import Result
 from experiments.tables.published import Row
@@ -30,7 +30,7 @@ COLORS = {row: f"C{n}" for n, row in enumerate(ROWS)}
 def draw_figure(results: Sequence[Result], path: pathlib.Path) -> None:
     """The data sets and rows of the paper: ours with standard deviations over seeds, published values hollow."""
     run = {result.settings.dataset for result in results}
-    datasets = [name for name in DATASETS if name in PUBLISHED and (name in run or PUBLISHED[name].dataset == name)]
+    datasets = [name for name in titles() if name in PUBLISHED and (name in run or PUBLISHED[name].dataset == name)]
     size = {"figsize": (3.6 * len(datasets), 4.6), "squeeze": False, "layout": "constrained"}
     figure, axes = plt.subplots(1, len(datasets), **size)
     for axis, dataset in zip(axes[0], datasets, strict=True):
@@ -43,7 +43,7 @@ def draw_figure(results: Sequence[Result], path: pathlib.Path) -> None:
         axis.set_xlim(-0.5, len(columns) - 0.5)
         for place in range(1, len(columns)):
             axis.axvline(place - 0.5, color="black", alpha=0.15, linewidth=0.8)
-        axis.set_title(DATASETS[dataset] + ("" if dataset in run else " (ours: not run)"), fontsize=9)
+        axis.set_title(titles()[dataset] + ("" if dataset in run else " (ours: not run)"), fontsize=9)
         axis.set_xlabel("K")
         axis.grid(axis="y", alpha=0.3)
     axes[0][0].set_ylabel("test NLL in nats, lower is better")

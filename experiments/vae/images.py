@@ -1,4 +1,4 @@
-"""The data sets by name, and their rows as binary pixels: unpacked, or binarized afresh by key."""
+"""A data set, and its rows as binary pixels: unpacked, or drawn from grey levels by key."""
 
 import pathlib
 from collections.abc import Callable
@@ -13,17 +13,8 @@ AnyDataset = datasets.Dataset | datasets.GreyDataset
 
 
 def load(name: str, data_dir: pathlib.Path | None) -> AnyDataset:
-    """The data set `name` of `settings.CHOICES`; `data_dir` holds its raw files."""
-    if name == "digits":
-        return datasets.load_digits()
-    if name.startswith("omniglot"):
-        return datasets.load_omniglot(manual_dir=data_dir, rebuilt=name == "omniglot_rebuilt")
-    loaders = {
-        "binarized_mnist": datasets.load_binarized_mnist,
-        "mnist": datasets.load_mnist,
-        "caltech101_silhouettes": datasets.load_caltech101_silhouettes,
-    }
-    return loaders[name](manual_dir=data_dir)
+    """The data set of that name, from its raw files in `data_dir` if it is not prepared yet."""
+    return datasets.load_dataset(name, manual_dir=data_dir)
 
 
 def make_pixels(data: AnyDataset) -> Callable[[Any, Any], jax.Array]:

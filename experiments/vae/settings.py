@@ -5,6 +5,8 @@ import json
 import math
 from typing import Any, NamedTuple
 
+from hiwae_jax.data import registry
+
 LARGEST = 2**31 - 1  # counts are 32-bit numbers in compiled programs
 BOUNDS_AT_LEAST = {
     "num_samples": 1,
@@ -20,8 +22,8 @@ BOUNDS_AT_LEAST = {
     "nll_images": 0,
     "seeds": 1,
 }
+CONV_SHAPE = (28, 28)
 CHOICES = {
-    "dataset": ("digits", "binarized_mnist", "mnist", "omniglot", "omniglot_rebuilt", "caltech101_silhouettes"),
     "architecture": ("mlp", "conv"),
     "schedule": ("constant", "cosine"),
 }
@@ -31,7 +33,7 @@ class Settings(NamedTuple):
     """One cell of a table: one training configuration, run with several seeds.
 
     Attributes:
-      dataset: a name of `CHOICES`.
+      dataset: a name of `hiwae_jax.data.dataset_names()`.
       architecture: "mlp", or "conv" for the paper's residual networks (28x28 images, meant for accelerators).
       model: "vae", "iwae", "iwae-h", or "hiwae-A" with A the exponent alpha of the power heuristic.
       gradient: the gradient estimator of `make_bound`.
@@ -84,7 +86,8 @@ class Settings(NamedTuple):
             if not least <= getattr(self, name) <= LARGEST:
                 limit = f"least {least}" if not least <= getattr(self, name) else f"most {LARGEST:,}"
                 raise ValueError(f"{name}: expected at {limit}, got {getattr(self, name)}")
-        for name, choices in CHOICES.items():
+        known = registry.entries()
+        for name, choices in {"dataset": tuple(known), **CHOICES}.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name}: expected one of {', '.join(choices)}, got {getattr(self, name)!r}")
         if not 0.0 <= self.polyak < 1.0:
@@ -97,8 +100,11 @@ class Settings(NamedTuple):
             raise ValueError("nll_images: expected 0, for all, or at least 2 for a standard error, got 1")
         if not self.hidden or not 1 <= min(self.hidden) <= max(self.hidden) <= LARGEST:
             raise ValueError(f"hidden: expected at least one layer of at least one unit, got {self.hidden}")
-        if self.architecture == "conv" and self.dataset == "digits":
-            raise ValueError('architecture: "conv" takes images of 28x28, and the digits have 8x8; choose "mlp"')
+        height, width = known[self.dataset].shape
+        if self.architecture == "conv" and (height, width) != CONV_SHAPE:
+            raise ValueError(
+                f'architecture: "conv" takes images of 28x28, and {self.dataset} has {height}x{width}; choose "mlp"'
+            )
         return self
 
     def _check_types(self) -> None:

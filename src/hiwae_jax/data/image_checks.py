@@ -23,7 +23,10 @@ def require_values(images: np.ndarray, *, integer: bool, what: str, path: pathli
         )
 
 
-def require_polarity(mean: float, expected: float, *, what: str, path: pathlib.Path) -> None:
-    """ValueError if the mean pixel, 0 to 1, is closer to that of the negatives than to the expected one."""
-    if abs(mean - (1 - expected)) < abs(mean - expected):
+def require_polarity(mean: float, expected: float | None, *, what: str, path: pathlib.Path) -> None:
+    """ValueError if the mean pixel, 0 to 1, is closer to that of the negatives than to the expected one.
+
+    Nothing is checked where the expected mean is unknown.
+    """
+    if expected is not None and abs(mean - (1 - expected)) < abs(mean - expected):
         raise ValueError(f"{path}: {what} looks inverted: mean pixel {mean:.3f}, expected about {expected:.3f}")

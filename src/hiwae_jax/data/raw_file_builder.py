@@ -81,9 +81,19 @@ class RawFileBuilder(
         images: dict[str, np.ndarray] = {}
         for part, raw in self.SPECIFICATION.files.items():
             path = paths[raw.filename]
-            content = raw_files.read(raw, path, diagnose=functools.partial(self._diagnose, part, path=path))
+            content = self._read(part, raw, path, self._directory(dl_manager))
             images.update(self.parse(part, content, path))
         return {split: self._generate_examples(images[split]) for split in SPLITS}
+
+    def _read(self, part: str, raw: raw_files.RawFile, path: pathlib.Path, directory: pathlib.Path) -> bytes:
+        try:
+            return raw_files.read(raw, path, diagnose=functools.partial(self._diagnose, part, path=path))
+        except ValueError as error:
+            note = raw_files.of_another_set(raw, path, directory, name=self.SPECIFICATION.name)
+            raise ValueError(f"{error}{note}") from error
+
+    def _directory(self, dl_manager: Any) -> pathlib.Path:
+        return self._manual_dir or pathlib.Path(dl_manager.download_dir, "manual")
 
     def _diagnose(self, part: str, content: bytes, path: pathlib.Path) -> str:
         try:
@@ -97,11 +107,11 @@ class RawFileBuilder(
             yield index, {"image": image}
 
     def _locate(self, dl_manager: Any) -> dict[str, pathlib.Path]:
-        directory = self._manual_dir or pathlib.Path(dl_manager.download_dir, "manual")
+        directory = self._directory(dl_manager)
         found: dict[str, pathlib.Path] = {}
         missing = []
         for raw in self.SPECIFICATION.files.values():
-            path = raw_files.find(raw, directory)
+            path = raw_files.find(raw, directory, name=self.SPECIFICATION.name)
             if path:
                 found[raw.filename] = path
             else:
@@ -110,7 +120,8 @@ class RawFileBuilder(
             # Off line, the download below would try again and again for minutes.
             reason = self._why_unreachable(raw, dl_manager)
             if reason:
-                raise FileNotFoundError(raw_files.missing_files_message(self.name, missing, directory, reason))
+                name = self.SPECIFICATION.name
+                raise FileNotFoundError(raw_files.missing_files_message(name, missing, directory, reason))
         if missing:
             downloads = dl_manager.download({raw.filename: raw.url for raw in missing})
             found.update({name: pathlib.Path(path) for name, path in downloads.items()})

@@ -23,7 +23,8 @@ class RawFile(NamedTuple):
         sha256: of its content, or None if unknown.
         filename: its name; a local copy may be compressed with gzip, and then has `.gz` behind it.
         md5: of its content; looked at only where there is no sha256.
-        download_sha256: of the file at the url if that is compressed, so that it differs from its content.
+        download_sha256: of the file at the url if that is compressed, so that it differs from its content. Where
+            neither sha256 nor md5 is known, it is what a compressed local copy is verified by.
         largest: bytes that its content cannot exceed; looked at only where there is no size.
     """
 
@@ -57,10 +58,28 @@ def require_directory(directory: str | pathlib.Path) -> pathlib.Path:
     return path
 
 
-def find(raw: RawFile, directory: pathlib.Path) -> pathlib.Path | None:
-    """The path of the file in the directory, plain or else gzip-compressed, or None."""
-    candidates = (directory / raw.filename, directory / f"{raw.filename}.gz")
+def find(raw: RawFile, directory: pathlib.Path, *, name: str) -> pathlib.Path | None:
+    """The path of a set's file, plain or else gzip-compressed; None if there is none.
+
+    The sub-folder with the name of the set is looked into before the directory itself: files of two sets may have
+    equal names.
+    """
+    return next(filter(None, (_find_in(folder, raw) for folder in (directory / name, directory))), None)
+
+
+def _find_in(folder: pathlib.Path, raw: RawFile) -> pathlib.Path | None:
+    candidates = (folder / raw.filename, folder / f"{raw.filename}.gz")
     return next((path for path in candidates if path.is_file()), None)
+
+
+def of_another_set(raw: RawFile, path: pathlib.Path, directory: pathlib.Path, *, name: str) -> str:
+    """What to add to the refusal of a file of that name, which may be another set's; empty if nothing is to be said."""
+    other = _find_in(directory, raw)
+    if path.parent == directory / name and other is not None:
+        return f". {other} has the same name and was not looked at: remove the one that is not of {name}"
+    if path.parent == directory:
+        return f". If it is of another data set, put the file of {name} into the folder {directory / name}"
+    return ""
 
 
 def read(raw: RawFile, path: pathlib.Path, *, diagnose: Callable[[bytes], str] | None = None) -> bytes:
@@ -83,24 +102,28 @@ def read(raw: RawFile, path: pathlib.Path, *, diagnose: Callable[[bytes], str] |
     # beyond it: a few kilobytes of gzip can expand to more than any memory.
     limit = 1 + (raw.largest if raw.size is None else max(2 * raw.size, _ALWAYS_READ))
     content = _read(path, limit=limit)
-    difference = _difference(raw, content)
+    difference = _difference(raw, content, path)
     if difference is None:
         return content
     raise ValueError(f"{path} {difference}" + (f". {diagnose(content)}" if diagnose else ""))
 
 
-def _difference(raw: RawFile, content: bytes) -> str | None:
+def _difference(raw: RawFile, content: bytes, path: pathlib.Path) -> str | None:
     if raw.size is not None and len(content) < raw.size:
         return f"is truncated, or another file: {len(content):,} bytes where the original has {raw.size:,}"
     if raw.size is not None and len(content) > raw.size:
         return f"is not the original: it has more than the original's {raw.size:,} bytes"
     if raw.size is None and len(content) > raw.largest:
         return f"is not the original: it has more than {raw.largest:,} bytes, the most that its format has room for"
-    expected = raw.sha256 or raw.md5
+    expected = raw.sha256 or raw.md5 or raw.download_sha256
     if raw.sha256:
         algorithm, digest = "sha256", hashlib.sha256(content)
-    else:
+    elif raw.md5:
         algorithm, digest = "md5", hashlib.md5(content, usedforsecurity=False)
+    elif path.suffix != ".gz":
+        return "cannot be verified: only the compressed file has a known checksum; put that one in its place"
+    else:
+        algorithm, digest = "sha256 of the compressed file", hashlib.sha256(path.read_bytes())
     if digest.hexdigest() == expected:
         return None
     return f"has the wrong checksum: {algorithm} {digest.hexdigest()} where the original has {expected}"
@@ -155,7 +178,8 @@ def missing_files_message(name: str, missing: Iterable[RawFile], directory: path
     files = "\n".join(f"  {raw.filename} or {raw.filename}.gz  ({_describe(raw)})" for raw in missing)
     return (
         f"{name}: the raw files below are not in {directory}, and cannot be downloaded now ({reason}).\n"
-        f"Put each, plain or gzip-compressed, into one directory and name it with manual_dir=...:\n{files}"
+        f"Put each, plain or gzip-compressed, into one directory, or into its sub-folder {name}, and "
+        f"name the directory with manual_dir=...:\n{files}"
     )
 
 

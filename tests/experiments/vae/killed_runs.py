@@ -124,7 +124,7 @@ def small_set(folder: pathlib.Path) -> tuple[str, list[str]]:
 
     from hiwae_jax.data import binarized_mnist
     from hiwae_jax.data.dataset import checksum
-    from tests.data.conftest import TinySet, amat, describe
+    from tests.data.tiny_files import TinySet, amat, describe
 
     rng = np.random.default_rng(1)
     images = {split: rng.integers(0, 2, (size, 784), dtype=np.uint8) for split, size in SIZES.items()}

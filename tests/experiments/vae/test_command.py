@@ -4,8 +4,9 @@ import json
 
 import numpy as np
 
+from experiments.tables import collected
 from experiments.vae import command as vae
-from experiments.vae import evaluation, result_files, training
+from experiments.vae import evaluation, training
 from experiments.vae.settings import from_json
 
 OPTIONS = ["--steps", "60", "--warmup", "20", "--latent", "4", "--hidden", "16,16"]
@@ -52,7 +53,7 @@ def test_models_end_to_end(tmp_path, capsys, monkeypatch):
     events = [path.read_bytes() for path in tmp_path.rglob("events*")]
     assert len(events) == 2
     assert all(b"validation_bound/seed_1" in content for content in events)
-    assert len(result_files.read([tmp_path])) == 2
+    assert len(collected.read([tmp_path])) == 2
     # A second call reads what the first one wrote.
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/result.json")}
     vae.main(arguments)

@@ -6,9 +6,10 @@ from typing import Any
 from hiwae_jax.data import preparation
 from hiwae_jax.data.dataset import Dataset
 from hiwae_jax.data.raw_files import read_checksums
+from hiwae_jax.data.registry import Entry
 from hiwae_jax.data.specification import Specification
 
-__all__ = ["SPECIFICATION", "load_binarized_mnist"]
+__all__ = ["SETS", "SPECIFICATION", "load_binarized_mnist"]
 
 _RAW_FILES = read_checksums(pathlib.Path(__file__).with_name("checksums.tsv"))
 
@@ -56,6 +57,9 @@ def load_binarized_mnist(
     ICML 2008.
     """
     return Dataset(*preparation.load(SPECIFICATION, _import_builder, data_dir=data_dir, manual_dir=manual_dir))
+
+
+SETS = {"binarized_mnist": Entry(load_binarized_mnist, "MNIST", SPECIFICATION.shape)}
 
 
 def _import_builder() -> Any:

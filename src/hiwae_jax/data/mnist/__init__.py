@@ -6,9 +6,10 @@ from typing import Any
 from hiwae_jax.data import preparation
 from hiwae_jax.data.grey import GreyDataset
 from hiwae_jax.data.raw_files import gunzipped, read_checksums
+from hiwae_jax.data.registry import Entry
 from hiwae_jax.data.specification import Specification
 
-__all__ = ["SPECIFICATION", "load_mnist"]
+__all__ = ["SETS", "SPECIFICATION", "load_mnist"]
 
 _PUBLISHED = read_checksums(pathlib.Path(__file__).with_name("checksums.tsv"))
 
@@ -31,6 +32,7 @@ SPECIFICATION = Specification(
     split_sizes=(50_000, 10_000, 10_000),
     checksum="5b92582eb909c82a9bfefcd44acbe9233be3eb5b419a44cf211022ad2bf4bf96",
     grey=True,
+    mean=0.131,  # 0.133 in the test images
 )
 
 
@@ -64,6 +66,9 @@ def load_mnist(
     Proceedings of the IEEE, 1998.
     """
     return GreyDataset(*preparation.load(SPECIFICATION, _import_builder, data_dir=data_dir, manual_dir=manual_dir))
+
+
+SETS = {"mnist": Entry(load_mnist, "MNIST, dynamically binarized", SPECIFICATION.shape)}
 
 
 def _import_builder() -> Any:

@@ -1,14 +1,16 @@
 """OMNIGLOT in grey: 23,000 / 1,345 / 8,070 images of 28x28, to be binarized dynamically."""
 
+import functools
 import pathlib
 from typing import Any
 
 from hiwae_jax.data import preparation
 from hiwae_jax.data.grey import GreyDataset
 from hiwae_jax.data.raw_files import RawFile
+from hiwae_jax.data.registry import Entry
 from hiwae_jax.data.specification import Specification
 
-__all__ = ["REBUILT_SPECIFICATION", "SPECIFICATION", "load_omniglot"]
+__all__ = ["REBUILT_SPECIFICATION", "SETS", "SPECIFICATION", "load_omniglot"]
 
 # There is no checksums.tsv, which needs a size and a sha256: of one file only the md5 is known, and the other
 # has no address.
@@ -30,6 +32,7 @@ SPECIFICATION = Specification(
     split_sizes=(23_000, 1_345, 8_070),
     checksum=None,
     grey=True,
+    mean=0.083,  # of the rebuilt training images
 )
 
 REBUILT_SPECIFICATION = SPECIFICATION._replace(
@@ -90,6 +93,14 @@ def load_omniglot(
         (REBUILT_SPECIFICATION, _import_rebuilt_builder) if rebuilt else (SPECIFICATION, _import_builder)
     )
     return GreyDataset(*preparation.load(specification, import_builder, data_dir=data_dir, manual_dir=manual_dir))
+
+
+SETS = {
+    "omniglot": Entry(load_omniglot, "OMNIGLOT", SPECIFICATION.shape),
+    "omniglot_rebuilt": Entry(
+        functools.partial(load_omniglot, rebuilt=True), "OMNIGLOT 28x28, rebuilt", REBUILT_SPECIFICATION.shape
+    ),
+}
 
 
 def _import_builder() -> Any:

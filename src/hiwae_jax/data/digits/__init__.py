@@ -1,9 +1,15 @@
 """Digits: 1,797 real images of 8x8 that come with scikit-learn, for runs without any file or download."""
 
+import pathlib
+
 import numpy as np
 
 from hiwae_jax.data.dataset import Dataset, checksum, pack_bits
+from hiwae_jax.data.registry import Entry
 
+__all__ = ["SETS", "load_digits"]
+
+_SHAPE = (8, 8)
 _THRESHOLD = 8
 _NUM_VALIDATION, _NUM_TEST = 200, 300
 
@@ -41,4 +47,12 @@ def load_digits(*, seed: int = 0) -> Dataset:
     grey = load_grey_digits().data
     packed = pack_bits(grey >= _THRESHOLD)[np.random.default_rng(seed).permutation(len(grey))]
     train, validation, test = np.split(packed, [-_NUM_VALIDATION - _NUM_TEST, -_NUM_TEST])
-    return Dataset(train, validation, test, (8, 8), "digits", checksum(train, validation, test))
+    return Dataset(train, validation, test, _SHAPE, "digits", checksum(train, validation, test))
+
+
+def _load(*, data_dir: str | pathlib.Path | None = None, manual_dir: str | pathlib.Path | None = None) -> Dataset:
+    del data_dir, manual_dir  # scikit-learn has the images
+    return load_digits()
+
+
+SETS = {"digits": Entry(_load, "digits", _SHAPE, needs_files=False)}
