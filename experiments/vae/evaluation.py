@@ -17,7 +17,7 @@ from experiments.shared import run_folder, stored
 from experiments.vae import divergence, images, layout
 from experiments.vae.models import Model, of_one
 from experiments.vae.settings import Settings
-from experiments.vae.split_mean import draws_for, mean_of_seed, over_seeds
+from experiments.vae.split_mean import Figure, draws_for, mean_of_seed, over_seeds
 
 # Decoder rows in one call. On a CPU enough to fill the matrix unit and few enough for the cache.
 ROWS_AT_ONCE = {"cpu": 1_000, "gpu": 50_000, "tpu": 50_000}
@@ -70,25 +70,8 @@ def evaluate(
     """
     num_samples = 1 if settings.model == "vae" else settings.num_samples
     num_draws = draws_for(num_samples, at_least=settings.nll_samples)
-    log_weights = model.log_weights()
-    log_evidence = hj.make_log_evidence(log_weights, num_draws=num_draws)
-
-    def bound(params, x, key):
-        return jax.nn.logsumexp(log_weights(params, x, key)), jnp.zeros(())
-
-    def nll(params, x, key):
-        result = log_evidence(params, x, key)
-        return -result.estimate, result.standard_error
-
-    bound_of, nll_of = (_over_block(function, images.make_pixels(data), mesh) for function in (bound, nll))
-    splits = [data.train, data.validation, data.test]
-    splits += [images.spread(split, settings.nll_images) for split in splits[1:]]
-    seeds = len(jax.tree.leaves(params)[0])
-    tasks = [
-        _Task(title, nll_of if title.endswith("nll") else bound_of, seed, split)
-        for title, split in zip(FIGURES, splits, strict=True)
-        for seed in range(seeds)
-    ]
+    splits = _splits(settings, data)
+    tasks = _tasks(model, data, splits, num_draws=num_draws, seeds=len(jax.tree.leaves(params)[0]), mesh=mesh)
     pieces = None
     if saved is not None:
         described = settings._asdict(), data.name, data.checksum
@@ -100,20 +83,65 @@ def evaluate(
     if found is None:
         return None
     values, seconds = found
-    ends = np.cumsum([len(task.split) for task in tasks])[:-1]
-    for task, of_task in zip(tasks, np.split(values, ends, axis=1), strict=True):
-        divergence.require_finite(task.title, task.seed, *of_task)
-    of_tasks = [mean_of_seed(*of_task) for of_task in np.split(values, ends, axis=1)]
-    figures = [over_seeds(of_tasks[first : first + seeds]) for first in range(0, len(tasks), seeds)]
     return {
-        **{name: figure._asdict() for name, figure in zip(FIGURES, figures, strict=True)},
+        **{name: figure._asdict() for name, figure in _figures(tasks, values).items()},
         "nll_samples": num_draws * num_samples,
-        "nll_images": [len(split) for split in splits[3:]],
+        "nll_images": [len(splits[name]) for name in FIGURES if name.endswith("nll")],
         "evaluation_seconds": seconds,
     }
 
 
-def _over_block(function: Any, pixels: Callable[..., Any], mesh: Mesh | None) -> Callable[..., Any]:
+def _splits(settings: Settings, data: images.AnyDataset) -> dict[str, np.ndarray]:
+    """The images of each of `FIGURES`."""
+    whole = {"train": data.train, "validation": data.validation, "test": data.test}
+    names = [name.rsplit("_", 1) for name in FIGURES]
+    return {
+        f"{split}_{kind}": images.spread(whole[split], settings.nll_images) if kind == "nll" else whole[split]
+        for split, kind in names
+    }
+
+
+def _tasks(
+    model: Model,
+    data: images.AnyDataset,
+    splits: dict[str, np.ndarray],
+    *,
+    num_draws: int,
+    seeds: int,
+    mesh: Mesh | None,
+) -> list[_Task]:
+    """One task for each of `FIGURES` and each seed, in this order."""
+    log_weights = model.log_weights()
+    log_evidence = hj.make_log_evidence(log_weights, num_draws=num_draws)
+
+    def bound(params, x, key):
+        return jax.nn.logsumexp(log_weights(params, x, key)), jnp.zeros(())
+
+    def nll(params, x, key):
+        result = log_evidence(params, x, key)
+        return -result.estimate, result.standard_error
+
+    bound_of, nll_of = (_over_block(function, images.make_pixels(data), mesh) for function in (bound, nll))
+    return [
+        _Task(name, nll_of if name.endswith("nll") else bound_of, seed, split)
+        for name, split in splits.items()
+        for seed in range(seeds)
+    ]
+
+
+def _figures(tasks: list[_Task], values: np.ndarray) -> dict[str, Figure]:
+    """The means over the images of each task, by title; a FloatingPointError if values are not finite."""
+    ends = np.cumsum([len(task.split) for task in tasks])[:-1]
+    of_titles: dict[str, list[tuple[float, float, float]]] = {}
+    by_task = list(zip(tasks, np.split(values, ends, axis=1), strict=True))
+    for task, of_task in by_task:
+        divergence.require_finite(task.title, task.seed, *of_task)
+    for task, of_task in by_task:
+        of_titles.setdefault(task.title, []).append(mean_of_seed(*of_task))
+    return {title: over_seeds(of_seeds) for title, of_seeds in of_titles.items()}
+
+
+def _over_block(function: Callable[..., Any], pixels: Callable[..., Any], mesh: Mesh | None) -> Callable[..., Any]:
     """`(params, rows, indices) -> (values, errors)` of images, whose random numbers come from their indices."""
 
     @functools.partial(jax.jit, out_shardings=layout.over(mesh))

@@ -166,6 +166,19 @@ def make_run_call(
     return jax.jit(run_all, donate_argnums=1, out_shardings=layout.over(mesh), compiler_options=options)
 
 
+class Limits(NamedTuple):
+    """When training is interrupted, and who is told of its progress.
+
+    Attributes:
+      deadline: of `time.monotonic()`; a compiled call that would probably end after it is not begun, except the first
+        one. A signal stops training likewise (see `run_folder.stops_in_order`).
+      log: called after each compiled call with a dict by `CURVES` of arrays [seeds].
+    """
+
+    deadline: float | None = None
+    log: Callable[[dict[str, np.ndarray]], None] | None = None
+
+
 def train(
     model: Model,
     settings: Settings,
@@ -185,10 +198,9 @@ def train(
       data: its data set.
       folder: where checkpoints are kept.
       in_turn: see `make_run_call`.
-      mesh: likewise, with the model's samples over its axis `sample`. A checkpoint goes on on any other mesh.
-      deadline: of `time.monotonic()`; no compiled call but the first is begun that would probably end after it. A
-        signal (`run_folder.stops_in_order`) stops it likewise.
-      log: called after each compiled call with a dict by `CURVES` of arrays [seeds].
+      mesh: likewise, with the model's samples over its axis `sample`. A checkpoint can be continued on any other mesh.
+      deadline: see `Limits`.
+      log: likewise.
 
     Raises:
       FloatingPointError: a seed diverged (see `divergence`); the message names seed, step and figures.
@@ -196,68 +208,144 @@ def train(
     """
     began = time.monotonic()
     plan = make_plan(settings, len(data.train))
-    run_call = make_run_call(model, settings, plan, images.make_pixels(data), in_turn=in_turn, mesh=mesh)
+    call = make_run_call(model, settings, plan, images.make_pixels(data), in_turn=in_turn, mesh=mesh)
     seeds = layout.whole(mesh, jnp.arange(settings.seeds))
     state = jax.jit(lambda seeds: init_states(model, plan, seeds), out_shardings=layout.over(mesh))(seeds)
-    untrained, is_exact = divergence.independent_pixels(data), False
-    monitored = [images.spread(split, MONITORED_EXAMPLES) for split in (data.train, data.validation)]
+    monitored = tuple(images.spread(split, MONITORED_EXAMPLES) for split in (data.train, data.validation))
+    judge = _Judge(model, settings, plan, data, seeds, monitored, divergence.independent_pixels(data))
     arrays = layout.whole(mesh, jax.tree.map(jnp.asarray, (data.train, *monitored)))
     belongs_to = stored.identity(settings._asdict(), data.name, data.checksum)
     with checkpoints.opened(folder / "checkpoints", belongs_to) as kept:
         state, before = kept.restore(state) or (state, 0.0)
-
-        def seconds() -> float:
-            return before + time.monotonic() - began
-
-        first = int(state.calls[0])
-        saved_at, longest = time.monotonic(), 0.0
-        finished = first == plan.calls or early_stopping.is_over(state.stale, patience=plan.patience)
-        with tqdm(
-            total=plan.steps,
-            initial=first * plan.steps_a_call,
-            unit="step",
-            desc=settings.name(),
-            disable=not layout.is_first(),
-        ) as progress:
-            for call in range(first, plan.calls):
-                # One compiled call in every piece, whatever the limit: else one that is too short would lead nowhere.
-                late = call > first and deadline is not None and time.monotonic() + longest > deadline
-                if finished or layout.agreed(late or run_folder.stopping() is not None):
-                    break
-                call_began = time.monotonic()
-                state = run_call(seeds, state, *arrays)
-                row = dict(zip(CURVES, np.asarray(state.curves[:, call]).T, strict=True))
-                if call > first:  # the first one compiles
-                    longest = max(longest, time.monotonic() - call_began)
-                settled = call == plan.calls - 1 or divergence.is_settled(settings, row["step"][0])
-                diverged = divergence.fault(row, untrained, settled=settled)
-                if diverged is not None and not is_exact:
-                    start = of_one(jax.jit(lambda seeds: init_states(model, plan, seeds).params)(seeds), 0)
-                    of_start = float(np.mean(_bounds(model, start, data, monitored)))
-                    untrained, is_exact = min(untrained, of_start), True
-                    diverged = divergence.fault(row, untrained, settled=settled)
-                if diverged is not None:  # before anything is saved: the last good checkpoint stays
-                    seed, reason = diverged
-                    if np.isneginf([row[name][seed] for name in divergence.SETTLED]).any():
-                        zero = np.isneginf(_bounds(model, of_one(state.average, seed), data, monitored))
-                        reason += f"; all importance weights of {zero.sum():,} of {len(zero):,} examples are zero"
-                    raise FloatingPointError(f"{settings.name()}: {reason}; lower the learning rate or clip")
-                bound, ess = row["validation_bound"].mean(), row["effective_sample_size"].mean()
-                progress.set_postfix(bound=f"{bound:.2f}", ess=f"{ess:.2f}")
-                progress.update(plan.steps_a_call)
-                if log is not None:
-                    log(row)
-                finished = call == plan.calls - 1 or early_stopping.is_over(state.stale, patience=plan.patience)
-                if finished or layout.agreed(time.monotonic() - saved_at > SECONDS_BETWEEN_CHECKPOINTS):
-                    kept.save(call + 1, state, seconds())
-                    saved_at = time.monotonic()
-            done = int(state.calls[0])
-            if not finished and done > first and kept.manager.latest_step() != done:
-                kept.save(done, state, seconds())
-        return Trained(state, seconds(), finished)
+        clock = _Clock(began, before)
+        state, finished = _run_calls(
+            lambda state: call(seeds, state, *arrays), state, plan, settings, judge, kept, clock, Limits(deadline, log)
+        )
+        return Trained(state, clock.seconds(), finished)
 
 
-def _bounds(model: Model, params: Params, data: images.AnyDataset, monitored: list[np.ndarray]) -> np.ndarray:
-    """The bounds of the examples that are watched, [N]."""
-    rows, (pixel_key, noise_key) = np.concatenate(monitored), jax.random.split(jax.random.key(1))
-    return divergence.bounds(model.log_weights(), params, images.make_pixels(data)(rows, pixel_key), noise_key)
+class _Clock(NamedTuple):
+    """The seconds that training took in all its pieces.
+
+    Attributes:
+      began: when this piece did, of `time.monotonic()`.
+      before: seconds of the earlier pieces.
+    """
+
+    began: float
+    before: float
+
+    def seconds(self) -> float:
+        """Of all pieces, until now."""
+        return self.before + time.monotonic() - self.began
+
+
+def _run_calls(
+    run_call: Callable[[State], State],
+    state: State,
+    plan: Plan,
+    settings: Settings,
+    judge: "_Judge",
+    kept: checkpoints.Checkpoints,
+    clock: _Clock,
+    limits: Limits,
+) -> tuple[State, bool]:
+    """The state after as many calls as the limits let through, saved; and whether training is finished."""
+    first = int(state.calls[0])
+    saved_at, longest = time.monotonic(), 0.0
+    finished = first == plan.calls or early_stopping.is_over(state.stale, patience=plan.patience)
+    with _progress(plan, settings, first) as progress:
+        for call in range(first, plan.calls):
+            # Every piece makes one compiled call, whatever the limit: one that is too short would lead nowhere else.
+            late = call > first and limits.deadline is not None and time.monotonic() + longest > limits.deadline
+            if finished or layout.agreed(late or run_folder.stopping() is not None):
+                break
+            call_began = time.monotonic()
+            state = run_call(state)
+            row = dict(zip(CURVES, np.asarray(state.curves[:, call]).T, strict=True))
+            if call > first:  # the first one compiles
+                longest = max(longest, time.monotonic() - call_began)
+            # Before anything is saved: the last good checkpoint stays.
+            judge = judge.judged(row, state, is_last=call == plan.calls - 1)
+            _tell(progress, plan, row, limits)
+            finished = call == plan.calls - 1 or early_stopping.is_over(state.stale, patience=plan.patience)
+            if finished or layout.agreed(time.monotonic() - saved_at > SECONDS_BETWEEN_CHECKPOINTS):
+                kept.save(call + 1, state, clock.seconds())
+                saved_at = time.monotonic()
+    done = int(state.calls[0])
+    if not finished and done > first and kept.manager.latest_step() != done:
+        kept.save(done, state, clock.seconds())
+    return state, finished
+
+
+def _progress(plan: Plan, settings: Settings, first: int) -> tqdm:
+    """A bar on the standard error that counts steps, those of earlier pieces included."""
+    return tqdm(
+        total=plan.steps,
+        initial=first * plan.steps_a_call,
+        unit="step",
+        desc=settings.name(),
+        disable=not layout.is_first(),
+    )
+
+
+def _tell(progress: tqdm, plan: Plan, row: dict[str, np.ndarray], limits: Limits) -> None:
+    bound, ess = row["validation_bound"].mean(), row["effective_sample_size"].mean()
+    progress.set_postfix(bound=f"{bound:.2f}", ess=f"{ess:.2f}")
+    progress.update(plan.steps_a_call)
+    if limits.log is not None:
+        limits.log(row)
+
+
+class _Judge(NamedTuple):
+    """What tells a seed that diverged: its figures beside the bound of the untrained model.
+
+    Attributes:
+      model: the model.
+      settings: the cell.
+      plan: how its steps divide.
+      data: the data set.
+      seeds: [S].
+      monitored: the examples of training and of validation that are watched.
+      untrained: the bound of the untrained model, or at first that of independent pixels, which costs nothing.
+      is_exact: whether it is the former.
+    """
+
+    model: Model
+    settings: Settings
+    plan: Plan
+    data: images.AnyDataset
+    seeds: jax.Array
+    monitored: tuple[np.ndarray, np.ndarray]
+    untrained: float
+    is_exact: bool = False
+
+    def judged(self, row: dict[str, np.ndarray], state: State, *, is_last: bool) -> "_Judge":
+        """Raise a FloatingPointError if the figures of a compiled call are those of a seed that diverged.
+
+        Returns:
+          The judge of the next call: the bound of the untrained model is computed once, and only if it might decide.
+        """
+        settled = is_last or divergence.is_settled(self.settings, row["step"][0])
+        fault, judge = divergence.fault(row, self.untrained, settled=settled), self
+        if fault is not None and not self.is_exact:
+            judge = self._replace(untrained=min(self.untrained, self._bound_of_start()), is_exact=True)
+            fault = divergence.fault(row, judge.untrained, settled=settled)
+        if fault is None:
+            return judge
+        seed, reason = fault
+        if np.isneginf([row[name][seed] for name in divergence.SETTLED]).any():
+            zero = np.isneginf(self._bounds(of_one(state.average, seed)))
+            reason += f"; all importance weights of {zero.sum():,} of {len(zero):,} examples are zero"
+        raise FloatingPointError(f"{self.settings.name()}: {reason}; lower the learning rate or clip")
+
+    def _bound_of_start(self) -> float:
+        """The mean bound of the untrained model, seed 0."""
+        params = jax.jit(lambda seeds: init_states(self.model, self.plan, seeds).params)(self.seeds)
+        return float(np.mean(self._bounds(of_one(params, 0))))
+
+    def _bounds(self, params: Params) -> np.ndarray:
+        """The bounds of the examples that are watched, [N]."""
+        rows, (pixel_key, noise_key) = np.concatenate(self.monitored), jax.random.split(jax.random.key(1))
+        x = images.make_pixels(self.data)(rows, pixel_key)
+        return divergence.bounds(self.model.log_weights(), params, x, noise_key)
