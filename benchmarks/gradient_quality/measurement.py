@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -104,7 +105,7 @@ def make_moments(problem: Problem, *, draws: int):
     return moments
 
 
-def compare(problem: Problem, moments: Any, params: Any, *, draws: int) -> dict[str, dict[str, float]]:
+def compare(problem: Problem, moments: Callable[..., Any], params: Any, *, draws: int) -> dict[str, dict[str, float]]:
     """Bias and noise of every estimator's gradient at one point, from GROUPS calls of `moments`."""
     names = estimators(problem.alpha)
     groups = [moments(params, jax.random.fold_in(jax.random.key(4), group)) for group in range(GROUPS)]
@@ -112,29 +113,45 @@ def compare(problem: Problem, moments: Any, params: Any, *, draws: int) -> dict[
         np.stack(parts).astype(np.float64) for parts in zip(*groups, strict=True)
     )  # [GROUPS, estimators, parameters]
     count = draws // GROUPS * GROUPS
-
-    def variance(means, squares):
-        return np.maximum(squares.mean(0) - means.mean(0) ** 2, 0.0) * count / (count - 1)
-
-    noise, difference_noise = variance(rows, squares), variance(differences, difference_squares)
+    noise = _variance(rows, squares, count)
+    difference_noise = _variance(differences, difference_squares, count)
     gradient_norm = math.sqrt(max(_squared_norm(rows[:, names.index(RECOMMENDED)])[0], 0.0))
-    result = {}
-    for i, name in enumerate(names):
-        squared, error = _squared_norm(differences[:, i])
-        # What is below 1e-6 of the estimator's own noise is rounding: the estimators agree there draw by draw.
-        moving = difference_noise[i] > 1e-12 * noise[i]
-        scores = np.abs(differences[:, i].mean(0)[moving]) / np.sqrt(difference_noise[i][moving] / count)
-        result[name] = {
-            "largest_z": float(np.max(scores, initial=0.0)),
-            "expected_largest_z": math.sqrt(2.0 * math.log(max(np.sum(moving), 2))),
-            "bias_norm": math.sqrt(max(squared, 0.0)),
-            "bias_is_seen": squared > 3.0 * error,
-            "largest_bias_norm": math.sqrt(max(squared, 0.0) + 3.0 * error),
+    return {
+        name: {
+            **_bias(differences[:, i], difference_noise[i], noise[i], count),
             "gradient_norm": gradient_norm,
             "variance_ratio": float(np.sum(noise[i]) / np.sum(noise[0])),
             "signal_to_noise": gradient_norm / math.sqrt(np.sum(noise[i])),
         }
-    return result
+        for i, name in enumerate(names)
+    }
+
+
+def _variance(means: np.ndarray, squares: np.ndarray, count: int) -> np.ndarray:
+    """The variance of one draw, from the means over groups of draws of a number and of its square."""
+    return np.maximum(squares.mean(0) - means.mean(0) ** 2, 0.0) * count / (count - 1)
+
+
+def _bias(differences: np.ndarray, difference_noise: np.ndarray, noise: np.ndarray, count: int) -> dict[str, float]:
+    """How far an estimator's mean is from that of its reference.
+
+    Args:
+      differences: their difference, means over the draws of a group, [GROUPS, parameters].
+      difference_noise: the variance of one draw of it, [parameters].
+      noise: the variance of one draw of the estimator itself.
+      count: draws in all.
+    """
+    squared, error = _squared_norm(differences)
+    # What is below 1e-6 of the estimator's own noise is rounding: the estimators agree there draw by draw.
+    moving = difference_noise > 1e-12 * noise
+    scores = np.abs(differences.mean(0)[moving]) / np.sqrt(difference_noise[moving] / count)
+    return {
+        "largest_z": float(np.max(scores, initial=0.0)),
+        "expected_largest_z": math.sqrt(2.0 * math.log(max(np.sum(moving), 2))),
+        "bias_norm": math.sqrt(max(squared, 0.0)),
+        "bias_is_seen": squared > 3.0 * error,
+        "largest_bias_norm": math.sqrt(max(squared, 0.0) + 3.0 * error),
+    }
 
 
 def _squared_norm(group_means: np.ndarray) -> tuple[float, float]:

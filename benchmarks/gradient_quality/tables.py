@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.gradient_quality import measurement
-from experiments.shared.figures import plt
+from experiments.shared.figures import Axes, plt, save
 
 
 def table(cells: list[dict[str, Any]]) -> str:
@@ -53,26 +53,29 @@ def draw_figure(cells: list[dict[str, Any]], path: pathlib.Path) -> None:
     size = {"figsize": (4 * len(alphas), 3 * 2 * len(problems)), "squeeze": False, "layout": "constrained"}
     figure, axes = plt.subplots(2 * len(problems), len(alphas), **size)
     for (row, problem), (column, alpha) in itertools.product(enumerate(problems), enumerate(alphas)):
-        here = sorted(
-            (c for c in cells if c["problem"] == problem and c["alpha"] == alpha), key=lambda c: c["num_samples"]
-        )
-        K = [cell["num_samples"] for cell in here]
+        here = [cell for cell in cells if cell["problem"] == problem and cell["alpha"] == alpha]
+        here.sort(key=lambda cell: cell["num_samples"])
         upper, lower = axes[2 * row][column], axes[2 * row + 1][column]
-        for number, name in enumerate(measurement.ESTIMATORS):
-            if name not in measurement.estimators(alpha):
-                continue
-            style = {"color": f"C{number}", "marker": "o", "label": name}
-            upper.loglog(K, [cell["quality"]["trained"][name]["variance_ratio"] for cell in here], **style)
-            plain = [np.mean(cell["bound"]["reparameterized"]["equal_time"]) for cell in here]
-            ours = [np.mean(cell["bound"][name]["equal_time"]) for cell in here]
-            lower.semilogx(K, np.subtract(ours, plain), **style)
+        _draw_panels(upper, lower, here, alpha)
         upper.set(title=f"{problem}, alpha {alpha:g}", ylabel="variance / plain, trained")
         lower.set(xlabel="K", ylabel="bound - plain, equal time (nats)")
-        for axis in (upper, lower):
-            axis.set_xticks(K, [str(k) for k in K])
-            axis.minorticks_off()
-            axis.grid(alpha=0.3)
     labelled = max(axes.ravel(), key=lambda axis: len(axis.get_legend_handles_labels()[1]))
     labelled.legend(fontsize="x-small")
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
+    save(figure, path, dpi=120)
+
+
+def _draw_panels(upper: Axes, lower: Axes, cells: list[dict[str, Any]], alpha: float) -> None:
+    """The cells of one problem and one alpha: variances above, bounds below."""
+    K = [cell["num_samples"] for cell in cells]
+    plain = [np.mean(cell["bound"]["reparameterized"]["equal_time"]) for cell in cells]
+    for number, name in enumerate(measurement.ESTIMATORS):
+        if name not in measurement.estimators(alpha):
+            continue
+        style = {"color": f"C{number}", "marker": "o", "label": name}
+        upper.loglog(K, [cell["quality"]["trained"][name]["variance_ratio"] for cell in cells], **style)
+        ours = [np.mean(cell["bound"][name]["equal_time"]) for cell in cells]
+        lower.semilogx(K, np.subtract(ours, plain), **style)
+    for axis in (upper, lower):
+        axis.set_xticks(K, [str(k) for k in K])
+        axis.minorticks_off()
+        axis.grid(alpha=0.3)

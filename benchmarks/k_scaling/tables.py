@@ -3,13 +3,10 @@
 import pathlib
 from typing import Any
 
-import matplotlib
 import numpy as np
-
-matplotlib.use("Agg")
-
-from matplotlib import pyplot as plt  # after the backend is chosen
 from matplotlib.ticker import NullLocator
+
+from experiments.shared.figures import plt, save
 
 HEAD = (
     "| configuration | K | at once | ms | us a sample | samples/s | GFLOP/s | of attainable | temp MB |",
@@ -87,14 +84,16 @@ def draw(results: list[dict[str, Any]], path: pathlib.Path) -> None:
     """Time a sample, fraction of the attainable rate and temporary memory against K; a row for each device."""
     figure, axes = plt.subplots(len(results), 3, figsize=(17, 6.2 * len(results)), squeeze=False, layout="constrained")
     for row, content in zip(axes, results, strict=True):
-        _draw_row(row, content)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+        measured = [c for c in content["cells"].values() if c["task"] == "train" and "milliseconds" in c]
+        _draw_cells(row, measured)
+        _draw_limits(row, content, measured)
+        _label(row, content["provenance"], measured)
+    save(figure, path, dpi=110)
 
 
-def _draw_row(row: Any, content: dict[str, Any]) -> None:
+def _draw_cells(row: np.ndarray, measured: list[dict[str, Any]]) -> None:
+    """A line for each configuration in each of the three panels."""
     time_axis, fraction_axis, memory_axis = row
-    measured = [c for c in content["cells"].values() if c["task"] == "train" and "milliseconds" in c]
     for configuration in dict.fromkeys(cell["configuration"] for cell in measured):
         cells = sorted((c for c in measured if c["configuration"] == configuration), key=lambda c: c["num_samples"])
         first = cells[0]
@@ -111,6 +110,11 @@ def _draw_row(row: Any, content: dict[str, Any]) -> None:
         time_axis.loglog(K, [cell["microseconds_per_sample"] for cell in cells], **style)
         fraction_axis.loglog(K, [cell["fraction"] for cell in cells], **style)
         memory_axis.loglog(K, [max(cell["temp_bytes"], 1) / 1e6 for cell in cells], **style)
+
+
+def _draw_limits(row: np.ndarray, content: dict[str, Any], measured: list[dict[str, Any]]) -> None:
+    """The time that the matrix products alone would take in each precision, and fractions of 1 and 0.7."""
+    time_axis, fraction_axis, _ = row
     for precision in content["rates"]:
         mlp = [
             c for c in measured if c["decoder"] == "mlp" and c["precision"] == precision and c["gradient"] != "refilled"
@@ -123,11 +127,14 @@ def _draw_row(row: Any, content: dict[str, Any]) -> None:
             time_axis.annotate(
                 note, (0.99, floor), xycoords=("axes fraction", "data"), ha="right", va="top", fontsize=7
             )
-    fraction_axis.axhline(1.0, color="grey", linewidth=1)
-    fraction_axis.axhline(0.7, color="grey", linewidth=1, linestyle=":")
-    fraction_axis.annotate("attainable", (0.01, 1.0), xycoords=("axes fraction", "data"), va="bottom", fontsize=7)
-    fraction_axis.annotate("0.7", (0.01, 0.7), xycoords=("axes fraction", "data"), va="bottom", fontsize=7)
-    origin = content["provenance"]
+    for fraction, name, linestyle in ((1.0, "attainable", "-"), (0.7, "0.7", ":")):
+        fraction_axis.axhline(fraction, color="grey", linewidth=1, linestyle=linestyle)
+        fraction_axis.annotate(name, (0.01, fraction), xycoords=("axes fraction", "data"), va="bottom", fontsize=7)
+
+
+def _label(row: np.ndarray, origin: dict[str, Any], measured: list[dict[str, Any]]) -> None:
+    """Titles with the device's name, ticks and the legend."""
+    time_axis, fraction_axis, memory_axis = row
     machine = origin["device"].split(" ", 1)[1]
     machine = f"{origin['processor']}, {origin['used_cores']} used" if machine == "cpu" else machine
     time_axis.set(title=f"{machine}: microseconds a sample", xlabel="K")

@@ -104,30 +104,40 @@ def decode(p: Tree, z: torch.Tensor) -> torch.Tensor:
 
 def mean_bound(params: Tree, x: torch.Tensor, noise: torch.Tensor, *, num_samples: int) -> torch.Tensor:
     """The mean over the batch [B, 784] of the H-IWLB for alpha = 1; `noise` [B, D + K D], that of z_0 first."""
-    B, K = len(x), num_samples
     context = encode(params["encoder"], x)
-    base = params["base"]
-    loc0, scale0 = (_residual_linear(base[name], context) for name in ("loc", "raw_scale"))
+    loc0, scale0 = (_residual_linear(params["base"][name], context) for name in ("loc", "raw_scale"))
     scale0 = functional.softplus(scale0) + SCALE_FLOOR
     D = loc0.shape[-1]
     z0 = loc0 + scale0 * noise[:, :D]
-    loc, scale = _conditional_gaussian(params["conditionals"]["network"], z0, context)
-    loc, scale = loc.view(B, K, D), functional.softplus(scale).view(B, K, D) + SCALE_FLOOR
-    z = loc + scale * noise[:, D:].view(B, K, D)
-
-    reverse = params["reverse"]
-    member_context = _linear(reverse["member_contexts"], context)
-    reverse_loc, log_variance = _conditional_gaussian(reverse["network"], z, member_context)
-    reverse_scale = (0.5 * LOG_VARIANCE_BOUND * (log_variance / LOG_VARIANCE_BOUND).tanh()).exp()
-
-    logits = decode(params["decoder"], z.flatten(0, 1)).view(B, K, -1)
-    pixels = x[:, None, :].expand_as(logits)
-    log_w = -functional.binary_cross_entropy_with_logits(logits, pixels, reduction="none").sum(-1)
-    log_w = log_w + _log_normal(z, torch.zeros_like(z), torch.ones_like(z))
-    log_w = log_w + _log_normal(z0[:, None], reverse_loc, reverse_scale) - _log_normal(z0, loc0, scale0)[:, None]
+    loc, scale = _members(params["conditionals"]["network"], z0, context, num_samples)
+    z = loc + scale * noise[:, D:].view(loc.shape)
+    log_w = _log_joint(params["decoder"], z, x) + _log_reverse(params["reverse"], z, z0, context)
+    log_w = log_w - _log_normal(z0, loc0, scale0)[:, None]
     # At alpha = 1 the member's own density cancels, and the sum of all members' densities remains.
     densities = _log_normal(z[:, :, None], loc[:, None], scale[:, None])
     return (log_w - densities.logsumexp(-1)).logsumexp(-1).mean()
+
+
+def _members(p: Tree, z0: torch.Tensor, context: torch.Tensor, num_samples: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Locations and scales [B, K, D] of the members."""
+    loc, scale = _conditional_gaussian(p, z0, context)
+    shape = (len(z0), num_samples, -1)
+    return loc.view(shape), functional.softplus(scale).view(shape) + SCALE_FLOOR
+
+
+def _log_joint(p: Tree, z: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """`log p(x, z)` [B, K] of samples [B, K, D]."""
+    logits = decode(p, z.flatten(0, 1)).view(*z.shape[:2], -1)
+    pixels = x[:, None, :].expand_as(logits)
+    log_likelihood = -functional.binary_cross_entropy_with_logits(logits, pixels, reduction="none").sum(-1)
+    return log_likelihood + _log_normal(z, torch.zeros_like(z), torch.ones_like(z))
+
+
+def _log_reverse(p: Tree, z: torch.Tensor, z0: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
+    """`log r(z_0 | z)` [B, K]."""
+    loc, log_variance = _conditional_gaussian(p["network"], z, _linear(p["member_contexts"], context))
+    scale = (0.5 * LOG_VARIANCE_BOUND * (log_variance / LOG_VARIANCE_BOUND).tanh()).exp()
+    return _log_normal(z0[:, None], loc, scale)
 
 
 def value_and_grad(params: Tree, x: torch.Tensor, noise: torch.Tensor, *, num_samples: int) -> float:

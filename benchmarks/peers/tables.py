@@ -3,24 +3,19 @@
 import pathlib
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-
-from matplotlib import pyplot as plt  # after the backend is chosen
-
 from benchmarks.peers.contestants import REFERENCE
+from experiments.shared.figures import Axes, plt, save
 
 MARKERS = "os^vD*Px"
 SCANNED = "jax-scanned"
+TICKS = (0.125, 0.25, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 8.0, 16.0)
 
 
 def _rows(cells: list[dict[str, Any]], heading: str, entry: Any) -> list[str]:
     """A Markdown table, contestant by K."""
-    titles = {name: row["title"] for cell in cells for name, row in cell["contestants"].items()}
     head = " | ".join(f"K = {cell['num_samples']}" for cell in cells)
     lines = [f"| {heading} | {head} |", "| --- |" + " --- |" * len(cells)]
-    for name, title in titles.items():
+    for name, title in _titles(cells).items():
         entries = [entry(cell["contestants"][name]) if name in cell["contestants"] else "-" for cell in cells]
         if any(text != "-" for text in entries):
             lines.append(f"| {title} | {' | '.join(entries)} |")
@@ -62,33 +57,43 @@ def _milliseconds(row: dict[str, Any]) -> str:
 def draw_figure(result: dict[str, Any], path: pathlib.Path) -> None:
     """Ratios to plain JAX against K: this library on the left, everybody else on the right."""
     cells = result["cells"]
-    on_cpu = result["provenance"]["device"].startswith("cpu")
-    clock = "cpu" if on_cpu else "wall"
-    titles = {name: row["title"] for cell in cells for name, row in cell["contestants"].items() if name != REFERENCE}
+    clock = "cpu" if result["provenance"]["device"].startswith("cpu") else "wall"
+    names = [name for name in _titles(cells) if name != REFERENCE]
+    scanned = [name for name in names if name == SCANNED]  # in both panels, in black
+    ours = [name for name in names if name.startswith("hiwae")]
+    others = [name for name in names if name not in scanned + ours]
     figure, axes = plt.subplots(1, 2, figsize=(11, 4.6), sharey=True, layout="constrained")
-    scanned = [name for name in titles if name == SCANNED]  # in both panels, in black
-    ours = [name for name in titles if name.startswith("hiwae")]
-    panels = [("hiwae_jax", scanned + ours), ("others", scanned + [n for n in titles if n not in scanned + ours])]
-    for axis, (heading, names) in zip(axes, panels, strict=True):
-        for number, name in enumerate(names):
-            here = [cell for cell in cells if name in cell["contestants"]]
-            K = [cell["num_samples"] for cell in here]
-            low, middle, high = zip(*(cell["contestants"][name][f"{clock}_ratio"] for cell in here), strict=True)
-            color = "black" if name == SCANNED else f"C{number}"
-            style = {"color": color, "marker": MARKERS[number % len(MARKERS)], "markersize": 5}
-            axis.plot(K, middle, label=titles[name], **style)
-            axis.fill_between(K, low, high, color=color, alpha=0.15, linewidth=0)
-        every = [cell["num_samples"] for cell in cells]
-        axis.axhline(1.0, color="black", linewidth=1, linestyle="--")
-        axis.set(xscale="log", yscale="log", xlabel="K", title=heading)
-        axis.set_xticks(every, [str(k) for k in every])
-        axis.minorticks_off()
-        axis.grid(alpha=0.3)
-        if names:
-            axis.legend(fontsize="x-small")
+    for axis, heading, shown in zip(axes, ("hiwae_jax", "others"), (ours, others), strict=True):
+        _draw_panel(axis, cells, scanned + shown, clock)
+        axis.set(title=heading)
     low, high = axes[0].get_ylim()
-    ticks = [t for t in (0.125, 0.25, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 8.0, 16.0) if low <= t <= high]
-    axes[0].set_yticks(ticks, [f"{t:g}" for t in ticks])
-    axes[0].set_ylabel(f"{'CPU' if on_cpu else 'wall'} time of a step / plain JAX (dashed)")
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
+    ticks = [tick for tick in TICKS if low <= tick <= high]
+    axes[0].set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes[0].set_ylabel(f"{'CPU' if clock == 'cpu' else 'wall'} time of a step / plain JAX (dashed)")
+    save(figure, path, dpi=120)
+
+
+def _draw_panel(axis: Axes, cells: list[dict[str, Any]], names: list[str], clock: str) -> None:
+    """The medians of some contestants against K, and their quartiles as a band."""
+    titles = _titles(cells)
+    for number, name in enumerate(names):
+        rows = [(cell["num_samples"], cell["contestants"][name]) for cell in cells if name in cell["contestants"]]
+        K = [num_samples for num_samples, _ in rows]
+        low, middle, high = zip(*(row[f"{clock}_ratio"] for _, row in rows), strict=True)
+        color = "black" if name == SCANNED else f"C{number}"
+        marker = MARKERS[number % len(MARKERS)]
+        axis.plot(K, middle, label=titles[name], color=color, marker=marker, markersize=5)
+        axis.fill_between(K, low, high, color=color, alpha=0.15, linewidth=0)
+    every = [cell["num_samples"] for cell in cells]
+    axis.axhline(1.0, color="black", linewidth=1, linestyle="--")
+    axis.set(xscale="log", yscale="log", xlabel="K")
+    axis.set_xticks(every, [str(k) for k in every])
+    axis.minorticks_off()
+    axis.grid(alpha=0.3)
+    if names:
+        axis.legend(fontsize="x-small")
+
+
+def _titles(cells: list[dict[str, Any]]) -> dict[str, str]:
+    """The contestants of all cells, with their names in tables."""
+    return {name: row["title"] for cell in cells for name, row in cell["contestants"].items()}

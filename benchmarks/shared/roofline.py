@@ -121,14 +121,36 @@ def measure(
     decoders = {n: decoder_products(widths, n, precision) for n in rows}
     decoder = {n: rate(timed, seconds) for n, timed in decoders.items()}
     fastest, largest = max(decoder, key=decoder.__getitem__), max(square, key=square.__getitem__)
+    per_row = {"matrix products": 1e6 * decoders[fastest].flops / fastest / decoder[fastest]}
+    for name, (function, arguments) in other_parts(widths, fastest, precision).items():
+        program = compiled(function, arguments, precision)
+        per_row[name] = 1e6 * seconds_of(program, arguments, seconds=seconds) / fastest
+    rates = Rates(
+        square={f"{size:,}": value for size, value in square.items()},
+        decoder={f"{n:,}": value for n, value in decoder.items()},
+        output_layer=rate(output_product(widths, fastest, precision), seconds),
+        bytes_per_second=memory_rate(max(sizes) ** 2 * 4, precision, seconds),
+        microseconds_per_row=per_row,
+    )
+    return rates, {"mlp": decoders[fastest], "conv": squares[largest]}
 
+
+def output_product(widths: tuple[int, ...], rows: int, precision: str) -> Timed:
+    """The product of the decoder's last layer."""
     kind, key = TYPES[precision], jax.random.key(1)
-    hidden, pixels = widths[-2], widths[-1]
-    h, kernel = jax.random.normal(key, (fastest, hidden), kind), jax.random.normal(key, (hidden, pixels), kind)
-    output = Timed(compiled(jnp.matmul, (h, kernel), precision), (h, kernel), 2.0 * fastest * hidden * pixels)
-    units = jax.random.normal(key, (fastest, sum(widths[1:-1])), kind)
-    logits = jax.random.normal(key, (fastest, pixels), kind)
-    image = jax.random.bernoulli(key, 0.3, (pixels,)).astype(jnp.float32)
+    hidden, pixels = widths[-2:]
+    arguments = jax.random.normal(key, (rows, hidden), kind), jax.random.normal(key, (hidden, pixels), kind)
+    return Timed(compiled(jnp.matmul, arguments, precision), arguments, 2.0 * rows * hidden * pixels)
+
+
+def other_parts(
+    widths: tuple[int, ...], rows: int, precision: str
+) -> dict[str, tuple[Callable[..., Any], tuple[Any, ...]]]:
+    """What a sample needs beside the matrix products, as functions with their arguments."""
+    kind, key = TYPES[precision], jax.random.key(1)
+    units = jax.random.normal(key, (rows, sum(widths[1:-1])), kind)
+    logits = jax.random.normal(key, (rows, widths[-1]), kind)
+    image = jax.random.bernoulli(key, 0.3, (widths[-1],)).astype(jnp.float32)
 
     def likelihood(logits, x):
         return jnp.sum(jax.vmap(nn.bernoulli_log_prob, (0, None))(logits, x))
@@ -137,27 +159,20 @@ def measure(
         value, pull = jax.vjp(jnp.tanh, units)
         return value, pull(cotangent)
 
-    parts = {
+    return {
         "likelihood": (jax.value_and_grad(likelihood), (logits, image)),
         "tanh": (activations, (units, units)),
-        "noise": (lambda key: jax.random.normal(key, (fastest, widths[0])), (key,)),
+        "noise": (lambda key: jax.random.normal(key, (rows, widths[0])), (key,)),
     }
-    per_row = {"matrix products": 1e6 * decoders[fastest].flops / fastest / decoder[fastest]}
-    for name, (function, arguments) in parts.items():
-        program = compiled(function, arguments, precision)
-        per_row[name] = 1e6 * seconds_of(program, arguments, seconds=seconds) / fastest
-    large = jnp.zeros(max(sizes) ** 2 * 4)
+
+
+def memory_rate(numbers: int, precision: str, seconds: float) -> float:
+    """Bytes a second of adding one to an array of so many numbers, read and written."""
+    large = jnp.zeros(numbers)
 
     def add(array):
         # In place after the first time: a new array would cost the first touch of its pages.
         return jax.lax.fori_loop(0, PASSES, lambda _, array: array + 1.0, array)
 
     adding = compiled(add, (large,), precision)
-    rates = Rates(
-        square={f"{size:,}": value for size, value in square.items()},
-        decoder={f"{n:,}": value for n, value in decoder.items()},
-        output_layer=rate(output, seconds),
-        bytes_per_second=2 * PASSES * large.nbytes / seconds_of(adding, (large,), seconds=seconds),
-        microseconds_per_row=per_row,
-    )
-    return rates, {"mlp": decoders[fastest], "conv": squares[largest]}
+    return 2 * PASSES * large.nbytes / seconds_of(adding, (large,), seconds=seconds)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.shared.markdown import over_seeds
+from experiments.shared.spread import over_seeds
 from experiments.tables import published
 from experiments.tables.collected import Result
 from experiments.tables.published import Row

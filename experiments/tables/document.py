@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from experiments.shared.markdown import over_seeds
 from experiments.shared.markdown import table as markdown
+from experiments.shared.spread import over_seeds
 from experiments.tables import published
 from experiments.tables.cells import (
     GRADIENT,

@@ -9,10 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import PIL.Image
+from matplotlib.collections import PathCollection
+from matplotlib.image import AxesImage
 from matplotlib.ticker import LogLocator, NullLocator
 
 import hiwae_jax as hj
-from experiments.shared.figures import plt
+from experiments.shared.figures import Axes, Figure, plt
 from experiments.shared.provenance import provenance
 from experiments.shared.stored import read_json, write_json
 from experiments.toy.comparison import compare, comparison_table
@@ -65,7 +67,7 @@ def weighting_settings(seeds: int) -> list[Settings]:
     return [Settings(learned=True, seeds=1, **{**PAPER, "steps": steps}) for steps in (EARLY, PAPER["steps"])]
 
 
-def _first(fitted: Fit, *, draws: int) -> tuple[Any, Any, Any]:
+def _first(fitted: Fit, *, draws: int) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Samples [draws, K, 2], log-weights [draws, K], z_0 [draws, 2] of seed 0; for a chain, its first sample."""
     problem = make_problem(Settings(**fitted.result["settings"]))
     params = jax.tree.map(lambda leaf: leaf[0], fitted.params)
@@ -84,12 +86,12 @@ def _resample_one(key, log_w, z):
     return hj.posterior_resample(key, log_w, z, num_samples=1)[0]
 
 
-def _plane(axis: Any) -> None:
+def _plane(axis: Axes) -> None:
     axis.set(xlim=(-EXTENT, EXTENT), ylim=(-EXTENT, EXTENT), aspect="equal", xticks=(-4, 0, 4), yticks=(-4, 0, 4))
     axis.tick_params(labelsize=7, length=2)
 
 
-def _scatter(axis: Any, z: Any, origin: Any) -> Any:
+def _scatter(axis: Axes, z: np.ndarray, origin: np.ndarray) -> PathCollection:
     color = np.linalg.norm(origin[:SCATTERED], axis=1)
     # The same limits for all members, which share the draws; a few far ones would take up the colours.
     style = {"s": 2.5, "linewidths": 0, "cmap": "viridis", "vmin": 0.0, "vmax": np.quantile(color, 0.98)}
@@ -98,7 +100,7 @@ def _scatter(axis: Any, z: Any, origin: Any) -> Any:
     return points
 
 
-def _grid(*, cells: int = 220) -> Any:
+def _grid(*, cells: int = 220) -> jax.Array:
     axis = jnp.linspace(-EXTENT, EXTENT, cells)
     return jnp.stack(jnp.meshgrid(axis, axis), axis=-1)
 
@@ -109,32 +111,35 @@ def _gap(fitted: Fit) -> str:
 
 def draw_proposals(fits: list[Fit], path: pathlib.Path) -> dict[str, Any]:
     """Figure 2: the target, what sampling-importance-resampling makes of the samples, and each member's own samples."""
-    members = range(fits[0].result["settings"]["num_samples"])
-    size = (2.3 * (2 + len(members)) + 0.8, 2.35 * len(fits))
-    figure, axes = plt.subplots(len(fits), 2 + len(members), figsize=size, layout="constrained", squeeze=False)
-    heat = {"cmap": "magma"}
-    density = np.exp(jax.vmap(jax.vmap(log_target))(_grid()))
-    edges = np.linspace(-EXTENT, EXTENT, 111)
+    num_members = fits[0].result["settings"]["num_samples"]
+    size = (2.3 * (2 + num_members) + 0.8, 2.35 * len(fits))
+    figure, axes = plt.subplots(len(fits), 2 + num_members, figsize=size, layout="constrained", squeeze=False)
     for fitted, row in zip(fits, axes, strict=True):
-        settings = Settings(**fitted.result["settings"])
-        z, log_w, origin = _first(fitted, draws=MAP_DRAWS)
-        resampled = np.asarray(_resample_one(jax.random.split(jax.random.key(4), len(z)), log_w, z))
-        row[0].pcolormesh(*np.moveaxis(_grid(), -1, 0), density, **heat)
-        row[1].hist2d(*resampled.T, bins=(edges, edges), **heat)
-        for axis in row[:2]:
-            _plane(axis)
-        for member in members:
-            points = _scatter(row[2 + member], z[:, member], origin)
-        is_chain = settings.z0 == "markov"
-        color = "$|z_1|$, first of the chain" if is_chain else "$|z_0|$"
-        figure.colorbar(points, ax=row, label=color, aspect=12, shrink=0.85)
-        name = "Markov chain" if is_chain else rf"H-IWAE, $\alpha = {settings.alpha:g}$"
-        row[0].set_ylabel(f"{name}\n{settings.steps:,} steps, {_gap(fitted)}", fontsize=9)
-    titles = ["target", "SIR: resampled by weight", *(f"proposal {member + 1}" for member in members)]
+        _draw_proposals_row(figure, row, fitted)
+    titles = ["target", "SIR: resampled by weight", *(f"proposal {member + 1}" for member in range(num_members))]
     for axis, title in zip(axes[0], titles, strict=True):
         axis.set_title(title, fontsize=10)
     _save(figure, path)
     return {"results": [fitted.result for fitted in fits]}
+
+
+def _draw_proposals_row(figure: Figure, row: np.ndarray, fitted: Fit) -> None:
+    """One fit: target, resampled samples, and a panel for each member."""
+    settings = Settings(**fitted.result["settings"])
+    z, log_w, origin = _first(fitted, draws=MAP_DRAWS)
+    resampled = np.asarray(_resample_one(jax.random.split(jax.random.key(4), len(z)), log_w, z))
+    grid, edges = _grid(), np.linspace(-EXTENT, EXTENT, 111)
+    row[0].pcolormesh(*np.moveaxis(grid, -1, 0), np.exp(jax.vmap(jax.vmap(log_target))(grid)), cmap="magma")
+    row[1].hist2d(*resampled.T, bins=(edges, edges), cmap="magma")
+    for axis in row[:2]:
+        _plane(axis)
+    for member, axis in enumerate(row[2:]):
+        points = _scatter(axis, z[:, member], origin)
+    is_chain = settings.z0 == "markov"
+    color = "$|z_1|$, first of the chain" if is_chain else "$|z_0|$"
+    figure.colorbar(points, ax=row, label=color, aspect=12, shrink=0.85)
+    name = "Markov chain" if is_chain else rf"H-IWAE, $\alpha = {settings.alpha:g}$"
+    row[0].set_ylabel(f"{name}\n{settings.steps:,} steps, {_gap(fitted)}", fontsize=9)
 
 
 def draw_dispersion(fits: list[Fit], path: pathlib.Path) -> dict[str, Any]:
@@ -145,31 +150,8 @@ def draw_dispersion(fits: list[Fit], path: pathlib.Path) -> dict[str, Any]:
     size = len(fits) // len(TRAININGS)
     for number, (training, row) in enumerate(zip(TRAININGS, axes, strict=True)):
         results = [fitted.result for fitted in fits[number * size : (number + 1) * size]]
-        for axis, (name, label) in zip(row, MEASURES.items(), strict=True):
-            boxes = axis.boxplot(
-                [result[name] for result in results],
-                widths=0.6,
-                showfliers=False,
-                patch_artist=True,
-                medianprops={"color": "black"},
-            )
-            for place, (result, box) in enumerate(zip(results, boxes["boxes"], strict=True), start=1):
-                box.set_facecolor("0.75" if result["settings"]["z0"] == "shared" else "white")
-                jitter = np.linspace(-0.2, 0.2, len(result[name]))
-                axis.plot(place + jitter, result[name], "o", color="C0", markersize=2.5)
-            names = [f"{result['settings']['z0']}\n$\\alpha = {result['settings']['alpha']:g}$" for result in results]
-            axis.set_xticks(range(1, len(names) + 1), names, fontsize=8)
-            axis.set_ylabel(label, fontsize=9)
-            axis.grid(axis="y", alpha=0.3)
-            if name == "bound":
-                axis.axhline(results[0]["log_z"], color="black", linestyle="--", linewidth=1)
-                axis.annotate(r"$\log Z$", (0.6, results[0]["log_z"]), va="bottom", fontsize=8)
-                axis.margins(y=0.1)
-            else:
-                axis.set_yscale("log")
-                axis.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-                axis.yaxis.set_major_formatter("{x:g}")
-                axis.yaxis.set_minor_locator(NullLocator())
+        for axis, name in zip(row, MEASURES, strict=True):
+            _draw_boxes(axis, results, name)
         row[0].set_title(f"{training} ({len(results[0]['gap'])} seeds)", fontsize=10, loc="left")
     _save(figure, path)
     comparisons = compare([fitted.result for fitted in fits])
@@ -177,6 +159,34 @@ def draw_dispersion(fits: list[Fit], path: pathlib.Path) -> dict[str, Any]:
     path.with_suffix(".md").write_text(text + "\n")
     print(f"\n{text}\n")
     return {"results": [fitted.result for fitted in fits], "comparisons": comparisons}
+
+
+def _draw_boxes(axis: Axes, results: list[dict[str, Any]], name: str) -> None:
+    """One of `MEASURES`: a box for each fit, with a point for each seed."""
+    boxes = axis.boxplot(
+        [result[name] for result in results],
+        widths=0.6,
+        showfliers=False,
+        patch_artist=True,
+        medianprops={"color": "black"},
+    )
+    for place, (result, box) in enumerate(zip(results, boxes["boxes"], strict=True), start=1):
+        box.set_facecolor("0.75" if result["settings"]["z0"] == "shared" else "white")
+        jitter = np.linspace(-0.2, 0.2, len(result[name]))
+        axis.plot(place + jitter, result[name], "o", color="C0", markersize=2.5)
+    names = [f"{result['settings']['z0']}\n$\\alpha = {result['settings']['alpha']:g}$" for result in results]
+    axis.set_xticks(range(1, len(names) + 1), names, fontsize=8)
+    axis.set_ylabel(MEASURES[name], fontsize=9)
+    axis.grid(axis="y", alpha=0.3)
+    if name == "bound":
+        axis.axhline(results[0]["log_z"], color="black", linestyle="--", linewidth=1)
+        axis.annotate(r"$\log Z$", (0.6, results[0]["log_z"]), va="bottom", fontsize=8)
+        axis.margins(y=0.1)
+    else:
+        axis.set_yscale("log")
+        axis.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.yaxis.set_minor_locator(NullLocator())
 
 
 def draw_correlation(fits: list[Fit], path: pathlib.Path) -> dict[str, Any]:
@@ -190,15 +200,7 @@ def draw_correlation(fits: list[Fit], path: pathlib.Path) -> dict[str, Any]:
         for axis, result in zip(row, chosen, strict=True):
             matrices = np.asarray(result["weight_correlation"])
             mean, spread = matrices.mean(0), matrices.std(0, ddof=1 if len(matrices) > 1 else 0)
-            image = axis.imshow(mean, cmap="cividis", vmin=-0.5, vmax=1.0)
-            for i, j in np.ndindex(mean.shape):
-                color = "black" if mean[i, j] > 0.3 else "white"
-                value = f"{mean[i, j]:.2f}".replace("-0.00", "0.00")
-                text = value if i == j else f"{value}\n({spread[i, j]:.2f})"
-                axis.text(j, i, text, ha="center", va="center", color=color, fontsize=9)
-            ticks = range(len(mean)), [f"$w_{j + 1}$" for j in range(len(mean))]
-            axis.set_xticks(*ticks)
-            axis.set_yticks(*ticks)
+            image = _draw_matrix(axis, mean, spread)
             settings = result["settings"]
             axis.set_title(rf"{settings['z0']} $z_0$, $\alpha = {settings['alpha']:g}$", fontsize=10)
             content.append({"settings": settings, "mean": mean.tolist(), "standard_deviation": spread.tolist()})
@@ -208,36 +210,54 @@ def draw_correlation(fits: list[Fit], path: pathlib.Path) -> dict[str, Any]:
     return {"correlations": content}
 
 
+def _draw_matrix(axis: Axes, mean: np.ndarray, spread: np.ndarray) -> AxesImage:
+    """One matrix with its numbers."""
+    image = axis.imshow(mean, cmap="cividis", vmin=-0.5, vmax=1.0)
+    for i, j in np.ndindex(mean.shape):
+        color = "black" if mean[i, j] > 0.3 else "white"
+        value = f"{mean[i, j]:.2f}".replace("-0.00", "0.00")
+        text = value if i == j else f"{value}\n({spread[i, j]:.2f})"
+        axis.text(j, i, text, ha="center", va="center", color=color, fontsize=9)
+    ticks = range(len(mean)), [f"$w_{j + 1}$" for j in range(len(mean))]
+    axis.set_xticks(*ticks)
+    axis.set_yticks(*ticks)
+    return image
+
+
 def draw_weighting(fits: list[Fit], path: pathlib.Path) -> dict[str, Any]:
     """Figure 7: each member's samples, and the learned weighting over the plane, early and late in training."""
-    members = range(fits[0].result["settings"]["num_samples"])
-    size = (2.1 * 2 * len(members) + 1.6, 2.5 * len(fits))
-    figure, axes = plt.subplots(len(fits), 2 * len(members), figsize=size, layout="constrained", squeeze=False)
-    grid = _grid()
-    x, y = np.moveaxis(np.asarray(grid), -1, 0)
-    density = np.exp(jax.vmap(jax.vmap(log_target))(grid))
+    num_members = fits[0].result["settings"]["num_samples"]
+    size = (2.1 * 2 * num_members + 1.6, 2.5 * len(fits))
+    figure, axes = plt.subplots(len(fits), 2 * num_members, figsize=size, layout="constrained", squeeze=False)
     for fitted, row in zip(fits, axes, strict=True):
-        z, _, origin = _first(fitted, draws=SCATTERED)
-        params = jax.tree.map(lambda leaf: leaf[0], fitted.params)
-        weighting = jax.nn.softmax(jax.vmap(jax.vmap(lambda z, params=params: learned_logits(params, z)))(grid))
-        for member in members:
-            points = _scatter(row[member], z[:, member], origin)
-            axis = row[len(members) + member]
-            image = axis.pcolormesh(x, y, weighting[..., member], cmap="cividis", vmin=0.0, vmax=1.0)
-            axis.contour(x, y, density, levels=(0.1, 0.5), colors="white", linewidths=0.7)
-            _plane(axis)
-        settings = fitted.result["settings"]
-        row[0].set_ylabel(f"after {settings['steps']:,} steps\n{_gap(fitted)}", fontsize=9)
-        figure.colorbar(points, ax=row[: len(members)], label="$|z_0|$", aspect=12, shrink=0.85)
-        figure.colorbar(image, ax=row[len(members) :], label=r"$\pi_j(z)$", aspect=12, shrink=0.85)
-    for member in members:
+        _draw_weighting_row(figure, row[:num_members], row[num_members:], fitted)
+    for member in range(num_members):
         axes[0][member].set_title(f"proposal {member + 1}", fontsize=10)
-        axes[0][len(members) + member].set_title(rf"$\pi_{member + 1}(z)$", fontsize=10)
+        axes[0][num_members + member].set_title(rf"$\pi_{member + 1}(z)$", fontsize=10)
     _save(figure, path)
     return {"results": [fitted.result for fitted in fits]}
 
 
-def _save(figure: Any, path: pathlib.Path) -> None:
+def _draw_weighting_row(figure: Figure, samples: np.ndarray, maps: np.ndarray, fitted: Fit) -> None:
+    """One fit: a panel for each member's samples, and one for its part of the target over the plane."""
+    grid = _grid()
+    x, y = np.moveaxis(np.asarray(grid), -1, 0)
+    density = np.exp(jax.vmap(jax.vmap(log_target))(grid))
+    z, _, origin = _first(fitted, draws=SCATTERED)
+    params = jax.tree.map(lambda leaf: leaf[0], fitted.params)
+    weighting = jax.nn.softmax(jax.vmap(jax.vmap(lambda z: learned_logits(params, z)))(grid))
+    for member, (axis, of_map) in enumerate(zip(samples, maps, strict=True)):
+        points = _scatter(axis, z[:, member], origin)
+        image = of_map.pcolormesh(x, y, weighting[..., member], cmap="cividis", vmin=0.0, vmax=1.0)
+        of_map.contour(x, y, density, levels=(0.1, 0.5), colors="white", linewidths=0.7)
+        _plane(of_map)
+    settings = fitted.result["settings"]
+    samples[0].set_ylabel(f"after {settings['steps']:,} steps\n{_gap(fitted)}", fontsize=9)
+    figure.colorbar(points, ax=samples, label="$|z_0|$", aspect=12, shrink=0.85)
+    figure.colorbar(image, ax=maps, label=r"$\pi_j(z)$", aspect=12, shrink=0.85)
+
+
+def _save(figure: Figure, path: pathlib.Path) -> None:
     buffer = io.BytesIO()
     figure.savefig(buffer, dpi=95)
     plt.close(figure)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.shared.markdown import over_seeds
+from experiments.shared.spread import over_seeds
 from experiments.vae.models import title
 from experiments.vae.settings import Settings, from_json
 from experiments.vae.training import CURVES, Trained

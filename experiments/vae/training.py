@@ -206,7 +206,7 @@ def train(
       FloatingPointError: a seed diverged (see `divergence`); the message names seed, step and figures.
       UnusableError: there is a checkpoint that is damaged or of something else.
     """
-    began = time.monotonic()
+    clock = _Clock(began=time.monotonic())
     plan = make_plan(settings, len(data.train))
     call = make_run_call(model, settings, plan, images.make_pixels(data), in_turn=in_turn, mesh=mesh)
     seeds = layout.whole(mesh, jnp.arange(settings.seeds))
@@ -217,7 +217,7 @@ def train(
     belongs_to = stored.identity(settings._asdict(), data.name, data.checksum)
     with checkpoints.opened(folder / "checkpoints", belongs_to) as kept:
         state, before = kept.restore(state) or (state, 0.0)
-        clock = _Clock(began, before)
+        clock = clock._replace(before=before)
         state, finished = _run_calls(
             lambda state: call(seeds, state, *arrays), state, plan, settings, judge, kept, clock, Limits(deadline, log)
         )
@@ -233,7 +233,7 @@ class _Clock(NamedTuple):
     """
 
     began: float
-    before: float
+    before: float = 0.0
 
     def seconds(self) -> float:
         """Of all pieces, until now."""
