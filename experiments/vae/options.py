@@ -38,7 +38,7 @@ def parse(arguments: list[str] | None = None, *, description: str | None = None)
         help="one of several processes: found by itself under Slurm, Open MPI, Kubernetes and on TPU pods, or "
         "HOST:PORT,COUNT,INDEX; needs --mesh",
     )
-    settings = parser.add_argument_group("settings", "one value or several; see experiments/settings.py")
+    settings = parser.add_argument_group("settings", "one value or several; see experiments/vae/settings.py")
     for name, default in Settings()._asdict().items():
         kind = _layers if name == "hidden" else _kind(name, default)
         settings.add_argument(f"--{name.replace('_', '-')}", nargs="+", type=kind, help=f"default: {default}")
