@@ -42,7 +42,7 @@ NAME = "benchmarks.gradient_quality"
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    """The command line."""
+    """Read the command line."""
     parser = command_line.Parser(NAME, __doc__)
     count = command_line.whole_number(1)
     alpha = command_line.number(least=0.0)
@@ -77,7 +77,7 @@ def _file_name(title: str, alpha: float, num_samples: int) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the cells that are not there yet; print and write what is."""
+    """Run the cells that are not finished, and print and write all cells."""
     options = parse(arguments)
     folder = options.output / "cells"
     with command_line.refusals(NAME):

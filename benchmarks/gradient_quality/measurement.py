@@ -22,12 +22,12 @@ TIMED_ROUNDS = 15
 
 
 def estimators(alpha: float) -> list[str]:
-    """Those that differ: under the uniform weighting "refilled" and "path_squared" are "doubly_reparameterized"."""
+    """The estimators that differ at this alpha: at 0, "refilled" and "path_squared" are "doubly_reparameterized"."""
     return [name for name in ESTIMATORS if alpha > 0.0 or name not in ("refilled", "path_squared")]
 
 
 def reference(estimator: str) -> str:
-    """The unbiased estimator whose mean a mean is compared with: the quietest one that was derived differently."""
+    """The unbiased estimator with which another one is compared: the least noisy one of another derivation."""
     return "doubly_reparameterized" if estimator not in ESTIMATORS[:2] else "reparameterized"
 
 
@@ -45,7 +45,7 @@ def mean_bound(problem: Problem, estimator: str):
 
 
 def train(problem: Problem, estimator: str, *, steps: int, seeds: int) -> tuple[np.ndarray, Any]:
-    """Bounds [seeds, STORED_POINTS + 1] along training, and the first seed's parameters at each stored point."""
+    """Train: bounds [seeds, STORED_POINTS + 1], and the first seed's parameters at each stored point."""
     value = mean_bound(problem, estimator)
     optimizer = optax.adam(problem.learning_rate)
     chunk = steps // STORED_POINTS

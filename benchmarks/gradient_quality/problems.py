@@ -110,7 +110,7 @@ PROBLEMS = {"toy": make_toy, "digits": make_digits}
 
 
 def _marked(params: Any) -> Any:
-    """True at the parameters of the proposal, by the names on their path."""
+    """A tree that is true at the parameters of the proposal, recognised by the names on their path."""
 
     def of_proposal(path, leaf):
         return not any(name in jax.tree_util.keystr(path) for name in ("generative", "reverse"))

@@ -1,4 +1,4 @@
-"""What `benchmarks.k_scaling` measures: the grid of cells, their models, and the program of each cell."""
+"""The cells of `benchmarks.k_scaling`: their grid, their models, and the program of each."""
 
 import functools
 import itertools
@@ -25,7 +25,7 @@ ACCELERATOR_SAMPLES = 1_000  # of each example of the batch, under "sample chunk
 
 
 class Sizes(NamedTuple):
-    """Of the batch and of the networks: MLPs with two hidden layers of tanh units."""
+    """The sizes of the batch and of the networks, which are MLPs with two hidden layers of tanh units."""
 
     batch: int = 64
     pixels: int = 784
@@ -35,11 +35,11 @@ class Sizes(NamedTuple):
     conv_context: int = 450
 
     def widths(self) -> tuple[int, ...]:
-        """Of the MLP decoder's layers."""
+        """The widths of the MLP decoder's layers."""
         return (self.latent, self.hidden, self.hidden, self.pixels)
 
     def of_networks(self, decoder: str) -> networks.Sizes:
-        """Encoder and decoder are of one kind."""
+        """The sizes as `Networks` takes them; encoder and decoder are of one kind."""
         hidden = (self.hidden, self.hidden)
         encoder_hidden = (self.conv_context,) if decoder == "conv" else hidden
         return networks.Sizes(decoder, self.pixels, self.latent, encoder_hidden, hidden, self.proposal_hidden)
@@ -71,13 +71,13 @@ class Cell(NamedTuple):
     total: int = 0
 
     def configuration(self) -> str:
-        """What it has in common with the other K."""
+        """A name that is equal for all K."""
         bound = self.bound if self.bound == IWLB else f"{self.bound} alpha {self.alpha:g}"
         what = self.gradient if self.task == "train" else f"log evidence, {self.total:,} samples"
         return f"{bound}, {what}, {self.decoder}, {self.precision}, {self.way}"
 
     def name(self) -> str:
-        """Unique."""
+        """A name that no other cell has."""
         return f"{self.configuration()}, K = {self.num_samples:,}"
 
 
@@ -104,7 +104,7 @@ class Built(NamedTuple):
 
 
 def grid(*, accelerator: bool, smoke: bool) -> list[Cell]:
-    """All cells, the most telling first, since a time limit cuts off the last."""
+    """All cells, the most important first, since a time limit cuts off the last."""
     K = (3,) if smoke else (1, 2, 5, 10, 20, 50, 100, 500, 1_000, 5_000, 10_000)
     few = (3,) if smoke else (2, 10, 50, 100, 500) if accelerator else (2, 5, 10, 20, 50, 100)
     total = 30 if smoke else 1_000_000
@@ -142,7 +142,7 @@ def grid(*, accelerator: bool, smoke: bool) -> list[Cell]:
 
 
 class _Offsets(nnx.Module):
-    """K members that differ by a constant each."""
+    """K members that share a head and differ by a constant each."""
 
     def __init__(self, of_one: nn.HierarchicalConditionals, num_samples: int, *, rngs: nnx.Rngs):
         self.of_one = of_one

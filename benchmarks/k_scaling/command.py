@@ -84,7 +84,7 @@ class Effort(NamedTuple):
 
 
 def effort(*, accelerator: bool, smoke: bool) -> Effort:
-    """What suits the device; for a smoke test, little."""
+    """The effort that suits the device, or a small one for a smoke test."""
     from benchmarks.k_scaling.cells import Sizes
 
     if smoke:
@@ -95,7 +95,7 @@ def effort(*, accelerator: bool, smoke: bool) -> Effort:
 
 
 class Run(NamedTuple):
-    """What a command line asks for, checked.
+    """A checked command line, and the file to which its run adds.
 
     Attributes:
       options: the command line.
@@ -159,7 +159,7 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _prepare(options: argparse.Namespace, began: float) -> Run:
-    """Everything that can be found wrong before any work."""
+    """Check everything that can be checked before any work."""
     import jax
 
     from benchmarks.k_scaling import cells, tables
@@ -189,7 +189,7 @@ def _prepare(options: argparse.Namespace, began: float) -> Run:
 
 
 def _origin(options: argparse.Namespace, sizes: "Sizes") -> dict[str, Any]:
-    """What the figures of a file have in common."""
+    """The provenance that all figures of a file share."""
     import jax
 
     from experiments.shared import provenance
@@ -240,7 +240,7 @@ def _measure_all(prepared: Run) -> None:
 
 
 def _measure_rates(prepared: Run, precision: str) -> dict[str, Any]:
-    """Put what the machine reaches into the content; returns the products that cells are compared with, by decoder."""
+    """Measure the machine's rates for the file; returns the products with which cells are compared, by decoder."""
     from benchmarks.k_scaling import tables
     from benchmarks.shared import roofline
 
@@ -254,7 +254,7 @@ def _measure_rates(prepared: Run, precision: str) -> dict[str, Any]:
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    """The command line."""
+    """Read the command line."""
     parser = command_line.Parser(NAME, __doc__)
     parser.add_argument(
         "--cores", type=command_line.whole_number(1), help="CPU cores to run on; default: all that the process may use"

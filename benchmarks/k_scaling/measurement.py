@@ -24,7 +24,7 @@ def memory_limit() -> int:
 
 
 def measure(cell: Cell, sizes: Sizes, reference: Timed, *, seconds: float, limit: int) -> dict[str, Any]:
-    """One cell's figures, or why there are none."""
+    """The figures of one cell, or the reason why there are none."""
     began = time.monotonic()
     built = cells.build(cell, sizes)
     result = {**cell._asdict(), "configuration": cell.configuration(), "chunks": built.chunks}

@@ -61,7 +61,7 @@ SMOKE_WIDTHS = {"small": (12, 16), "large": (20, 24)}
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    """The command line; `--cores` takes effect here, before JAX is imported and starts its threads."""
+    """Read the command line. `--cores` takes effect here, before JAX is imported and starts its threads."""
     parser = command_line.Parser(NAME, __doc__)
     count, alpha = command_line.whole_number(1), command_line.number(least=0.0)
     parser.add_argument("--decoders", nargs="+", choices=("mlp", "conv"), default=["mlp", "conv"])
@@ -92,7 +92,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 class File(NamedTuple):
-    """The JSON file of a run.
+    """The JSON file to which a run adds.
 
     Attributes:
       path: where it is.
@@ -152,7 +152,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _open(options: argparse.Namespace, figure: pathlib.Path) -> File:
-    """The file to which this run adds."""
+    """Open the file to which this run adds, or begin it."""
     from benchmarks.shared import measurements
     from experiments.shared import provenance
 

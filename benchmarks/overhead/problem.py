@@ -19,7 +19,7 @@ Objective = Callable[..., jax.Array]  # `(params, x, drawn) -> scalar` of one ex
 
 
 class Sizes(NamedTuple):
-    """Of the networks.
+    """The sizes of the networks.
 
     Attributes:
       decoder: "mlp" or "conv", which is the kind of the encoder too.
@@ -34,7 +34,7 @@ class Sizes(NamedTuple):
     latent: int = 32
 
     def name(self) -> str:
-        """For tables."""
+        """The name in tables."""
         return f"{self.decoder} {self.context}/{self.hidden:,}"
 
 
@@ -45,7 +45,7 @@ class Method(NamedTuple):
     gradient: str
 
     def name(self) -> str:
-        """For tables."""
+        """The name in tables."""
         return f"{'IWLB' if self.alpha is None else f'H-IWLB {self.alpha:g}'} {self.gradient}"
 
     def baseline(self) -> "Method":
@@ -54,7 +54,7 @@ class Method(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """Functions of one example.
+    """A bound and its parts, as functions of one example.
 
     Attributes:
       params: initial parameters, of NNX modules in a state.
@@ -129,5 +129,5 @@ def make_problem(sizes: Sizes, method: Method, num_samples: int) -> Problem:
 
 
 def make_batch(batch_size: int) -> jax.Array:
-    """Binary images [B, 784] with one pixel in ten on; what is on them does not change what a step costs."""
+    """Binary images [B, 784] with one pixel in ten on. The cost of a step does not depend on the pixels."""
     return jax.random.bernoulli(jax.random.key(1), 0.1, (batch_size, PIXELS)).astype(jnp.float32)

@@ -81,7 +81,7 @@ def _order(cell: dict[str, Any]) -> tuple[str, int]:
 
 
 def draw(content: dict[str, Any], path: pathlib.Path) -> None:
-    """Steps relative to the IWLB against K, a panel for each networks, and the contest's times."""
+    """Draw steps relative to the IWLB against K, a panel for each size of networks, and the times of the contest."""
     from experiments.shared.figures import plt, save
 
     cells, contests = (sorted(content[kind].values(), key=_order) for kind in ("cells", "contests"))

@@ -14,7 +14,7 @@ Seconds = list[tuple[float, float]]  # CPU and wall-clock seconds of a call, by 
 
 
 def take_turns(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, Seconds]:
-    """CPU and wall-clock seconds of every call in each round; the order turns by one from round to round."""
+    """Time every call in each round, in CPU and wall-clock seconds. Each round begins with another call."""
     names, seconds = list(calls), {name: [] for name in calls}
     for call in calls.values():
         call()
@@ -48,7 +48,7 @@ def milliseconds(seconds: Seconds) -> dict[str, float]:
 def compiled(
     objective: Objective, params: Any, batch: Any, *, chunk_size: int | None, draw: Any = None
 ) -> tuple[Callable[[], Any], dict]:
-    """A step without arguments, and what is known of it without running it."""
+    """Compile a step: a call without arguments, and the facts that are known without running it."""
     arguments = params, batch, jax.random.key(2)
     at_once = jax.jit(hj.batched_value_and_grad(objective, draw=draw, chunk_size=len(batch))).lower(*arguments)
     began = time.process_time()

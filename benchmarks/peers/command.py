@@ -58,7 +58,7 @@ RIVALS = ("numpyro", "tfp-nightly", "torch", "pyro-ppl", "pythae")
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    """The command line; `--smoke` replaces defaults only."""
+    """Read the command line; `--smoke` replaces defaults only."""
     parser = command_line.Parser(NAME, __doc__)
     count = command_line.whole_number(1)
     parser.add_argument("--num-samples", nargs="+", type=count, help="K; default: 1 5 50 500")
@@ -110,7 +110,7 @@ def restrict(count: int) -> None:
 
 
 def make_problem(options: argparse.Namespace, num_samples: int) -> Any:
-    """The cell of one K."""
+    """The problem that all contestants solve at one K."""
     import jax
 
     from benchmarks.peers.problem import Sizes, make_problem
@@ -124,7 +124,7 @@ def make_problem(options: argparse.Namespace, num_samples: int) -> Any:
 
 
 def peak_in_own_process(options: argparse.Namespace, name: str, num_samples: int) -> int:
-    """`measurement.peak_bytes`, where no other contestant has left anything behind."""
+    """Measure `measurement.peak_bytes` in a process of its own, in which no other contestant has used memory."""
     command = [sys.executable, "-m", "benchmarks.peers", "--peak-of", name, "--num-samples", str(num_samples)]
     command += ["--cores", str(options.cores), *(["--smoke"] if options.smoke else [])]
     command += [] if options.data_dir is None else ["--data-dir", str(options.data_dir)]

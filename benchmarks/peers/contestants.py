@@ -1,4 +1,4 @@
-"""Who is compared by `benchmarks.peers`; imports no framework until one is asked for."""
+"""The contestants of `benchmarks.peers`. No framework is imported before one is asked for."""
 
 import importlib
 from types import MappingProxyType
@@ -9,7 +9,7 @@ TORCH = "torch==2.13.0"
 
 
 class Peer(NamedTuple):
-    """One contestant: who makes it, and what it must compute.
+    """One contestant: the function that makes it, and what it must compute.
 
     Attributes:
       title: its name in tables.
@@ -68,7 +68,7 @@ PEERS = {
 
 
 def why_missing(name: str) -> str | None:
-    """What to install for a contestant, if it cannot be imported or cannot run here."""
+    """Why a contestant cannot run here, with what to install; None if it can."""
     import jax
 
     peer = PEERS[name]

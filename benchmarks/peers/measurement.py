@@ -1,4 +1,4 @@
-"""Equality and time of the contestants of `benchmarks.peers`."""
+"""Checks that the contestants of `benchmarks.peers` compute the same, and measures their time and memory."""
 
 import ctypes
 import math
@@ -26,7 +26,7 @@ class Timed(NamedTuple):
 
 
 def deviations(name: str, problem: Problem, contestant: Contestant) -> dict[str, float]:
-    """Relative differences from what is expected with the contestant's noise; raises where they are not rounding."""
+    """Relative differences from what is expected with the contestant's noise; an AssertionError if one is too large."""
     found = contestant.evaluate()
     loss, gradient = expected(problem, found.noise, PEERS[name].rule)
     result = {"loss": abs(found.loss - loss) / abs(loss)}
@@ -59,7 +59,7 @@ def _calls(contestant: Contestant, least_seconds: float) -> int:
 
 
 def interleaved(contestants: dict[str, Contestant], *, rounds: int, least_seconds: float) -> Timed:
-    """Every contestant once in every round, in an order shuffled anew."""
+    """Time every contestant once in every round, in a new random order."""
     calls = {name: _calls(contestant, least_seconds) for name, contestant in contestants.items()}
     steps = {name: calls[name] * contestant.steps_per_call for name, contestant in contestants.items()}
     cpu, wall = ({name: [] for name in contestants} for _ in range(2))
@@ -97,7 +97,7 @@ def run_cell(problem: Problem, names: list[str], *, rounds: int, least_seconds: 
 
 
 def peak_bytes(name: str, problem: Problem) -> int:
-    """Resident memory that a call reaches above what the process has between calls; parameters are in neither.
+    """The resident memory that a call takes at its peak, beyond what the process has between calls.
 
     The first call compiles and does not count. On Linux with glibc, which keep such a mark and give freed memory back.
     """

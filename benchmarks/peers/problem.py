@@ -1,4 +1,4 @@
-"""The IWAE that all contestants of `benchmarks.peers` train, and what each of them hands to the measurement."""
+"""The IWAE that all contestants of `benchmarks.peers` train, and the functions that a contestant provides."""
 
 import itertools
 import math
@@ -16,7 +16,7 @@ Gradient = dict[str, Any]  # of the structure of `Problem.params`
 
 
 class Sizes(NamedTuple):
-    """Of the batch and of the networks: an encoder and a decoder with two hidden layers of tanh units each."""
+    """The sizes of the batch and of the networks; encoder and decoder have two hidden layers of tanh units each."""
 
     batch: int = 64
     pixels: int = 784
@@ -34,7 +34,7 @@ class Problem(NamedTuple):
 
 
 class Evaluated(NamedTuple):
-    """What a contestant computes at `Problem.params`, and the noise [B, K, D] that it did it with."""
+    """The loss and gradient of a contestant at `Problem.params`, and the noise [B, K, D] of its samples."""
 
     loss: float
     gradient: Gradient
@@ -58,7 +58,7 @@ class Contestant(NamedTuple):
 
 
 def make_problem(sizes: Sizes, num_samples: int, images: np.ndarray | None = None) -> Problem:
-    """The same numbers at every call; without `images` [B, pixels] the pixels are coin flips."""
+    """The problem, with the same numbers at every call. Without `images` [B, pixels] the pixels are coin flips."""
     generator = np.random.default_rng(0)
 
     def layers(*widths: int) -> list[dict[str, np.ndarray]]:
@@ -79,13 +79,13 @@ def make_problem(sizes: Sizes, num_samples: int, images: np.ndarray | None = Non
 
 
 def standard_noise(problem: Problem) -> np.ndarray:
-    """Noise [B, K, D] for those who can be handed some."""
+    """Noise [B, K, D] for contestants that can be given noise."""
     shape = (problem.sizes.batch, problem.num_samples, problem.sizes.latent)
     return np.random.default_rng(1).standard_normal(shape, np.float32)
 
 
 def mlp(layers: Any, h: jax.Array) -> jax.Array:
-    """Tanh between the layers, nothing after the last."""
+    """An MLP with tanh between the layers and nothing after the last."""
     for layer in layers[:-1]:
         h = jnp.tanh(h @ layer["kernel"] + layer["bias"])
     return h @ layers[-1]["kernel"] + layers[-1]["bias"]
@@ -98,12 +98,12 @@ def encode(params: Any, x: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def log_normal(z: jax.Array, loc: Any, scale: Any) -> jax.Array:
-    """Summed over the last axis."""
+    """The log-density of a diagonal Gaussian, summed over the last axis."""
     return jnp.sum(-0.5 * ((z - loc) / scale) ** 2 - jnp.log(scale) - 0.5 * math.log(2.0 * math.pi), axis=-1)
 
 
 def log_joint(params: Any, x: jax.Array, z: jax.Array) -> jax.Array:
-    """`log p(x, z)` of one z; of the ways to write the Bernoulli from logits, the one that XLA compiles best."""
+    """`log p(x, z)` of one z; the Bernoulli is written in the way that XLA compiles best."""
     logits = mlp(params["decoder"], z)
     log_likelihood = jnp.sum(x * logits - jnp.maximum(logits, 0.0) - jnp.log1p(jnp.exp(-jnp.abs(logits))))
     return log_likelihood + log_normal(z, 0.0, jnp.ones(()))
@@ -118,7 +118,7 @@ def example_loss(params: Any, x: jax.Array, noise: jax.Array) -> jax.Array:
 
 
 def expected(problem: Problem, noise: np.ndarray, rule: str) -> tuple[float, Gradient]:
-    """What a contestant must find with this noise.
+    """The loss and gradient that a contestant must find with this noise.
 
     Rules of the gradient: "plain"; "doubly_reparameterized", where the encoder's paths have squared weights; and
     "squared", where the decoder's gradient has them too. "weighted_mean" is the plain gradient, of a loss that reports

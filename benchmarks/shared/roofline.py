@@ -1,4 +1,4 @@
-"""What this machine reaches at best: matrix products, memory, and the parts of a step that are no matrix products."""
+"""The best rates of this machine: of matrix products, of memory, and of the other parts of a step."""
 
 import itertools
 import math
@@ -29,7 +29,7 @@ class Timed(NamedTuple):
 
 
 class Rates(NamedTuple):
-    """Of one precision.
+    """The rates of one precision.
 
     Attributes:
       square: FLOP/s of products of square matrices, by their size.
@@ -48,7 +48,7 @@ class Rates(NamedTuple):
 
 
 def wait(program: Callable[..., Any], arguments: tuple[Any, ...], calls: int) -> float:
-    """Seconds a call, of several in a row."""
+    """The mean seconds of a call, of several calls in a row."""
     one_by_one = jax.default_backend() == "cpu"  # where calls that are not waited for would run side by side
     began = time.perf_counter()
     result = None
@@ -61,7 +61,7 @@ def wait(program: Callable[..., Any], arguments: tuple[Any, ...], calls: int) ->
 
 
 def calls_in(program: Callable[..., Any], arguments: tuple[Any, ...], seconds: float) -> int:
-    """How many calls last that long, at least one; the program has run once before."""
+    """The number of calls that take so many seconds, at least one. The program has to have run once before."""
     return max(1, min(LONGEST_ROUND, math.ceil(seconds / wait(program, arguments, 1))))
 
 
@@ -108,7 +108,7 @@ def square_product(size: int, precision: str) -> Timed:
 
 
 def rate(timed: Timed, seconds: float) -> float:
-    """FLOP/s."""
+    """The FLOP/s of a program."""
     return timed.flops / seconds_of(timed.program, timed.arguments, seconds=seconds)
 
 

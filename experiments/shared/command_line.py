@@ -1,4 +1,4 @@
-"""Command lines that say in one line what is wrong with them.
+"""The parts of a command line that all commands share: options, refusals in one line, and exit statuses.
 
 Exit statuses of all commands: 0, done; 1, run, and something failed; 2, refused before any work; 75, stopped or in the
 way of another process, and the same command goes on; 130, interrupted by Ctrl-C.
@@ -26,13 +26,13 @@ class Parser(argparse.ArgumentParser):
         super().__init__(prog=f"python -m {module}", description=description, formatter_class=formatter, **others)
 
     def error(self, message: str) -> NoReturn:
-        """One line on the standard error, and status 2."""
+        """Print one line on the standard error, and exit with status 2."""
         self.exit(REFUSED, f"{self.prog}: error: {message}\n")
 
 
 @contextlib.contextmanager
 def refusals(module: str) -> Iterator[None]:
-    """Around what a command checks before it works: an error in there is one line and status 2."""
+    """Turn an error in this block into one line and status 2. The block has the checks before any work."""
     try:
         yield
     except (ValueError, OSError, ImportError) as error:
@@ -76,7 +76,7 @@ def existing_folder(text: str) -> pathlib.Path:
 
 
 def make_folder(option: str, path: pathlib.Path) -> None:
-    """Make the folder that an option names for what will be written, and try it.
+    """Make the folder into which a command will write, and try whether it can.
 
     Raises:
       OSError: it cannot be made, or nothing can be written there.
@@ -91,7 +91,7 @@ def make_folder(option: str, path: pathlib.Path) -> None:
 
 
 def make_folder_of(option: str, path: pathlib.Path) -> None:
-    """The same for the folder of a file."""
+    """Make the folder of a file that a command will write, and try whether it can."""
     if path.is_dir():
         raise OSError(f"argument {option}: expected the name of a file, and {path} is a folder")
     make_folder(option, path.parent)

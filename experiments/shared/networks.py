@@ -1,4 +1,4 @@
-"""The networks of experiments and benchmarks, and the functions of their parameters that a bound is made of."""
+"""The networks that experiments and benchmarks train, and the proposals and densities that are made of them."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ Net = Callable[[Any], "Networks"]
 
 
 class Sizes(NamedTuple):
-    """What the networks are made of.
+    """The sizes of the networks.
 
     Attributes:
       architecture: "mlp", or "conv" for the paper's residual networks.
@@ -34,12 +34,12 @@ class Sizes(NamedTuple):
 
 
 class Networks(nnx.Module):
-    """Encoder to a context, the proposal's heads on it, and the decoder.
+    """An encoder from an image to a context, the heads of the proposal on that context, and a decoder.
 
     Args:
       sizes: of all of them.
       members: conditionals of the hierarchical proposal; None for a proposal that has none, nor a reverse model.
-      reverse_models: as many as there are samples, if each sample has one of its own; None is one for all.
+      reverse_models: how many reverse models there are, one for each sample; None is one for all samples.
       output_bias: [P], where the MLP decoder's logits start; zero without it.
       kind: `rngs`, and `dtype` if it is not float32.
     """

@@ -1,10 +1,10 @@
-"""One process works in a folder at a time, and a signal lets it stop in order.
+"""A lock that gives a folder to one process at a time, and signals that let a run save before it stops.
 
-The lock is `flock` on the file `lock`, which the operating system opens when its holder ends, however it ends. Where a
-file system has no such locks, there is none.
+The lock is `flock` on the file `lock`. The operating system releases it when its holder ends, however it ends. A file
+system without such locks has no lock.
 
-SIGTERM and Ctrl-C only leave a note at first: who works asks `stopping` wherever all that is done can be saved. The
-second one ends the process at once.
+The first SIGTERM or Ctrl-C is only noted. The program asks `stopping` wherever it can save all that is done. The second
+signal ends the process at once.
 """
 
 import contextlib
@@ -56,7 +56,7 @@ def held(folder: pathlib.Path) -> Iterator[None]:
 
 
 def work_in(folder: pathlib.Path, work: Callable[[], int | None]) -> int:
-    """Do the work of a command that keeps each part of it in the folder when it is done; returns the exit status."""
+    """Do the work of a command that saves each finished part in the folder, and return the exit status."""
     try:
         with held(folder):
             return work() or DONE
@@ -70,7 +70,7 @@ def work_in(folder: pathlib.Path, work: Callable[[], int | None]) -> int:
 
 @contextlib.contextmanager
 def stops_in_order() -> Iterator[None]:
-    """Within it, the first SIGTERM or Ctrl-C is noted (see `stopping`)."""
+    """Note the first SIGTERM or Ctrl-C in this block, instead of ending the process (see `stopping`)."""
     _asked.clear()
     if threading.current_thread() is not threading.main_thread():  # which alone may handle signals
         yield

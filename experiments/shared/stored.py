@@ -1,7 +1,7 @@
-"""Files that a run finds on disk are believed only if they are whole and belong to it.
+"""Files on disk that are used only if they are whole and belong to the run.
 
-Figures are tied by an identity to the settings, the data and the version of the format (`identity`). JSON is read as an
-object or refused by name; arrays are read without taking more memory than the file has bytes.
+An `identity` ties figures to the settings, the data and the version of the format. JSON is read as an object, or
+refused with the name of the file. Reading arrays takes no more memory than the file has bytes.
 """
 
 import hashlib
@@ -44,7 +44,7 @@ def identity(*described: Any, arrays: Iterable[Any] = ()) -> str:
 
 
 def load_json(path: pathlib.Path, *, remedy: str = ANEW) -> Any:
-    """Whatever a JSON file holds.
+    """The content of a JSON file, of any kind.
 
     Raises:
       UnusableError: it is not readable.
@@ -90,7 +90,7 @@ def write_arrays(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """What `write_arrays` wrote: numbers and texts, no objects, nothing compressed. Who reads it says what to do.
+    """The arrays that `write_arrays` wrote: numbers and texts, neither objects nor anything compressed.
 
     Raises:
       UnusableError: it is no such file, or damaged.
@@ -119,7 +119,7 @@ def _array(content: bytes) -> np.ndarray:
 
 
 class Pieces(NamedTuple):
-    """A file of what is evaluated so far: values and errors of images, [2, images], in the order of the work.
+    """The file of an unfinished evaluation: values and errors of the images done so far, [2, images].
 
     Attributes:
       path: the file.
@@ -132,7 +132,7 @@ class Pieces(NamedTuple):
     total: int
 
     def read(self) -> tuple[float, np.ndarray]:
-        """Seconds and what was found; nothing, and a line that says why, if the file is not what it should be."""
+        """The seconds and the figures in the file. If it is not what it should be, print why and return no figures."""
         try:
             seconds, found = self._checked(read_arrays(self.path))
         except UnusableError as error:

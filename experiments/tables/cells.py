@@ -1,4 +1,4 @@
-"""Which results a table shows, as text beside the published numbers, and notes on what they come from."""
+"""The cells of a table: which result each shows, its text beside the published number, and notes on its origin."""
 
 import itertools
 import string
@@ -51,7 +51,7 @@ def row_of(settings: Settings) -> Row:
 
 
 def samples_of(settings: Settings) -> int:
-    """K; the VAE has one."""
+    """The number of samples K; the VAE has one."""
     return 1 if settings.model == "vae" else settings.num_samples
 
 
@@ -125,7 +125,7 @@ def nll_text(block: Block, row: Row, K: int, marks: dict[Settings, str]) -> str:
 
 
 def sources(shown: Sequence[Result]) -> tuple[dict[Settings, str], str]:
-    """The mark of each result, and a list of what they come from; the marks are empty if that is one and the same."""
+    """A mark for each result, and a note for each origin; marks are empty if all results have one origin."""
     in_table = dict.fromkeys(("model", "gradient"), "") | dict.fromkeys(("num_samples", "encoder_updates"), 1)
     groups: dict[tuple[Any, ...], list[Result]] = {}
     for result in shown:
@@ -144,7 +144,7 @@ def sources(shown: Sequence[Result]) -> tuple[dict[Settings, str], str]:
 
 
 def _source(group: Sequence[Result]) -> str:
-    """What results come from that have equal settings but for row, K and gradient."""
+    """The note on results whose settings are equal, except for row, K and gradient."""
     settings, content = group[0].settings, group[0].content
     contents = [result.content for result in group]
     machine = content["provenance"]

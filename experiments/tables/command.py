@@ -22,7 +22,7 @@ NAME = "experiments.tables"
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    """The command line."""
+    """Read the command line."""
     parser = command_line.Parser(NAME, __doc__)
     results, output = pathlib.Path("results/tables"), pathlib.Path("docs/tables.md")
     parser.add_argument("--results", nargs="+", type=pathlib.Path, default=[results], help=f"default: {results}")
@@ -37,7 +37,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Collect if asked to, then write document and figure."""
+    """Collect results if asked to, then write the document and its figure."""
     options = parse(arguments)
     with command_line.refusals(NAME):
         command_line.make_folder_of("--output", options.output)

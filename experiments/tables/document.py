@@ -77,7 +77,7 @@ def command(sweep: str, **chosen: int) -> str:
 
 
 def with_headings(blocks: Sequence[Block], render: Callable[[Block], str | None], **chosen: int) -> list[str]:
-    """Every block of which something was run, and a sentence for each of which a sweep would run it."""
+    """Every block that has results, and for every other one the sweep that would run it."""
     parts = []
     for block in blocks:
         text, sweep = render(block), sweep_of(dataset=block.dataset, architecture=block.architecture, **chosen)
@@ -166,7 +166,7 @@ def paired_text(result: Result, baseline: Result, name: str) -> str:
 
 
 def reached_section(results: Sequence[Result]) -> list[str]:
-    """Is the published mean reached? Only for cells with the very settings of the paper's sweeps."""
+    """Whether the published mean is reached, for cells with exactly the settings of the paper's sweeps."""
     cells = itertools.chain.from_iterable(sweeps.expand(grids, {}) for grids in sweeps.SWEEPS.values())
     paper = {cell for cell in cells if cell.architecture == "conv"}
     eligible = [result for result in results if result.settings in paper]

@@ -1,4 +1,4 @@
-"""Test NLL against K, ours and published, in one figure."""
+"""The figure of test NLL against K, ours beside the published values."""
 
 import itertools
 import pathlib
@@ -28,7 +28,7 @@ COLORS = {row: f"C{n}" for n, row in enumerate(ROWS)}
 
 
 def draw_figure(results: Sequence[Result], path: pathlib.Path) -> None:
-    """The data sets and rows of the paper: ours with standard deviations over seeds, published values hollow."""
+    """Draw the data sets and rows of the paper: ours with standard deviations over seeds, published values hollow."""
     run = {result.settings.dataset for result in results}
     datasets = [name for name in titles() if name in PUBLISHED and (name in run or PUBLISHED[name].dataset == name)]
     size = {"figsize": (3.6 * len(datasets), 4.6), "squeeze": False, "layout": "constrained"}

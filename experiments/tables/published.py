@@ -1,4 +1,4 @@
-"""The numbers of Huang et al. (2019), "Hierarchical Importance Weighted Autoencoders", that ours are set beside.
+"""The published numbers of Huang et al. (2019), "Hierarchical Importance Weighted Autoencoders".
 
 Test negative log-likelihood in nats, lower is better. The other columns of their Tables 4 to 11 are not here.
 """

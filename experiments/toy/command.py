@@ -60,7 +60,7 @@ def row(result: dict[str, Any]) -> str:
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    """The command line."""
+    """Read the command line."""
     parser = command_line.Parser(NAME, __doc__)
     count = command_line.whole_number(1)
     default = Settings()
@@ -92,7 +92,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def grid(options: argparse.Namespace) -> list[Settings]:
-    """Every combination asked for."""
+    """The settings of every combination that is asked for."""
     default = Settings()
     return [
         Settings(
@@ -115,7 +115,7 @@ def grid(options: argparse.Namespace) -> list[Settings]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The figures, or the table of every combination asked for; written with the figures of each seed."""
+    """Draw the figures, or print and write the table of every combination that is asked for."""
     options = parse(arguments)
     with command_line.refusals(NAME):
         command_line.make_folder("--output", options.output)

@@ -16,7 +16,7 @@ TITLES = {
 
 
 def compare(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Shared less separate z_0, paired by seed: two neighbours in `results` at a time.
+    """The differences of shared from separate z_0, paired by seed; `results` has separate and shared in turns.
 
     Returns:
       For each pair and figure the means of both, the mean difference, its 95 % interval by Student's t and the p-value

@@ -1,4 +1,4 @@
-"""Figures 2, 3, 4 and 7 of Huang et al. (2019) on the toy target; docs/toy.md shows them and says what is in them."""
+"""Figures 2, 3, 4 and 7 of Huang et al. (2019) on the toy target; docs/toy.md shows and explains them."""
 
 import io
 import pathlib
@@ -53,7 +53,7 @@ def proposals_settings(seeds: int) -> list[Settings]:
 
 
 def dispersion_settings(seeds: int) -> list[Settings]:
-    """The boxes of figure 3, and of figure 4 all but one: by training, alpha, z_0."""
+    """The fits of figure 3, ordered by training, alpha and z_0. Figure 4 shows all but one of them for each training."""
     return [
         _hierarchical(z0, alpha, seeds=seeds, **training)
         for training in TRAININGS.values()
@@ -63,7 +63,7 @@ def dispersion_settings(seeds: int) -> list[Settings]:
 
 
 def weighting_settings(seeds: int) -> list[Settings]:
-    """The rows of figure 7: one fit at two times, since the same seed meets the same noise. One seed is shown."""
+    """The rows of figure 7: one seed at two times. A seed always draws the same noise, so it is one fit."""
     return [Settings(learned=True, seeds=1, **{**PAPER, "steps": steps}) for steps in (EARLY, PAPER["steps"])]
 
 

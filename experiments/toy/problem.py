@@ -17,7 +17,7 @@ CHOICES = {"z0": ("shared", "separate", "markov"), "reverse": ("embedded", "head
 
 
 class Settings(NamedTuple):
-    """One fit.
+    """The settings of one fit.
 
     Attributes:
       z0: "shared", "separate", or "markov": no z_0, each sample is conditioned by the one before it.
@@ -57,7 +57,7 @@ class Settings(NamedTuple):
         return self.alpha == 0.0 and not self.learned
 
     def check(self) -> "Settings":
-        """Return the settings, or say which one cannot be."""
+        """Return the settings, or raise a ValueError that names the one that is not possible."""
         for name in ("num_samples", "steps", "seeds", "draws", "batch_size", "hidden"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
@@ -75,7 +75,7 @@ class Settings(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """What a run optimises, as pure functions.
+    """The bound that a fit maximises, and its parts, as pure functions.
 
     Attributes:
       init: `(key) -> params`, a plain dict.
@@ -91,7 +91,7 @@ class Problem(NamedTuple):
 
 
 def log_target(z):
-    """`log p~(z)`, z [2]: a ring of radius `2 sqrt(2)`, shared out among three modes.
+    """`log p~(z)` at z [2]: a ring of radius `2 sqrt(2)` with three modes.
 
     Reference: Huang et al. (2019), figure 2, after Rezende and Mohamed (2015).
     """

@@ -117,7 +117,7 @@ def evaluate(settings: Settings, problem: Problem, params: Any, *, log_z: float)
 
 
 def measure(log_weights: Any, *, log_z: float) -> dict[str, Any]:
-    """What N draws of K log-weights [N, K], mixing weights included, say of one proposal.
+    """The figures of one proposal, from N draws of K log-weights [N, K], mixing weights included.
 
     With `w = sum_j w_j`, the estimate of Z: `bound` is the mean of log w and `bound_standard_error` its Monte Carlo
     error; `estimate_log_variance` is Var(log w), in squared nats; `estimate_variance` and `estimate_deviation` are the
@@ -141,7 +141,7 @@ def measure(log_weights: Any, *, log_z: float) -> dict[str, Any]:
 
 
 def _stored(path: pathlib.Path, settings: Settings, shapes: Any, *, log_z: float) -> Fit:
-    """The fit in a file and in the arrays beside it; an UnusableError that names what is wrong."""
+    """Read the fit in a file and in the arrays beside it, or raise an UnusableError that names what is wrong."""
     result = read_json(path, remedy="it cannot be read")
     arrays, seeds = path.with_suffix(".npz"), settings.seeds
     if result.get("settings") != settings._asdict() or result.get("format") != FORMAT:
@@ -174,7 +174,7 @@ def _stored(path: pathlib.Path, settings: Settings, shapes: Any, *, log_z: float
 def fit(settings: Settings, folder: pathlib.Path, *, log_z: float) -> Fit:
     """Train and evaluate, or read what an earlier call with the same settings left in `folder`.
 
-    What is damaged there, or of other settings (the names of the files round their numbers), is made anew.
+    A file that is damaged, or of other settings, is made anew. Names of files round numbers, so they may coincide.
     """
     problem = make_problem(settings)
     words = [f"{value:g}" if isinstance(value, float) else str(value) for value in settings]
@@ -201,6 +201,6 @@ def fit(settings: Settings, folder: pathlib.Path, *, log_z: float) -> Fit:
         "provenance": provenance(),
         "parameters": hashlib.sha256(arrays.read_bytes()).hexdigest(),
     }
-    # Last, since it is what says that the fit is whole.
+    # The last file to be written: where it is, the fit is whole.
     write_json(path, result)
     return Fit(result, params)

@@ -1,4 +1,4 @@
-"""Checkpoints of training: written whole, and gone on from by the cell alone that wrote them."""
+"""Checkpoints of training, which are written whole and restored only by the cell that wrote them."""
 
 import contextlib
 import hashlib
@@ -82,7 +82,7 @@ class Checkpoints(NamedTuple):
         return {path.relative_to(here).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
     def _is_whole(self, step: int) -> bool:
-        # A process that was killed between a checkpoint and its checksums left those of an earlier one, or none.
+        # A process that was killed after a checkpoint and before its checksums left older checksums, or none.
         if not self._seal.exists():
             return True
         sealed = load_json(self._seal)
@@ -93,7 +93,7 @@ class Checkpoints(NamedTuple):
 
 @contextlib.contextmanager
 def opened(folder: pathlib.Path, belongs_to: str) -> Iterator[Checkpoints]:
-    """The checkpoints in a folder, which is made if it is not there."""
+    """Open the checkpoints in a folder, and make the folder if it is not there."""
     if folder.exists() and not folder.is_dir():
         raise UnusableError(f"{folder}: expected the folder of checkpoints, and it is a file; delete it")
     options = ocp.CheckpointManagerOptions(max_to_keep=1, create=True, enable_async_checkpointing=False)
@@ -103,7 +103,7 @@ def opened(folder: pathlib.Path, belongs_to: str) -> Iterator[Checkpoints]:
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
-    """Shapes by path; containers of all kinds are alike."""
+    """The shapes of all leaves by their path, whatever kind of container holds them."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {
         ".".join(str(getattr(part, "key", getattr(part, "name", part))) for part in path): tuple(np.shape(leaf))

@@ -67,7 +67,7 @@ def run(
     deadline: float | None = None,
     log: Callable[[dict[str, np.ndarray]], None] | None = None,
 ) -> dict[str, Any] | None:
-    """One cell: trained, evaluated and written to its folder; read back if that was done before.
+    """Train and evaluate one cell and write its folder, or read the result if that was done before.
 
     With several processes all of them call it, and the first one writes.
 
@@ -92,7 +92,7 @@ def run(
 
 @contextlib.contextmanager
 def _held(folder: pathlib.Path) -> Iterator[None]:
-    """The folder is this process's alone, or rather these processes', for which the first one speaks."""
+    """Keep other processes out of the folder. Of several processes of one run, the first one takes the lock for all."""
     with contextlib.ExitStack() as stack:
         busy = None
         if layout.is_first():
@@ -115,7 +115,7 @@ def _run(
     deadline: float | None,
     log: Callable[[dict[str, np.ndarray]], None] | None,
 ) -> dict[str, Any] | None:
-    """What is not finished yet."""
+    """Train and evaluate what is not finished yet."""
     origin = provenance()
     make = functools.partial(make_model, settings, pixel_mean=images.pixel_mean(data))
     on_one_device = make()
@@ -148,7 +148,7 @@ def _run(
 
 
 class _Prepared(NamedTuple):
-    """What a command line asks for, checked."""
+    """The cells that the command line asks for, their data and the mesh, all checked."""
 
     grid: list[Settings]
     data: dict[str, images.AnyDataset]
@@ -156,7 +156,7 @@ class _Prepared(NamedTuple):
 
 
 def _prepare(options: argparse.Namespace) -> _Prepared:
-    """Everything that can be found wrong before any work."""
+    """Check everything that can be checked before any work."""
     if options.tensorboard and importlib.util.find_spec("tensorboardX") is None:
         raise ImportError("argument --tensorboard: needs the package tensorboardX: pip install tensorboardX")
     command_line.make_folder("--output", options.output)
@@ -180,7 +180,7 @@ def _prepare(options: argparse.Namespace) -> _Prepared:
 
 
 class _Outcome(NamedTuple):
-    """What became of the cells."""
+    """The results, messages on cells that failed or are busy, and the cell in which the run stopped."""
 
     results: list[dict[str, Any]]
     failed: list[str]
@@ -189,7 +189,7 @@ class _Outcome(NamedTuple):
 
 
 def _run_all(options: argparse.Namespace, prepared: _Prepared, deadline: float | None) -> _Outcome:
-    """Every cell, until a limit or a signal stops it."""
+    """Run every cell, until a limit or a signal stops it."""
     outcome, worked = _Outcome([], [], [], None), False
     for settings in prepared.grid:
         name, folder = settings.name(), options.output / settings.name()
@@ -228,7 +228,7 @@ def _run_all(options: argparse.Namespace, prepared: _Prepared, deadline: float |
 
 
 def _write_summaries(options: argparse.Namespace, data: dict[str, images.AnyDataset], results: list[dict]) -> None:
-    """A table and the learning curves of each data set, in the output folder."""
+    """Write a table and the learning curves of each data set into the output folder."""
     for name in dict.fromkeys(result["settings"]["dataset"] for result in results):
         of_set = [result for result in results if result["settings"]["dataset"] == name]
         text = report.table(of_set)
@@ -245,7 +245,7 @@ def _write_summaries(options: argparse.Namespace, data: dict[str, images.AnyData
 
 
 def _say_stopped(where: str, limit: float | None, seconds: float) -> int:
-    """One line that says how to go on, and the exit status."""
+    """Print how to go on, and return the exit status."""
     by = run_folder.stopping()
     reason = "after the time limit" if by is None else "by Ctrl-C" if by == signal.SIGINT else f"by {by.name}"
     layout.say(f"\nstopped {reason} in {where}: the same command goes on from there")
@@ -258,7 +258,7 @@ def _say_stopped(where: str, limit: float | None, seconds: float) -> int:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run every cell asked for, and print and write what they have in common."""
+    """Run every cell that is asked for, and write tables and curves of all of them."""
     began = time.monotonic()
     options = parse(arguments, description=__doc__)
     with run_folder.stops_in_order():

@@ -1,14 +1,15 @@
-"""When a run has diverged: a figure is not finite, or far below what the untrained model reaches.
+"""Tests whether a run has diverged: a figure is not finite, or far below that of the untrained model.
 
-"Far below" is `FAR_BELOW` times as many nats below zero as the untrained model's bound, or as the log-likelihood of the
-validation images under independent pixels with the means of the training set, whichever is lower; 100 nats at least.
-For small networks the two are about equal, and the second one costs nothing: the first is computed only where it might
-decide.
+A figure is far below where it is `FAR_BELOW` times as many nats below zero as the untrained model, and 100 nats at
+least. The untrained model is judged by its bound, or by the log-likelihood of the validation images under
+independent pixels with the means of the training set, whichever is lower. The second costs nothing, so the first is
+computed only where it might decide. For small networks they are about equal.
 
-On the digits the second is -25.0. The highest learning rate that recovered there, 0.02, went down to -54, and 0.015 to
--79 under a warm-up of 2,000 steps; rates from 0.025 on went below -1,000 and stayed there. Under warm-up the bounds say
-little, because hardly anything holds the proposal near the prior. So they are judged once it is over and the Polyak
-average has forgotten it, or at the very end; the objective, which knows of the warm-up, is judged always.
+On the digits the second is -25.0, and the limit -250. Learning rates up to 0.02 went down to -79 there and recovered.
+Rates from 0.025 on went below -1,000 and stayed there.
+
+Under warm-up hardly anything holds the proposal near the prior, and the bounds say little. They are judged when the
+warm-up is over and the Polyak average has forgotten it, or at the end. The objective is judged always.
 """
 
 from collections.abc import Callable, Mapping
@@ -22,7 +23,7 @@ from experiments.vae.settings import Settings
 from hiwae_jax import nn
 
 FAR_BELOW = 10.0
-LEAST = 10.0  # nats that the untrained model is taken to be below zero: a few pixels may be worth less
+LEAST = 10.0  # nats below zero that the untrained model has at least: a few pixels may be worth less
 ALWAYS, SETTLED = ("objective",), ("train_bound", "validation_bound")  # of `training.CURVES`
 
 
@@ -76,7 +77,7 @@ def bounds(log_weights: Callable[..., Any], params: Any, x: Any, key: Any) -> np
 
 
 def require_finite(title: str, seed: int, values: np.ndarray, errors: np.ndarray) -> None:
-    """Raise a FloatingPointError that counts them if figures of images, or their Monte Carlo errors, are not finite.
+    """Raise a FloatingPointError if figures of images, or their Monte Carlo errors, are not finite; it counts them.
 
     Args:
       title: a name of `evaluation.FIGURES`: bounds, or negative log-likelihoods.

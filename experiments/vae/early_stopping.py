@@ -1,4 +1,4 @@
-"""Which parameters are kept, and when a seed has run out of patience."""
+"""Early stopping: the best parameters are kept, and a seed that finds no better ones runs out of patience."""
 
 from typing import Any, NamedTuple
 
@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int
 
 
 class Best(NamedTuple):
-    """The best that was found so far.
+    """The best parameters so far.
 
     Attributes:
       params: the parameters with the best validation bound.
@@ -25,7 +25,7 @@ class Best(NamedTuple):
 def update(best: Best, params: Any, validation_bound: Float[Array, ""], *, patience: int) -> Best:
     """Keep `params` if their bound is above the best one.
 
-    A seed out of patience runs on beside the others, but what it finds no longer counts.
+    A seed that is out of patience runs on beside the others, but its parameters are no longer kept.
     """
     better = (validation_bound > best.bound) & (best.stale < patience)
     return Best(

@@ -1,4 +1,4 @@
-"""Bounds and negative log-likelihood of a trained model over whole splits, in bounded memory and in as many pieces."""
+"""Evaluation of a trained model: bounds and negative log-likelihoods, in bounded memory and in pieces."""
 
 import functools
 import pathlib
@@ -46,9 +46,9 @@ def evaluate(
 ) -> dict[str, Any] | None:
     """The `FIGURES` of parameters with a leading axis of seeds.
 
-    Bounds are with the model's own K over whole splits; negative log-likelihoods from `settings.nll_samples` samples of
-    z for each of `settings.nll_images` images. Random numbers belong to an image: they, and the pixels that grey levels
-    are binarized to, are alike for all models, K, seeds and devices, so that differences are not those of the images.
+    Bounds are with the model's own K, over whole splits. Negative log-likelihoods are from `settings.nll_samples`
+    samples of z for each of `settings.nll_images` images. Each image has random numbers of its own, which also binarize
+    its grey levels. They are the same for all models, K, seeds and devices, so that these are compared on equal pixels.
 
     Args:
       model: the model of `settings`.
@@ -92,7 +92,7 @@ def evaluate(
 
 
 def _splits(settings: Settings, data: images.AnyDataset) -> dict[str, np.ndarray]:
-    """The images of each of `FIGURES`."""
+    """The images that each of `FIGURES` is a mean over."""
     whole = {"train": data.train, "validation": data.validation, "test": data.test}
     names = [name.rsplit("_", 1) for name in FIGURES]
     return {
@@ -160,7 +160,7 @@ def _over_block(function: Callable[..., Any], pixels: Callable[..., Any], mesh: 
 def _work_through(
     tasks: list[_Task], params: Any, rows: int, mesh: Mesh | None, saved: stored.Pieces | None, deadline: float | None
 ) -> tuple[np.ndarray, float] | None:
-    """Values and errors of all images of all tasks in a row, [2, images], and seconds; None if the deadline came."""
+    """Evaluate all images of all tasks: values and errors [2, images] and seconds, or None if the deadline came."""
     began, before, pieces = time.monotonic(), 0.0, [np.zeros((2, 0))]
     if saved is not None and layout.agreed(saved.path.exists()):
         before, found = saved.read()
@@ -193,7 +193,7 @@ def _work_through(
 def _blocks(
     tasks: list[_Task], params: Any, rows: int, mesh: Mesh | None, *, skipped: int
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """Title of the task, and values and errors [2, images], of block after block; the last one of a split is padded."""
+    """Evaluate block after block: the task's title, and values and errors [2, images]. The last is padded."""
     for task in tasks:
         start = min(skipped, len(task.split))
         skipped -= start

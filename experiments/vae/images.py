@@ -33,7 +33,7 @@ def pixel_mean(data: AnyDataset) -> np.ndarray:
 
 
 def spread(split: np.ndarray, count: int) -> np.ndarray:
-    """At most `count` rows, evenly from the whole split: some sets are sorted. All of them if `count` is 0."""
+    """At most `count` rows, evenly spread over the split, since some sets are sorted; all of them if `count` is 0."""
     if not 0 < count < len(split):
         return split
     return split[np.linspace(0, len(split) - 1, count).round().astype(int)]

@@ -1,6 +1,6 @@
 """How a run lies on devices: batches over the mesh axis `data`, the K samples of an example over `sample`.
 
-Numbers do not depend on it beyond rounding. Without a mesh nothing here has any effect.
+Where arrays lie changes numbers by rounding only. Without a mesh these functions change nothing.
 """
 
 import argparse
@@ -69,7 +69,7 @@ def make_mesh(sizes: dict[str, int]) -> Mesh:
 
 
 def check(settings: Settings, mesh: Mesh | None) -> None:
-    """Raise if the settings do not divide into the mesh, and name the one that does not."""
+    """Raise a ValueError that names the setting if one does not divide into the mesh."""
     if mesh is None:
         return
     samples = 1 if settings.model == "vae" else settings.num_samples
@@ -82,22 +82,22 @@ def check(settings: Settings, mesh: Mesh | None) -> None:
 
 
 def over(mesh: Mesh | None, *axis: str) -> NamedSharding | None:
-    """Arrays with their first dimension over this axis; without one, whole on every device."""
+    """The sharding of arrays with their first dimension over this axis; without an axis, whole on every device."""
     return None if mesh is None else NamedSharding(mesh, PartitionSpec(*axis))
 
 
 def split(mesh: Mesh | None, tree: Any) -> Any:
-    """Within a compiled function: examples over the axis `data`."""
+    """Lay examples over the axis `data`; for use within a compiled function."""
     return tree if mesh is None else jax.lax.with_sharding_constraint(tree, over(mesh, "data"))
 
 
 def whole(mesh: Mesh | None, tree: Any) -> Any:
-    """Outside of compiled functions: equal arrays of every process, on all devices."""
+    """Lay arrays that are equal in every process on all devices; for use outside of compiled functions."""
     return tree if mesh is None else jax.device_put(tree, over(mesh))
 
 
 def batch_axis(mesh: Mesh | None) -> str | None:
-    """What `jax.vmap` over examples has to be told, as `spmd_axis_name`."""
+    """The `spmd_axis_name` for `jax.vmap` over examples."""
     return None if mesh is None else "data"
 
 
@@ -119,5 +119,5 @@ def say(text: str) -> None:
 
 
 def agreed(value: bool) -> bool:
-    """What the first process says: clocks and file systems differ, and all must take the same branch."""
+    """The value of the first process. Clocks and file systems differ, and all processes must take the same branch."""
     return value if jax.process_count() == 1 else bool(multihost_utils.broadcast_one_to_all(np.asarray(value)))

@@ -1,4 +1,4 @@
-"""How examples divide into minibatches, epochs and compiled calls, and the order in which each epoch has them."""
+"""The division of examples into minibatches, epochs and compiled calls, and their order in each epoch."""
 
 from typing import NamedTuple
 
@@ -50,7 +50,7 @@ class Minibatch(NamedTuple):
 
 
 def make_plan(*, steps: int, steps_a_call: int, batch_size: int, patience: int, num_examples: int) -> Plan:
-    """Whole epochs a call, whole calls: at least `steps` steps.
+    """The plan with at least `steps` steps, in whole calls of whole epochs.
 
     Args:
       steps: minibatches in all.
@@ -75,7 +75,7 @@ def epoch_of(
     number: Int[Array, ""],
     plan: Plan,
 ) -> Minibatch:
-    """The minibatches of epoch `number` of a call, in an order of its own; no example comes twice.
+    """The minibatches of epoch `number` of a call: examples in a new order, none of them twice.
 
     Args:
       train: the training set; what is left over when it is divided by the batch size sits out this epoch.

@@ -18,7 +18,7 @@ MODELS = ("vae", "iwae", "iwae-h", "hiwae-0", "hiwae-1", "hiwae-3")  # those of 
 
 
 def alpha_of(name: str) -> float | None:
-    """The exponent in "hiwae-A", and None for the other models; a ValueError for what is no model."""
+    """The exponent A of the model "hiwae-A", None for other models; a ValueError if there is no such model."""
     if name in ("vae", "iwae", "iwae-h"):
         return None
     try:
@@ -40,7 +40,7 @@ def title(name: str) -> str:
 
 
 class Params(NamedTuple):
-    """Parameters in two NNX states: of what infers, and of what generates."""
+    """The parameters, in two NNX states: those of the inference model and those of the generative model."""
 
     inference: Any
     generative: Any

@@ -1,4 +1,4 @@
-"""What the learning curves show: the bound of training and validation examples, and the effective sample size."""
+"""The figures of the learning curves: bounds of training and validation examples, and effective sample size."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ from experiments.vae import layout
 
 
 class Monitored(NamedTuple):
-    """Means over examples; the effective sample size over those of both sets."""
+    """Means over examples; that of the effective sample size is over both sets."""
 
     train_bound: Float[Array, ""]
     validation_bound: Float[Array, ""]

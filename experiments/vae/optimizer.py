@@ -1,4 +1,4 @@
-"""One update of parameters: the gradient clipped, a step of Adam downhill, and the average of what came before."""
+"""The parts of one update: the clipped gradient, a step of Adam downhill, and the moving average of parameters."""
 
 from typing import Any
 

@@ -21,7 +21,7 @@ NUMBERS = {
 
 
 def parse(arguments: list[str] | None = None, *, description: str | None = None) -> argparse.Namespace:
-    """The command line; a setting that is left out is None."""
+    """Read the command line; a setting that is left out is None."""
     parser = command_line.Parser(NAME, description)
     parser.add_argument("--sweep", choices=tuple(sweeps.SWEEPS), help="a named grid")
     parser.add_argument("--data-dir", type=command_line.existing_folder, help="folder of the raw files, plain or .gz")
@@ -60,7 +60,7 @@ def _kind(name: str, default: Any) -> Callable[[str], Any]:
 
 
 def cells(options: argparse.Namespace) -> list[Settings]:
-    """What the command line asks for, checked."""
+    """The cells that the command line asks for, checked."""
     given = {name: getattr(options, name) for name in Settings._fields if getattr(options, name) is not None}
     grids = sweeps.SWEEPS[options.sweep] if options.sweep else [{"model": given.get("model", MODELS)}]
     different: dict[Settings, Settings] = {}

@@ -16,7 +16,7 @@ STORED_POINTS = 40
 
 
 def labels(every: list[Settings]) -> list[str]:
-    """A name for each run: its model, and what else is not the same in all of them; K has a column of its own."""
+    """A name for each run: its model, and the settings in which the runs differ, except K, which has its own column."""
     told = {"model", "dataset", "num_samples"}
     differing = [name for name in Settings._fields if name not in told and len({getattr(s, name) for s in every}) > 1]
     return [

@@ -1,4 +1,4 @@
-"""What changes with the number of steps done: beta of the warm-up, the learning rate, and the decay of the average."""
+"""Schedules: the warm-up's beta, the learning rate and the decay of the average, as functions of the step."""
 
 import jax.numpy as jnp
 import optax

@@ -1,4 +1,4 @@
-"""What a run is made of; two runs with equal settings give equal numbers on one machine."""
+"""The settings of a run. Two runs with equal settings give equal numbers on one machine."""
 
 import hashlib
 import json
@@ -80,7 +80,7 @@ class Settings(NamedTuple):
     seeds: int = 1
 
     def check(self) -> "Settings":
-        """Return the settings, or say which one cannot be."""
+        """Return the settings, or raise a ValueError that names the one that is not possible."""
         self._check_types()
         for name, least in BOUNDS_AT_LEAST.items():
             if not least <= getattr(self, name) <= LARGEST:

@@ -20,7 +20,7 @@ class Figure(NamedTuple):
 
 
 def draws_for(num_samples: int, *, at_least: int) -> int:
-    """Draws of `num_samples` samples each that have `at_least` samples together; two at least, for an error."""
+    """The number of draws of `num_samples` samples that makes `at_least` samples; at least two, for an error."""
     return max(2, -(-at_least // num_samples))
 
 

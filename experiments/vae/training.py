@@ -1,4 +1,4 @@
-"""Training as a few compiled calls, each of whole epochs of all seeds; the state between calls is all there is."""
+"""Training as a few compiled calls, each of whole epochs of all seeds. Only the state lives between calls."""
 
 import pathlib
 import time
@@ -52,7 +52,7 @@ class State(NamedTuple):
 
 
 class Trained(NamedTuple):
-    """What training came to.
+    """The end of training, or of a piece of it.
 
     Attributes:
       state: with a leading axis of seeds.
@@ -167,7 +167,7 @@ def make_run_call(
 
 
 class Limits(NamedTuple):
-    """When training is interrupted, and who is told of its progress.
+    """A deadline for training, and a function that is told of its progress.
 
     Attributes:
       deadline: of `time.monotonic()`; a compiled call that would probably end after it is not begun, except the first
@@ -236,7 +236,7 @@ class _Clock(NamedTuple):
     before: float = 0.0
 
     def seconds(self) -> float:
-        """Of all pieces, until now."""
+        """The seconds of all pieces until now."""
         return self.before + time.monotonic() - self.began
 
 
@@ -250,7 +250,7 @@ def _run_calls(
     clock: _Clock,
     limits: Limits,
 ) -> tuple[State, bool]:
-    """The state after as many calls as the limits let through, saved; and whether training is finished."""
+    """Make compiled calls until the limits stop it, and save; returns the state and whether training is finished."""
     first = int(state.calls[0])
     saved_at, longest = time.monotonic(), 0.0
     finished = first == plan.calls or early_stopping.is_over(state.stale, patience=plan.patience)
@@ -298,7 +298,7 @@ def _tell(progress: tqdm, plan: Plan, row: dict[str, np.ndarray], limits: Limits
 
 
 class _Judge(NamedTuple):
-    """What tells a seed that diverged: its figures beside the bound of the untrained model.
+    """Judges whether a seed has diverged, by its figures beside the bound of the untrained model.
 
     Attributes:
       model: the model.

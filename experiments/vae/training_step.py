@@ -15,7 +15,7 @@ from experiments.vae.settings import Settings
 
 
 class Carry(NamedTuple):
-    """What a step continues from.
+    """The state that a step takes and returns.
 
     Attributes:
       params: the parameters.

@@ -1,4 +1,4 @@
-"""Matrices of a MATLAB file, in which images are rows or columns, and their pixels run column by column.
+"""Reading of matrices from a MATLAB file, in which images are rows or columns and pixels run column by column.
 
 Read here and not with SciPy, which reads outside its memory where a file is damaged, so that the process dies
 without a message.
@@ -105,7 +105,7 @@ def _variables(
 def _expanded(
     payload: memoryview, order: str, wanted: Mapping[str, tuple[int, int]]
 ) -> tuple[str, _Variable | None] | None:
-    """The variable in a compressed element, None if that is something else.
+    """The variable in a compressed element, or None if that is something else.
 
     Of one that is not wanted only the head is decompressed, and of a wanted one no more than its shape has room for: a
     few bytes can stand for more than any memory holds.
@@ -162,7 +162,7 @@ def _shape(dimensions: memoryview, order: str) -> tuple[int, ...]:
 def _variable(
     flags: memoryview, dimensions: memoryview, values: list[tuple[int, memoryview]], order: str
 ) -> _Variable | None:
-    """The matrix, None if it is no full real one of numbers."""
+    """The matrix, or None if it is not a full real matrix of numbers."""
     (flag,) = struct.unpack_from(f"{order}I", flags)
     if flag & 0xFF not in _NUMERIC_CLASSES or len(values) != 1 or values[0][0] not in _NUMBERS:
         return None

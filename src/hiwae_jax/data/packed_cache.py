@@ -22,7 +22,7 @@ _HEADER = re.compile(
 
 
 def cache_path(specification: Specification, data_dir: pathlib.Path) -> pathlib.Path:
-    """Where the set lies. The name holds the checksum, or `*` for an unknown one: other content, other name."""
+    """The path of the set. Its name holds the checksum, or `*` for an unknown one: other content has another name."""
     digits = "*" if specification.checksum is None else specification.checksum[:_NUM_DIGITS]
     # Beside the sets of TensorFlow Datasets and not among the files of one: it takes any folder for a set.
     return data_dir / "hiwae_jax_packed" / f"{specification.name}-{specification.version}-{digits}.npy"

@@ -1,4 +1,4 @@
-"""From a specification to a set in memory: the packed cache if it is there, TensorFlow Datasets if not."""
+"""Loading of a specified set into memory, from the packed cache if it is there, or else with TensorFlow Datasets."""
 
 import os
 import pathlib

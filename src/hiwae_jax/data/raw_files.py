@@ -1,4 +1,4 @@
-"""The files that a set's authors published: where they are, and whether they are what they should be."""
+"""The files that a set's authors published: finding them, and verifying that they are the published ones."""
 
 import gzip
 import hashlib
@@ -44,12 +44,12 @@ def read_checksums(path: pathlib.Path) -> dict[str, RawFile]:
 
 
 def gunzipped(raw: RawFile, *, size: int, sha256: str) -> RawFile:
-    """The content, of this size and sha256, of a file that is published with gzip and so described."""
+    """The description of the content of a file that is published with gzip, from that of the compressed file."""
     return raw._replace(size=size, sha256=sha256, filename=raw.filename.removesuffix(".gz"), download_sha256=raw.sha256)
 
 
 def require_directory(directory: str | pathlib.Path) -> pathlib.Path:
-    """The directory as a path; FileNotFoundError or NotADirectoryError, naming it, if it is none."""
+    """The directory as a path; raises FileNotFoundError or NotADirectoryError, with its name, if there is none."""
     path = pathlib.Path(directory).expanduser()
     if not path.exists():
         raise FileNotFoundError(f"the directory of raw files does not exist: {path}")
@@ -73,7 +73,7 @@ def _find_in(folder: pathlib.Path, raw: RawFile) -> pathlib.Path | None:
 
 
 def of_another_set(raw: RawFile, path: pathlib.Path, directory: pathlib.Path, *, name: str) -> str:
-    """What to add to the refusal of a file of that name, which may be another set's; empty if nothing is to be said."""
+    """The end of the message that refuses a file, which may be another set's file of the same name; empty if not."""
     other = _find_in(directory, raw)
     if path.parent == directory / name and other is not None:
         return f". {other} has the same name and was not looked at: remove the one that is not of {name}"
@@ -174,7 +174,7 @@ def why_unreachable(url: str, *, timeout: float = 3.0) -> str | None:
 
 
 def missing_files_message(name: str, missing: Iterable[RawFile], directory: pathlib.Path, reason: str) -> str:
-    """What to tell a user whose raw files are neither at hand nor to be downloaded."""
+    """The message for a user whose raw files are missing and cannot be downloaded."""
     files = "\n".join(f"  {raw.filename} or {raw.filename}.gz  ({_describe(raw)})" for raw in missing)
     return (
         f"{name}: the raw files below are not in {directory}, and cannot be downloaded now ({reason}).\n"

@@ -1,4 +1,4 @@
-"""What identifies a published set: its files, and the checksum of what must come out of them."""
+"""The specification of a published set: its files, and the checksum of the images that they hold."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
