@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import PRNGKeyArray
 
 import hiwae_jax as hj
 from experiments.toy import problem as toy
@@ -37,10 +38,10 @@ class Problem(NamedTuple):
     num_samples: int
     init: Callable[[int], Any]
     of_proposal: Any
-    make_bound: Callable[..., Any]
-    batch: Callable[[Any], Any]
+    make_bound: Callable[..., Callable[..., jax.Array]]
+    batch: Callable[[PRNGKeyArray], jax.Array]
     compared_examples: int
-    evaluate: Callable[[Any, Any], Any]
+    evaluate: Callable[[Any, PRNGKeyArray], jax.Array]
     learning_rate: float
 
 

@@ -47,11 +47,14 @@ import os
 import pathlib
 import subprocess
 import sys
-from typing import Any
+from typing import TYPE_CHECKING
 
 from benchmarks.peers.contestants import PEERS, REFERENCE, why_missing
 from benchmarks.shared import cores
 from experiments.shared import command_line, run_folder
+
+if TYPE_CHECKING:  # at run time it waits until the cores are chosen
+    from benchmarks.peers.problem import Problem
 
 NAME = "benchmarks.peers"
 RIVALS = ("numpyro", "tfp-nightly", "torch", "pyro-ppl", "pythae")
@@ -109,7 +112,7 @@ def restrict(count: int) -> None:
     torch.set_num_threads(count)
 
 
-def make_problem(options: argparse.Namespace, num_samples: int) -> Any:
+def make_problem(options: argparse.Namespace, num_samples: int) -> "Problem":
     """The problem that all contestants solve at one K."""
     import jax
 

@@ -2,7 +2,10 @@
 
 import importlib
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:  # at run time it waits until the cores are chosen
+    from benchmarks.peers.problem import Contestant, Problem
 
 REFERENCE = "jax"
 TORCH = "torch==2.13.0"
@@ -81,7 +84,7 @@ def why_missing(name: str) -> str | None:
     return None
 
 
-def make(name: str, problem: Any) -> Any:
+def make(name: str, problem: "Problem") -> "Contestant":
     """The `Contestant` of that name."""
     module, function = PEERS[name].make.split(".")
     maker = getattr(importlib.import_module(f"benchmarks.peers.{module}"), function)

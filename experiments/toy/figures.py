@@ -53,7 +53,7 @@ def proposals_settings(seeds: int) -> list[Settings]:
 
 
 def dispersion_settings(seeds: int) -> list[Settings]:
-    """The fits of figure 3, ordered by training, alpha and z_0. Figure 4 shows all but one of them for each training."""
+    """The fits of figure 3, by training, alpha and z_0. Figure 4 shows all but one of them for each training."""
     return [
         _hierarchical(z0, alpha, seeds=seeds, **training)
         for training in TRAININGS.values()
@@ -63,7 +63,7 @@ def dispersion_settings(seeds: int) -> list[Settings]:
 
 
 def weighting_settings(seeds: int) -> list[Settings]:
-    """The rows of figure 7: one seed at two times. A seed always draws the same noise, so it is one fit."""
+    """The rows of figure 7: one fit of one seed at two times, since a seed always draws the same noise."""
     return [Settings(learned=True, seeds=1, **{**PAPER, "steps": steps}) for steps in (EARLY, PAPER["steps"])]
 
 

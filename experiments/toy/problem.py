@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import PRNGKeyArray
 
 import hiwae_jax as hj
 from hiwae_jax import nn
@@ -84,10 +85,10 @@ class Problem(NamedTuple):
       draw: `(params, x, key) -> hj.Draw`, the samples that `log_weights` weighs under the same key.
     """
 
-    init: Callable[[Any], Any]
-    make_bound: Callable[..., Any]
-    log_weights: Callable[..., Any]
-    draw: Callable[..., Any]
+    init: Callable[[PRNGKeyArray], Any]
+    make_bound: Callable[..., Callable[..., jax.Array]]
+    log_weights: Callable[..., jax.Array]
+    draw: Callable[..., hj.Draw]
 
 
 def log_target(z):

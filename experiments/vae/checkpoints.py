@@ -28,7 +28,7 @@ class Checkpoints(NamedTuple):
 
     folder: pathlib.Path
     belongs_to: str
-    manager: Any
+    manager: ocp.CheckpointManager
 
     def save(self, step: int, state: Any, seconds: float) -> None:
         """Write the state of training after so many compiled calls, and the seconds that they took."""

@@ -13,12 +13,13 @@ warm-up is over and the Polyak average has forgotten it, or at the end. The obje
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import PRNGKeyArray
 
 from experiments.vae import images
+from experiments.vae.models import Params
 from experiments.vae.settings import Settings
 from hiwae_jax import nn
 
@@ -67,7 +68,7 @@ def _words(name: str) -> str:
     return name.replace("_", " ").replace("train b", "training b")
 
 
-def bounds(log_weights: Callable[..., Any], params: Any, x: Any, key: Any) -> np.ndarray:
+def bounds(log_weights: Callable[..., jax.Array], params: Params, x: jax.Array, key: PRNGKeyArray) -> np.ndarray:
     """The bound of each of the examples x [N, P]; -inf where all importance weights of one are zero, [N]."""
 
     def bound(params, x, key):

@@ -15,7 +15,7 @@ from tqdm import tqdm
 import hiwae_jax as hj
 from experiments.shared import run_folder, stored
 from experiments.vae import divergence, images, layout
-from experiments.vae.models import Model, of_one
+from experiments.vae.models import Model, Params, of_one
 from experiments.vae.settings import Settings
 from experiments.vae.split_mean import Figure, draws_for, mean_of_seed, over_seeds
 
@@ -29,7 +29,7 @@ class _Task(NamedTuple):
     """One figure of one seed: a compiled function of blocks of a split."""
 
     title: str
-    function: Callable[..., Any]
+    function: Callable[..., tuple[jax.Array, jax.Array]]
     seed: int
     split: np.ndarray
 
@@ -37,7 +37,7 @@ class _Task(NamedTuple):
 def evaluate(
     model: Model,
     settings: Settings,
-    params: Any,
+    params: Params,
     data: images.AnyDataset,
     *,
     mesh: Mesh | None = None,
@@ -141,7 +141,9 @@ def _figures(tasks: list[_Task], values: np.ndarray) -> dict[str, Figure]:
     return {title: over_seeds(of_seeds) for title, of_seeds in of_titles.items()}
 
 
-def _over_block(function: Callable[..., Any], pixels: Callable[..., Any], mesh: Mesh | None) -> Callable[..., Any]:
+def _over_block(
+    function: Callable[..., tuple[jax.Array, jax.Array]], pixels: images.Pixels, mesh: Mesh | None
+) -> Callable[..., tuple[jax.Array, jax.Array]]:
     """`(params, rows, indices) -> (values, errors)` of images, whose random numbers come from their indices."""
 
     @functools.partial(jax.jit, out_shardings=layout.over(mesh))
@@ -158,7 +160,12 @@ def _over_block(function: Callable[..., Any], pixels: Callable[..., Any], mesh: 
 
 
 def _work_through(
-    tasks: list[_Task], params: Any, rows: int, mesh: Mesh | None, saved: stored.Pieces | None, deadline: float | None
+    tasks: list[_Task],
+    params: Params,
+    rows: int,
+    mesh: Mesh | None,
+    saved: stored.Pieces | None,
+    deadline: float | None,
 ) -> tuple[np.ndarray, float] | None:
     """Evaluate all images of all tasks: values and errors [2, images] and seconds, or None if the deadline came."""
     began, before, pieces = time.monotonic(), 0.0, [np.zeros((2, 0))]
@@ -191,7 +198,7 @@ def _work_through(
 
 
 def _blocks(
-    tasks: list[_Task], params: Any, rows: int, mesh: Mesh | None, *, skipped: int
+    tasks: list[_Task], params: Params, rows: int, mesh: Mesh | None, *, skipped: int
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Evaluate block after block: the task's title, and values and errors [2, images]. The last is padded."""
     for task in tasks:

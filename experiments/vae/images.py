@@ -2,14 +2,15 @@
 
 import pathlib
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Array, PRNGKeyArray, UInt8
 
 from hiwae_jax import data as datasets
 
 AnyDataset = datasets.Dataset | datasets.GreyDataset
+Pixels = Callable[[UInt8[Array, "... bytes"], PRNGKeyArray], jax.Array]  # `(rows, key) -> x`
 
 
 def load(name: str, data_dir: pathlib.Path | None) -> AnyDataset:
@@ -17,7 +18,7 @@ def load(name: str, data_dir: pathlib.Path | None) -> AnyDataset:
     return datasets.load_dataset(name, manual_dir=data_dir)
 
 
-def make_pixels(data: AnyDataset) -> Callable[[Any, Any], jax.Array]:
+def make_pixels(data: AnyDataset) -> Pixels:
     """`(rows [..., bytes], key) -> float32 [..., P]` of 0 and 1; grey levels are binarized afresh by the key."""
     if isinstance(data, datasets.GreyDataset):
         return lambda rows, key: datasets.binarize(key, rows)

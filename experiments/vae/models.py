@@ -2,17 +2,21 @@
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax.sharding import NamedSharding
+from jaxtyping import PRNGKeyArray
 
 import hiwae_jax as hj
 from experiments.shared import networks
 from experiments.vae.settings import Settings
 from hiwae_jax import nn
+
+Tree = TypeVar("Tree")  # a pytree
 
 MODELS = ("vae", "iwae", "iwae-h", "hiwae-0", "hiwae-1", "hiwae-3")  # those of the paper
 
@@ -42,11 +46,11 @@ def title(name: str) -> str:
 class Params(NamedTuple):
     """The parameters, in two NNX states: those of the inference model and those of the generative model."""
 
-    inference: Any
-    generative: Any
+    inference: nnx.State
+    generative: nnx.State
 
 
-def of_one(params: Any, seed: int) -> Any:
+def of_one(params: Tree, seed: int) -> Tree:
     """The parameters of one seed, from those with a leading axis of seeds."""
     return jax.tree.map(lambda leaf: leaf[seed], params)
 
@@ -63,12 +67,12 @@ class Model(NamedTuple):
       decode: `(params, z) -> logits`.
     """
 
-    init: Callable[[Any], Params]
+    init: Callable[[PRNGKeyArray], Params]
     proposal: hj.Proposal
     weighting: hj.Weighting
-    log_likelihood: Callable[..., Any]
-    log_prior: Callable[..., Any]
-    decode: Callable[..., Any]
+    log_likelihood: Callable[..., jax.Array]
+    log_prior: Callable[..., jax.Array]
+    decode: Callable[..., jax.Array]
 
     def log_joint(self, params, x, z):
         """`log p(x, z)`."""
@@ -79,7 +83,9 @@ class Model(NamedTuple):
         return hj.make_log_weights(self.log_joint, self.proposal, weighting=self.weighting)
 
 
-def make_model(settings: Settings, *, pixel_mean: Any, sharding: NamedSharding | None = None) -> Model:
+def make_model(
+    settings: Settings, *, pixel_mean: np.ndarray | jax.Array, sharding: NamedSharding | None = None
+) -> Model:
     """Build `settings.model`.
 
     Args:

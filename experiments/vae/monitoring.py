@@ -1,7 +1,7 @@
 """The figures of the learning curves: bounds of training and validation examples, and effective sample size."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 
 import hiwae_jax as hj
 from experiments.vae import layout
+from experiments.vae.images import Pixels
 
 
 class Monitored(NamedTuple):
@@ -21,7 +22,7 @@ class Monitored(NamedTuple):
 
 
 def make_monitor(
-    log_weights: Callable[..., Any], pixels: Callable[..., Any], *, mesh: Mesh | None = None
+    log_weights: Callable[..., jax.Array], pixels: Pixels, *, mesh: Mesh | None = None
 ) -> Callable[..., Monitored]:
     """`(params, train_rows, validation_rows) -> Monitored`, with the same noise and pixels at every call.
 

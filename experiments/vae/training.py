@@ -3,7 +3,7 @@
 import pathlib
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ from experiments.vae.minibatches import Plan, epoch_of
 from experiments.vae.models import Model, Params, of_one
 from experiments.vae.monitoring import make_monitor
 from experiments.vae.settings import Settings
-from experiments.vae.training_step import Carry, make_step
+from experiments.vae.training_step import Carry, Objective, make_step
 
 STEPS_A_CALL = 500
 SECONDS_BETWEEN_CHECKPOINTS = 60.0
@@ -76,7 +76,7 @@ def make_plan(settings: Settings, num_examples: int) -> Plan:
     )
 
 
-def make_objective(model: Model, settings: Settings) -> Callable[..., Any]:
+def make_objective(model: Model, settings: Settings) -> Objective:
     """`(params, x, key, beta) -> scalar`, to be maximised; a ValueError if the gradient is not valid for the model."""
     return hj.make_annealed_objective(
         model.log_likelihood,
@@ -88,7 +88,7 @@ def make_objective(model: Model, settings: Settings) -> Callable[..., Any]:
     )
 
 
-def init_states(model: Model, plan: Plan, seeds: Any) -> State:
+def init_states(model: Model, plan: Plan, seeds: jax.Array) -> State:
     """The state of each seed [S] before the first step."""
     # One seed after another: under vmap a seed's parameters would depend on how many seeds there are. Only what is
     # drawn goes through the loop, which takes its time to compile.
@@ -113,11 +113,11 @@ def make_run_call(
     model: Model,
     settings: Settings,
     plan: Plan,
-    pixels: Callable[..., Any],
+    pixels: images.Pixels,
     *,
     in_turn: bool = False,
     mesh: Mesh | None = None,
-) -> Callable[..., Any]:
+) -> Callable[..., State]:
     """One compiled call of all seeds: `(seeds [S], state, train [N, bytes], monitored_train, validation) -> state`.
 
     The seeds are vectorised, or run `in_turn`: less memory and, where the device is full with one, no slower. On a mesh

@@ -1,17 +1,31 @@
 """One minibatch: pixels, gradients, an update of either part of the parameters, and their average."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol
 
 import jax
 from jax.sharding import Mesh
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
 
 import hiwae_jax as hj
 from experiments.vae import layout, optimizer, schedules
+from experiments.vae.images import Pixels
 from experiments.vae.minibatches import Minibatch
 from experiments.vae.models import Params
 from experiments.vae.settings import Settings
+
+
+class Objective(Protocol):
+    """An objective of one example, with its draw, as `hj.make_annealed_objective` makes it.
+
+    Attributes:
+      draw: `(params, x, key) -> drawn`.
+    """
+
+    draw: Callable[..., hj.Draw]
+
+    def __call__(self, params: Params, x: jax.Array, key: PRNGKeyArray | hj.Draw, beta: Float[Array, ""]) -> jax.Array:
+        """The value, to be maximised."""
 
 
 class Carry(NamedTuple):
@@ -29,9 +43,9 @@ class Carry(NamedTuple):
 
 
 def make_step(
-    objective: Any,
+    objective: Objective,
     settings: Settings,
-    pixels: Callable[..., Any],
+    pixels: Pixels,
     *,
     steps: int,
     mesh: Mesh | None = None,

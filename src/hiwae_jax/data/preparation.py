@@ -4,20 +4,21 @@ import os
 import pathlib
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from hiwae_jax.data import packed_cache
 from hiwae_jax.data.dataset import checksum, pack_bits
-from hiwae_jax.data.specification import Specification
+from hiwae_jax.data.specification import SPLITS, Specification
 
-SPLITS = ("train", "validation", "test")
+if TYPE_CHECKING:
+    from hiwae_jax.data.raw_file_builder import RawFileBuilder
 
 
 def load(
     specification: Specification,
-    import_builder: Callable[[], Any],
+    import_builder: "Callable[[], type[RawFileBuilder]]",
     *,
     data_dir: str | pathlib.Path | None,
     manual_dir: str | pathlib.Path | None,
@@ -70,7 +71,7 @@ def _data_dir(data_dir: str | pathlib.Path | None) -> pathlib.Path:
 
 def _prepare(
     specification: Specification,
-    builder_class: Any,
+    builder_class: "type[RawFileBuilder]",
     root: pathlib.Path,
     manual_dir: str | pathlib.Path | None,
 ) -> tuple[np.ndarray, str]:
@@ -115,7 +116,7 @@ def _prepare(
     raise ValueError(f"the prepared set in {builder.data_dir} is damaged: {found_and_expected}. {remedy}")
 
 
-def _read_images(builder: Any, split: str) -> np.ndarray:
+def _read_images(builder: "RawFileBuilder", split: str) -> np.ndarray:
     source = builder.as_data_source(split)
     # All records in one call: one by one they take ten times longer.
     records = source.__getitems__(range(len(source)))

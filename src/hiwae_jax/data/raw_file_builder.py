@@ -14,8 +14,7 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download import resource
 
 from hiwae_jax.data import raw_files
-from hiwae_jax.data.preparation import SPLITS
-from hiwae_jax.data.specification import Specification
+from hiwae_jax.data.specification import SPLITS, Specification
 
 
 class RawFileBuilder(

@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 from hiwae_jax.data.raw_files import RawFile
 
+SPLITS = ("train", "validation", "test")
+
 
 class Specification(NamedTuple):
     """A set as it was published.

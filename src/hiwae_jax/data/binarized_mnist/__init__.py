@@ -1,13 +1,16 @@
 """Binarized MNIST: 50,000 / 10,000 / 10,000 images of 28x28 in one fixed binarization."""
 
 import pathlib
-from typing import Any
+from typing import TYPE_CHECKING
 
 from hiwae_jax.data import preparation
 from hiwae_jax.data.dataset import Dataset
 from hiwae_jax.data.raw_files import read_checksums
 from hiwae_jax.data.registry import Entry
 from hiwae_jax.data.specification import Specification
+
+if TYPE_CHECKING:
+    from hiwae_jax.data.raw_file_builder import RawFileBuilder
 
 __all__ = ["SETS", "SPECIFICATION", "load_binarized_mnist"]
 
@@ -62,7 +65,7 @@ def load_binarized_mnist(
 SETS = {"binarized_mnist": Entry(load_binarized_mnist, "MNIST", SPECIFICATION.shape)}
 
 
-def _import_builder() -> Any:
+def _import_builder() -> "type[RawFileBuilder]":
     from hiwae_jax.data.binarized_mnist.builder import HiwaeBinarizedMnist
 
     return HiwaeBinarizedMnist

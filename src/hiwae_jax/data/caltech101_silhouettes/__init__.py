@@ -1,13 +1,16 @@
 """Caltech 101 Silhouettes: 4,100 / 2,264 / 2,307 binary images of 28x28."""
 
 import pathlib
-from typing import Any
+from typing import TYPE_CHECKING
 
 from hiwae_jax.data import preparation
 from hiwae_jax.data.dataset import Dataset
 from hiwae_jax.data.raw_files import read_checksums
 from hiwae_jax.data.registry import Entry
 from hiwae_jax.data.specification import Specification
+
+if TYPE_CHECKING:
+    from hiwae_jax.data.raw_file_builder import RawFileBuilder
 
 __all__ = ["SETS", "SPECIFICATION", "load_caltech101_silhouettes"]
 
@@ -63,7 +66,7 @@ def load_caltech101_silhouettes(
 SETS = {"caltech101_silhouettes": Entry(load_caltech101_silhouettes, "Caltech101 Silhouettes", SPECIFICATION.shape)}
 
 
-def _import_builder() -> Any:
+def _import_builder() -> "type[RawFileBuilder]":
     from hiwae_jax.data.caltech101_silhouettes.builder import HiwaeCaltech101Silhouettes
 
     return HiwaeCaltech101Silhouettes

@@ -1,13 +1,16 @@
 """MNIST in grey: 50,000 / 10,000 / 10,000 images of 28x28, to be binarized dynamically."""
 
 import pathlib
-from typing import Any
+from typing import TYPE_CHECKING
 
 from hiwae_jax.data import preparation
 from hiwae_jax.data.grey import GreyDataset
 from hiwae_jax.data.raw_files import gunzipped, read_checksums
 from hiwae_jax.data.registry import Entry
 from hiwae_jax.data.specification import Specification
+
+if TYPE_CHECKING:
+    from hiwae_jax.data.raw_file_builder import RawFileBuilder
 
 __all__ = ["SETS", "SPECIFICATION", "load_mnist"]
 
@@ -71,7 +74,7 @@ def load_mnist(
 SETS = {"mnist": Entry(load_mnist, "MNIST, dynamically binarized", SPECIFICATION.shape)}
 
 
-def _import_builder() -> Any:
+def _import_builder() -> "type[RawFileBuilder]":
     from hiwae_jax.data.mnist.builder import HiwaeMnist
 
     return HiwaeMnist

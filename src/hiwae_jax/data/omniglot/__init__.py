@@ -2,13 +2,16 @@
 
 import functools
 import pathlib
-from typing import Any
+from typing import TYPE_CHECKING
 
 from hiwae_jax.data import preparation
 from hiwae_jax.data.grey import GreyDataset
 from hiwae_jax.data.raw_files import RawFile
 from hiwae_jax.data.registry import Entry
 from hiwae_jax.data.specification import Specification
+
+if TYPE_CHECKING:
+    from hiwae_jax.data.raw_file_builder import RawFileBuilder
 
 __all__ = ["REBUILT_SPECIFICATION", "SETS", "SPECIFICATION", "load_omniglot"]
 
@@ -103,13 +106,13 @@ SETS = {
 }
 
 
-def _import_builder() -> Any:
+def _import_builder() -> "type[RawFileBuilder]":
     from hiwae_jax.data.omniglot.builder import HiwaeOmniglot
 
     return HiwaeOmniglot
 
 
-def _import_rebuilt_builder() -> Any:
+def _import_rebuilt_builder() -> "type[RawFileBuilder]":
     from hiwae_jax.data.omniglot.builder import HiwaeOmniglotRebuilt
 
     return HiwaeOmniglotRebuilt
