@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from benchmarks.shared import measurements as machine
+from benchmarks.shared import measurements
 
 ORIGIN = {"jax": "1.0", "used_cores": 2, "date": "2026-01-02"}
 
@@ -17,13 +17,13 @@ def path(tmp_path):
 
 
 def test_a_file_of_the_same_machine_goes_on_another_day(path):
-    assert machine.begun(path, ORIGIN, again=False, table=str)["cells"] == {"one": 1}
+    assert measurements.begun(path, ORIGIN, again=False, table=str)["cells"] == {"one": 1}
 
 
 def test_a_file_of_another_machine_is_neither_lost_nor_mixed(path):
     with pytest.raises(ValueError, match=r"measured with another used_cores: --output chooses"):
-        machine.begun(path, {**ORIGIN, "used_cores": 1}, again=False, table=str)
-    assert machine.begun(path, {**ORIGIN, "used_cores": 1}, again=True, table=str) == {}
+        measurements.begun(path, {**ORIGIN, "used_cores": 1}, again=False, table=str)
+    assert measurements.begun(path, {**ORIGIN, "used_cores": 1}, again=True, table=str) == {}
 
 
 @pytest.mark.parametrize(
@@ -40,4 +40,22 @@ def test_a_file_of_another_machine_is_neither_lost_nor_mixed(path):
 def test_a_damaged_file_is_refused_by_name(path, damage, message):
     path.write_text(damage(path.read_text()))
     with pytest.raises(ValueError, match=f"{path}: .*{message}.*; --again, or deleting it, measures anew"):
-        machine.begun(path, ORIGIN, again=False, table=lambda content: str(content["cells"]))
+        measurements.begun(path, ORIGIN, again=False, table=lambda content: str(content["cells"]))
+
+
+def test_the_history_says_which_call_measured_a_cell():
+    content = {"cells": {}, "provenance": {**ORIGIN, "commit": "a", "command": "one"}}
+    measurements.add(content, "cells", "first", {"seconds": 0.12345678901234})
+    measurements.add(content, "cells", "second", {"seconds": 2.0})
+    content["provenance"] = {**ORIGIN, "commit": "b", "command": "two"}
+    measurements.add(content, "cells", "first", {"seconds": 3.0})
+    assert content["cells"] == {"first": {"seconds": 3.0}, "second": {"seconds": 2.0}}
+    assert content["history"] == [
+        {"commit": "a", "command": "one", "date": "2026-01-02", "cells": ["first", "second"]},
+        {"commit": "b", "command": "two", "date": "2026-01-02", "cells": ["first"]},
+    ]
+
+
+def test_another_commit_adds_to_a_file(path):
+    """Its cells compare with the others, and the history tells them apart."""
+    assert measurements.begun(path, {**ORIGIN, "commit": "b", "command": "two"}, again=False, table=str) != {}
