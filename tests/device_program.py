@@ -22,7 +22,7 @@ from jax.sharding import PartitionSpec as P
 
 import hiwae_jax as hj
 from experiments.vae import command as vae
-from experiments.vae import images, layout, split_mean, training
+from experiments.vae import images, layout, pictures, split_mean, training
 from experiments.vae.models import make_model
 from experiments.vae.settings import Settings
 from hiwae_jax import _model_passes

@@ -192,6 +192,7 @@ def _run(options: argparse.Namespace) -> None:
         "settings": {**settings, "images": "coin flips" if options.data_dir is None else "binarized MNIST"},
         "provenance": {**provenance.provenance(), **_versions()},
         "skipped": skipped,
+        "history": [],  # one call measures the whole file
         "cells": [],
     }
     for K in options.num_samples:
