@@ -83,7 +83,7 @@ def main(arguments: list[str] | None = None) -> int:
     with command_line.refusals(NAME):
         command_line.make_folder("--output", folder)
         for path in folder.glob("*.json"):
-            read_cell(path)  # all of them come into the table
+            read_cell(path)  # the table shows all of them, so a damaged one is an error
         grid = [
             PROBLEMS[name](alpha=alpha, num_samples=K)
             for name, K, alpha in itertools.product(options.problems, options.num_samples, options.alpha)

@@ -14,10 +14,10 @@ from tqdm import tqdm
 from benchmarks.gradient_quality.problems import Problem
 
 ESTIMATORS = ("reparameterized", "doubly_reparameterized", "refilled", "path_squared", "authors", "one backward sample")
-RECOMMENDED = "doubly_reparameterized"  # on whose trajectory gradients are compared
+RECOMMENDED = "doubly_reparameterized"  # gradients are compared at the parameters that training with it reaches
 STAGES = ("initial", "mid-training", "trained")
-STORED_POINTS = 20  # of each training curve
-GROUPS = 20  # of independent draws
+STORED_POINTS = 20  # points of each training curve
+GROUPS = 20  # groups of independent draws
 TIMED_ROUNDS = 15
 
 
@@ -142,7 +142,7 @@ def _bias(differences: np.ndarray, difference_noise: np.ndarray, noise: np.ndarr
       count: draws in all.
     """
     squared, error = _squared_norm(differences)
-    # What is below 1e-6 of the estimator's own noise is rounding: the estimators agree there draw by draw.
+    # Differences below 1e-6 of the estimator's own noise are rounding: both estimators agree there in every draw.
     moving = difference_noise > 1e-12 * noise
     scores = np.abs(differences.mean(0)[moving]) / np.sqrt(difference_noise[moving] / count)
     return {
@@ -207,7 +207,7 @@ def run_cell(problem: Problem, *, steps: int, seeds: int, draws: int) -> dict[st
     cost = costs(problem, stored[-1])
     final = {}
     for name, bounds in curves.items():
-        # Where the curve stood when the plain estimator had used up its time.
+        # The point of the curve at which the plain estimator had used up its time.
         reached = min(1.0, 1.0 / cost[name]["time_ratio"]) * STORED_POINTS
         at_time = [float(np.interp(reached, np.arange(STORED_POINTS + 1), row)) for row in bounds]
         final[name] = {"equal_steps": bounds[:, -1].tolist(), "equal_time": at_time, "curve": bounds.mean(0).tolist()}

@@ -17,11 +17,11 @@ from hiwae_jax import nn
 RECOMMENDED, AT_ONCE, OVER_SAMPLES = "recommended", "all at once", "sample chunks"
 IWLB, HEADS, OFFSETS = "IWLB", "H-IWLB", "H-IWLB offsets"
 PLAIN, EXACT, REFILLED = "reparameterized", "doubly_reparameterized", "refilled"
-DRAWN_TOGETHER = 100  # samples an example up to which a CPU has room in its cache for those of a whole batch
-MANY = 1_000  # samples of one example from which on a CPU takes them in chunks
-CPU_SAMPLES = 200  # of a chunk: a few hundred are equally fast, and these take the least memory
-PAIR_SAMPLES = 20  # the same where each of them is compared with all members
-ACCELERATOR_SAMPLES = 1_000  # of each example of the batch, under "sample chunks" on an accelerator
+DRAWN_TOGETHER = 100  # up to so many samples an example, those of a whole batch fit into a CPU's cache
+MANY = 1_000  # from so many samples of one example on, a CPU takes them in chunks
+CPU_SAMPLES = 200  # samples of a chunk; a few hundred are equally fast, and 200 take the least memory
+PAIR_SAMPLES = 20  # samples of a chunk where each of them is compared with all members
+ACCELERATOR_SAMPLES = 1_000  # samples of each example in a chunk, under "sample chunks"
 
 
 class Sizes(NamedTuple):
@@ -239,7 +239,7 @@ def build(cell: Cell, sizes: Sizes) -> Built:
 def _training(cell: Cell, sizes: Sizes) -> Built:
     model, K = make_model(cell, sizes), cell.num_samples
     on_cpu = jax.default_backend() == "cpu"
-    # None of the samples is all of them; None of the examples, as many as the library chooses.
+    # For samples None means all of them, and for examples as many as the library chooses.
     samples_at_once, examples_at_once = None, sizes.batch if cell.way != RECOMMENDED else None
     if cell.way == OVER_SAMPLES:
         samples_at_once = ACCELERATOR_SAMPLES

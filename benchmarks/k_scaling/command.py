@@ -181,7 +181,7 @@ def _prepare(options: argparse.Namespace, began: float) -> Run:
             raise ValueError(f"argument --only: no cell's name contains all of {', '.join(map(repr, options.only))}")
         command_line.make_folder_of("--output", figure)
         content = measurements.begun(path, origin, again=options.again, table=tables.table)
-        for file in set(options.output.glob("k_scaling_*.json")) - {path}:  # which come into the figure
+        for file in set(options.output.glob("k_scaling_*.json")) - {path}:  # the figure shows these too
             measurements.measured(file, tables.table)
     content = (content or {"cells": {}, "rates": {}}) | {"provenance": origin, "memory_limit_bytes": bytes_limit}
     deadline = None if limit is None else began + limit
@@ -231,7 +231,7 @@ def _measure_all(prepared: Run) -> None:
                 seconds=prepared.effort.seconds,
                 limit=prepared.bytes_limit,
             )
-        except jax.errors.JaxRuntimeError as error:  # out of memory, most likely: the other cells may well run
+        except jax.errors.JaxRuntimeError as error:  # most likely out of memory, and other cells may run
             figures = {**cell._asdict(), "configuration": cell.configuration(), "failed": str(error).splitlines()[0]}
         measurements.add(prepared.content, "cells", cell.name(), figures)
         left.remove(cell)

@@ -42,7 +42,8 @@ def measure(cell: Cell, sizes: Sizes, reference: Timed, *, seconds: float, limit
     reference_calls = roofline.calls_in(reference.program, reference.arguments, round_seconds)
     times, rates = [], []
     while len(times) < least or (len(times) < MOST_ROUNDS and time.monotonic() - began < seconds):
-        # A step that takes and returns much memory leaves the first calls after it to fetch their own anew.
+        # After a step that returned much memory to the system, the first calls have to fetch theirs again. They are not
+        # timed.
         roofline.wait(reference.program, reference.arguments, 2)
         rates.append(reference.flops / roofline.wait(reference.program, reference.arguments, reference_calls))
         times.append(roofline.wait(built.call, built.arguments, calls))

@@ -73,7 +73,7 @@ class _Networks(networks.Networks):
         hidden = (DECODER_HIDDEN[0], sizes.context)
         of_all = networks.Sizes(sizes.decoder, PIXELS, sizes.latent, hidden, DECODER_HIDDEN, sizes.hidden)
         super().__init__(of_all, **options)
-        # Where the inputs of parts come from, so that the gradients of these inputs are computed as in a step.
+        # The inputs of the parts are made of this parameter, so that their gradients are computed as in a step.
         self.start = nnx.Param(jnp.zeros((sizes.context + sizes.latent + num_samples * sizes.latent,)))
 
 
@@ -99,7 +99,7 @@ def make_problem(sizes: Sizes, method: Method, num_samples: int) -> Problem:
 
     def start(net, x):
         values = net.start[...]
-        # Different in every example, as they are in a step: no part may be computed once for the batch.
+        # The inputs differ between examples, as in a step, so that no part is computed once for the batch.
         values = values + x[0] * jnp.linspace(-1.0, 1.0, values.size, dtype=values.dtype)
         context, z0, z = jnp.split(values, [sizes.context, sizes.context + sizes.latent])
         return context, z0, z.reshape(K, sizes.latent)

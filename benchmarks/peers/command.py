@@ -159,7 +159,7 @@ def main(arguments: list[str] | None = None) -> int:
         if options.data_dir is not None:
             from experiments.vae import images
 
-            images.load("binarized_mnist", options.data_dir)  # what is missing is an error before any work
+            images.load("binarized_mnist", options.data_dir)  # missing files are an error before any work
     return run_folder.work_in(options.output, lambda: _run(options))
 
 
@@ -180,7 +180,7 @@ def _run(options: argparse.Namespace) -> None:
     from benchmarks.peers import measurement, tables
     from experiments.shared import compact_json, provenance
 
-    jax.config.update("jax_default_matmul_precision", "float32")  # accelerators multiply shorter ones
+    jax.config.update("jax_default_matmul_precision", "float32")  # accelerators multiply shorter floats by default
     wanted = list(dict.fromkeys([REFERENCE, *options.contestants]))
     skipped = {name: reason for name in wanted if (reason := why_missing(name)) is not None}
     for name, reason in skipped.items():

@@ -79,7 +79,11 @@ def why_missing(name: str) -> str | None:
         return "runs on the CPU only, and JAX does not here"
     try:
         importlib.import_module(peer.package)
-    except (ImportError, AttributeError, OSError) as error:  # made for an older JAX; a library that does not load
+    except (
+        ImportError,
+        AttributeError,
+        OSError,
+    ) as error:  # not installed, or made for an older JAX, or a library that does not load
         return f"{error}; pip install {peer.install}"
     return None
 

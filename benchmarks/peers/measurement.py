@@ -104,7 +104,7 @@ def peak_bytes(name: str, problem: Problem) -> int:
     contestant = make(name, problem)
     contestant.advance(1)
     ctypes.CDLL(None).malloc_trim(0)
-    pathlib.Path("/proc/self/clear_refs").write_text("5")  # sets the mark back
+    pathlib.Path("/proc/self/clear_refs").write_text("5")  # resets the peak that the system records
     before = _resident("VmRSS")
     contestant.advance(2)
     return _resident("VmHWM") - before

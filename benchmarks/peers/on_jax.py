@@ -21,7 +21,7 @@ from benchmarks.peers.problem import (
 )
 
 SCANNED_STEPS = 20
-LARGE = 10_000  # samples in a batch from which on a step takes so long that two make a call long enough
+LARGE = 10_000  # from so many samples in a batch on, two steps make a call long enough
 
 Loss = Callable[[Any, jax.Array, Any], jax.Array]  # (params, images [B, P], key) -> scalar
 
@@ -147,7 +147,7 @@ def make_numpyro(problem: Problem) -> Contestant:
         return Evaluated(float(first_loss) / batch, gradient, _noise_at(problem, z))
 
     def replay(particle_key):
-        # As RenyiELBO derives its keys; with any other z the loss would not be the expected one.
+        # RenyiELBO derives its keys in this way. With any other z the loss would not be the expected one.
         seeded = handlers.seed(guide, jax.random.split(particle_key)[1])
         return handlers.trace(seeded).get_trace(x)["z"]["value"]
 

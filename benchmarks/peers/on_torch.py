@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from benchmarks.peers.problem import LEARNING_RATE, SCALE_FLOOR, Contestant, Evaluated, Problem, standard_noise
 
-ADAM = {"lr": LEARNING_RATE, "fused": True}  # fused is the fastest of PyTorch's three
+ADAM = {"lr": LEARNING_RATE, "fused": True}  # fused is the fastest of PyTorch's three implementations
 
 
 def _network(layers: list[dict[str, np.ndarray]]) -> torch.nn.Sequential:
@@ -125,7 +125,7 @@ def make_pyro(problem: Problem) -> Contestant:
         by_particle = torch.from_numpy(np.ascontiguousarray(noise.swapaxes(0, 1)))
 
         def injected(shape, dtype, device):
-            return by_particle.reshape(shape)  # one particle comes without an axis of particles
+            return by_particle.reshape(shape)  # a single particle has no axis of particles
 
         with mock.patch("torch.distributions.normal._standard_normal", injected):
             return svi.loss_and_grads(model, guide, x)

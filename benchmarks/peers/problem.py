@@ -12,7 +12,7 @@ import numpy as np
 LEARNING_RATE = 1e-3
 SCALE_FLOOR = 1e-4  # scales are softplus(raw) + SCALE_FLOOR in every contestant
 
-Gradient = dict[str, Any]  # of the structure of `Problem.params`
+Gradient = dict[str, Any]  # a tree like `Problem.params`
 
 
 class Sizes(NamedTuple):

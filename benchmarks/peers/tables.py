@@ -59,7 +59,7 @@ def draw_figure(result: dict[str, Any], path: pathlib.Path) -> None:
     cells = result["cells"]
     clock = "cpu" if result["provenance"]["device"].startswith("cpu") else "wall"
     names = [name for name in _titles(cells) if name != REFERENCE]
-    scanned = [name for name in names if name == SCANNED]  # in both panels, in black
+    scanned = [name for name in names if name == SCANNED]  # stands in both panels, in black
     ours = [name for name in names if name.startswith("hiwae")]
     others = [name for name in names if name not in scanned + ours]
     figure, axes = plt.subplots(1, 2, figsize=(11, 4.6), sharey=True, layout="constrained")

@@ -12,12 +12,12 @@ import jax.numpy as jnp
 
 from hiwae_jax import nn
 
-# How a name of a table is asked for. The JAX name "bfloat16" leaves NVIDIA GPUs at TensorFloat-32; there it takes
-# arrays of that type to compute in it.
+# The JAX precision for each name in the tables. On NVIDIA GPUs the JAX precision "bfloat16" computes in TensorFloat-32;
+# only arrays of that type are multiplied in bfloat16.
 CONTEXTS = {"float32": "float32", "tf32": "tensorfloat32", "bfloat16": "tensorfloat32"}
 TYPES = {"float32": jnp.float32, "tf32": jnp.float32, "bfloat16": jnp.bfloat16}
 LONGEST_ROUND = 1_000  # calls
-PASSES = 16  # through memory, in one call
+PASSES = 16  # how often one call goes through memory
 
 
 class Timed(NamedTuple):
@@ -49,7 +49,7 @@ class Rates(NamedTuple):
 
 def wait(program: Callable[..., Any], arguments: tuple[Any, ...], calls: int) -> float:
     """The mean seconds of a call, of several calls in a row."""
-    one_by_one = jax.default_backend() == "cpu"  # where calls that are not waited for would run side by side
+    one_by_one = jax.default_backend() == "cpu"  # there, calls that are not waited for run side by side
     began = time.perf_counter()
     result = None
     for _ in range(calls):
@@ -171,7 +171,7 @@ def memory_rate(numbers: int, precision: str, seconds: float) -> float:
     large = jnp.zeros(numbers)
 
     def add(array):
-        # In place after the first time: a new array would cost the first touch of its pages.
+        # The loop works in place after its first turn. A new array would first have to get its pages.
         return jax.lax.fori_loop(0, PASSES, lambda _, array: array + 1.0, array)
 
     adding = compiled(add, (large,), precision)

@@ -6,7 +6,7 @@ from typing import Any
 
 DIGITS = 9  # significant digits of a number
 LINE = 1_000  # characters of a value that stands on one line
-EXACT = ("settings", "options")  # values that a run is begun with keep all their digits
+EXACT = ("settings", "options")  # the values of these keys are inputs of a run, and keep all digits
 
 
 def write(path: pathlib.Path, content: dict[str, Any]) -> None:

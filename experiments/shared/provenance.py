@@ -15,7 +15,7 @@ import jax
 import hiwae_jax as hj
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
-OF_THE_CALL = ("commit", "command", "date")  # a later call has others, and its numbers compare with the earlier ones
+OF_THE_CALL = ("commit", "command", "date")  # these may differ between calls whose numbers compare
 
 
 def provenance() -> dict[str, str | None]:

@@ -72,7 +72,7 @@ def work_in(folder: pathlib.Path, work: Callable[[], int | None]) -> int:
 def stops_in_order() -> Iterator[None]:
     """Note the first SIGTERM or Ctrl-C in this block, instead of ending the process (see `stopping`)."""
     _asked.clear()
-    if threading.current_thread() is not threading.main_thread():  # which alone may handle signals
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may handle signals
         yield
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
@@ -81,7 +81,7 @@ def stops_in_order() -> Iterator[None]:
         _asked.append(signal.Signals(number))
         for other, handler in before.items():
             signal.signal(other, handler)
-        # Not print: the signal may have come in the middle of one.
+        # `print` must not be used: the signal may have interrupted one.
         text = (
             f"\n{_asked[0].name}: saving and stopping as soon as the work under way is done; once more ends at once\n"
         )

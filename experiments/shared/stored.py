@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-FORMAT = 1  # of result.json, checkpoints, evaluated.npz and the fits of the toy; another number, other content
-UNREADABLE = (  # what `zipfile` and NumPy raise
+FORMAT = 1  # the version of result.json, checkpoints, evaluated.npz and the fits of the toy
+UNREADABLE = (  # the errors that `zipfile` and NumPy raise for a damaged file
     *(OSError, ValueError, TypeError, EOFError, RuntimeError, NotImplementedError),
     *(SyntaxError, tokenize.TokenError, struct.error, zipfile.BadZipFile),
 )
@@ -97,7 +97,7 @@ def read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            # What is not compressed is no larger than the file.
+            # Arrays that are not compressed are no larger than the file.
             if any(item.compress_type != zipfile.ZIP_STORED for item in archive.infolist()):
                 raise ValueError("its arrays are compressed")
             return {name.removesuffix(".npy"): _array(archive.read(name)) for name in archive.namelist()}
@@ -110,7 +110,7 @@ def _array(content: bytes) -> np.ndarray:
     if np.lib.format.read_magic(file) != (1, 0):
         raise ValueError("an array has another version of its format")
     shape, in_columns, dtype = np.lib.format.read_array_header_1_0(file)
-    # NumPy itself would take the memory for the shape first, whatever follows.
+    # NumPy itself would first allocate the memory for any shape that the header claims.
     size = math.prod(shape)
     if dtype.hasobject or min(shape, default=0) < 0 or size * dtype.itemsize != len(content) - file.tell():
         raise ValueError(f"an array of shape {shape} and type {dtype} has {len(content) - file.tell():,} bytes")

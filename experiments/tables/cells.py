@@ -16,7 +16,7 @@ from experiments.vae.settings import Settings
 from hiwae_jax.data import registry
 
 GRADIENT = Settings().gradient
-# Images that were made anew from the drawings of a published set stand in its table, under a heading of their own.
+# The rebuilt OMNIGLOT stands in the table of OMNIGLOT, under a heading of its own.
 PUBLISHED = {table.dataset: table for table in published.TABLES} | {published.REBUILT: published.OMNIGLOT}
 
 

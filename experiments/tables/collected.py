@@ -99,7 +99,7 @@ def _json_files(folders: Sequence[pathlib.Path]) -> Iterator[pathlib.Path]:
             wrong = "is a file" if folder.exists() else "does not exist"
             raise FileNotFoundError(f"the folder of results {wrong}: {folder}")
         for here, below, names in os.walk(folder):
-            # A run that goes on in there deletes checkpoints while one looks.
+            # A run that is under way deletes checkpoints, perhaps during this search.
             below[:] = sorted(name for name in below if name != "checkpoints")
             yield from (pathlib.Path(here, name) for name in sorted(names) if name.endswith(".json"))
 
@@ -111,7 +111,7 @@ def _read(path: pathlib.Path) -> Iterator[Result]:
         for number, cell in enumerate(content["cells"]):
             yield _checked(f"{path}, cell {number}", _with_provenance(cell, content["provenance"]))
         return
-    is_result = path.name == result_files.RESULT  # whatever it holds
+    is_result = path.name == result_files.RESULT  # a file of this name is a result, even if it is damaged
     if not is_result and (not isinstance(content, dict) or "settings" not in content):
         return
     lacking = [] if is_result else [name for name in FIGURES if name not in content]

@@ -56,7 +56,7 @@ def draw_figure(results: Sequence[Result], path: pathlib.Path) -> None:
 
 
 def _draw_block(axis: plt.Axes, block: Block, rows: Sequence[Row], columns: Sequence[int]) -> None:
-    # The published values are of the paper's networks and of the published images.
+    # The published values belong to the paper's networks and to the published images.
     comparable = block.architecture == "conv" and block.published.dataset == block.dataset
     width = 0.9 / len(rows)
     for (n, row), (column, K) in itertools.product(enumerate(rows), enumerate(columns)):

@@ -72,4 +72,4 @@ CALTECH = Table(
     details={},
 )
 TABLES = (MNIST, OMNIGLOT, CALTECH)
-REBUILT = "omniglot_rebuilt"  # the set whose results stand beside those of OMNIGLOT, but may not be equated with them
+REBUILT = "omniglot_rebuilt"  # its results stand beside those of OMNIGLOT and may not be equated with them

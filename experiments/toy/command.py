@@ -125,7 +125,7 @@ def main(arguments: list[str] | None = None) -> int:
             make_problem(settings).make_bound(gradient=settings.gradient)
         numbers = options.output / "figures.json"
         if options.figure and numbers.exists():
-            stored.read_json(numbers)  # more are added to it
+            stored.read_json(numbers)  # an error before any work if the file is damaged: figures are added to it
     try:
         return run_folder.work_in(options.output, lambda: _write(options, rows))
     except FloatingPointError as error:

@@ -24,10 +24,10 @@ from experiments.toy.training import Fit, fit
 PAPER = {"steps": 5_000, "learning_rate": 5e-4, "decay": False}
 LONG = {"steps": 20_000, "learning_rate": 2e-3, "decay": True}
 TRAININGS = {"as in the paper: 5,000 steps, rate 5e-4": PAPER, "20,000 steps, rate from 2e-3 to 0": LONG}
-EARLY = 50  # steps, of figure 7
+EARLY = 50  # steps of the upper row of figure 7
 SEEDS = 25
-EXTENT = 5.5  # of the plane that is shown, to each side
-MAP_DRAWS = 160_000  # of K samples, one resampled from each
+EXTENT = 5.5  # how far the plane is shown, to each side
+MAP_DRAWS = 160_000  # draws of K samples, from each of which one sample is picked
 SCATTERED = 3_000
 MEASURES = {
     "bound": r"bound, mean of $\log w$ (nats)",
@@ -93,7 +93,8 @@ def _plane(axis: Axes) -> None:
 
 def _scatter(axis: Axes, z: np.ndarray, origin: np.ndarray) -> PathCollection:
     color = np.linalg.norm(origin[:SCATTERED], axis=1)
-    # The same limits for all members, which share the draws; a few far ones would take up the colours.
+    # All members have the same limits, since they share the draws. Without the quantile a few far points would use up
+    # the colours.
     style = {"s": 2.5, "linewidths": 0, "cmap": "viridis", "vmin": 0.0, "vmax": np.quantile(color, 0.98)}
     points = axis.scatter(*z[:SCATTERED].T, c=color, **style)
     _plane(axis)
@@ -261,7 +262,7 @@ def _save(figure: Figure, path: pathlib.Path) -> None:
     buffer = io.BytesIO()
     figure.savefig(buffer, dpi=95)
     plt.close(figure)
-    # A palette: a third of the bytes of full colour.
+    # An image with a palette has a third of the bytes.
     PIL.Image.open(buffer).convert("RGB").quantize(256, dither=PIL.Image.Dither.NONE).save(path, optimize=True)
 
 

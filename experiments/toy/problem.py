@@ -13,7 +13,7 @@ import hiwae_jax as hj
 from hiwae_jax import nn
 
 DIMENSIONS = 2  # of z and of z_0
-RAW_UNIT_SCALE = math.log(math.expm1(1.0))  # where `nn.positive_scale` is one
+RAW_UNIT_SCALE = math.log(math.expm1(1.0))  # `nn.positive_scale` is one here
 CHOICES = {"z0": ("shared", "separate", "markov"), "reverse": ("embedded", "heads")}
 
 
@@ -110,7 +110,7 @@ def log_normaliser(*, extent: float = 10.0, cells: int = 1_000) -> float:
 
 
 def _init_layer(key, fan_in, fan_out):
-    # Biases as large as the weights: hidden units that all bend at the origin leave a gap almost twice as large.
+    # Biases are as large as weights. With hidden units that all bend at the origin, the gap is almost twice as large.
     weight_key, bias_key = jax.random.split(key)
     limit = 1.0 / math.sqrt(fan_in)
     return {

@@ -26,7 +26,7 @@ from experiments.toy.problem import Problem, Settings, make_problem
 
 STEPS_A_CALL = 500
 DRAWS_AT_ONCE = 1_000
-# Of `measure`, one number a seed.
+# The figures of `measure` that are one number a seed.
 MEASURES = (
     *("bound", "gap", "bound_standard_error", "estimate_log_variance", "estimate_variance", "estimate_deviation"),
     *("log_weight_variance", "effective_sample_size"),

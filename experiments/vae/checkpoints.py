@@ -49,13 +49,13 @@ class Checkpoints(NamedTuple):
         step = self.manager.latest_step()
         if step is None:
             if layout.is_first():
-                self._seal.unlink(missing_ok=True)  # of a folder that was deleted
+                self._seal.unlink(missing_ok=True)  # the checksums of checkpoints that were deleted
             return None
         shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), state)
         target = {"state": shapes, "seconds": np.float64(0.0), "belongs_to": _as_array(self.belongs_to)}
         try:
-            # Orbax reads in the background, where a fault leaves a trail of messages: so nothing is read that cannot
-            # be right.
+            # Orbax reads in the background, where an error prints many messages. So a checkpoint is checked before it
+            # is read.
             if not layout.agreed(self._is_whole(step)):
                 raise ValueError("its files have other checksums than when they were written")
             if _shapes(self.manager.item_metadata(step)) != _shapes(target):
@@ -64,7 +64,7 @@ class Checkpoints(NamedTuple):
             content = self.manager.restore(step, args=ocp.args.PyTreeRestore(target, restore_args=how))
             if not np.array_equal(content["belongs_to"], target["belongs_to"]):
                 raise ValueError("it is of other settings or data, or of another version")
-        except Exception as error:  # Orbax and what lies below it raise many kinds
+        except Exception as error:  # Orbax and the libraries below it raise many kinds
             reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
             raise UnusableError(
                 f"{self.folder}: checkpoint {step} is not one to go on from: {reason}; delete that folder, and the "

@@ -213,7 +213,7 @@ def _run_all(options: argparse.Namespace, prepared: _Prepared, deadline: float |
                 outcome.busy.append(str(error))
                 layout.say(f"\n{error}")
                 continue
-            # The other cells may well be sound, or need less memory.
+            # Another cell may train well, or need less memory.
             except (FloatingPointError, stored.UnusableError, MemoryError, jax.errors.JaxRuntimeError) as error:
                 told = isinstance(error, FloatingPointError | stored.UnusableError)
                 text = str(error) if told else f"{name}: {(str(error) or type(error).__name__).splitlines()[0]}"

@@ -24,7 +24,7 @@ from experiments.vae.settings import Settings
 from hiwae_jax import nn
 
 FAR_BELOW = 10.0
-LEAST = 10.0  # nats below zero that the untrained model has at least: a few pixels may be worth less
+LEAST = 10.0  # least distance of the untrained model from zero, in nats: images of a few pixels may have less
 ALWAYS, SETTLED = ("objective",), ("train_bound", "validation_bound")  # of `training.CURVES`
 
 

@@ -19,7 +19,7 @@ from experiments.vae.models import Model, Params, of_one
 from experiments.vae.settings import Settings
 from experiments.vae.split_mean import Figure, draws_for, mean_of_seed, over_seeds
 
-# Decoder rows in one call. On a CPU enough to fill the matrix unit and few enough for the cache.
+# The rows that the decoder takes in one call. On a CPU they fill the matrix unit and fit into the cache.
 ROWS_AT_ONCE = {"cpu": 1_000, "gpu": 50_000, "tpu": 50_000}
 SECONDS_BETWEEN_SAVES = 60.0
 FIGURES = ("train_bound", "validation_bound", "test_bound", "validation_nll", "test_nll")
@@ -78,7 +78,7 @@ def evaluate(
         belongs_to = stored.identity(*described, arrays=jax.tree.leaves(params))
         pieces = stored.Pieces(saved, belongs_to, total=sum(len(task.split) for task in tasks))
     rows = max(1, ROWS_AT_ONCE.get(jax.default_backend(), 1_000) // num_samples)
-    with jax.default_matmul_precision("float32"):  # not the short floats that accelerators multiply by default
+    with jax.default_matmul_precision("float32"):  # accelerators multiply shorter floats by default
         found = _work_through(tasks, params, rows, mesh, pieces, deadline)
     if found is None:
         return None

@@ -18,7 +18,7 @@ from hiwae_jax import nn
 
 Tree = TypeVar("Tree")  # a pytree
 
-MODELS = ("vae", "iwae", "iwae-h", "hiwae-0", "hiwae-1", "hiwae-3")  # those of the paper
+MODELS = ("vae", "iwae", "iwae-h", "hiwae-0", "hiwae-1", "hiwae-3")  # the models of the paper
 
 
 def alpha_of(name: str) -> float | None:

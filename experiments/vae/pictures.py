@@ -40,7 +40,7 @@ def write_pictures(
 
     @jax.vmap
     def posterior_sample(x, key):
-        # The same key gives the same samples to both.
+        # The log-weights and the draw get the same key, so they belong to the same samples.
         log_w, z = model.log_weights()(params, x, key), model.proposal.draw(params, x, key).z
         return hj.posterior_resample(jax.random.fold_in(key, 1), log_w, z, num_samples=1)[0]
 

@@ -50,7 +50,7 @@ def checked(content: dict[str, Any]) -> Settings:
     _expect_names("the result", content, ("settings", *FIGURES))
     given = content["settings"]
     _expect_names("settings", given, Settings._fields)
-    # The first results that were collected have no format.
+    # The oldest collected results have no format.
     if content.get("format", stored.FORMAT) != stored.FORMAT:
         raise ValueError(f"format: expected {stored.FORMAT}, got {content['format']}; another version wrote it")
     unknown = sorted(set(given) - set(Settings._fields))

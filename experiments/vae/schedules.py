@@ -5,7 +5,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 LEAST_BETA = 1e-4
-LAST_RATE = 0.01  # of the cosine, as a part of the first rate
+LAST_RATE = 0.01  # where the cosine ends, as a fraction of the first rate
 
 
 def warmup_beta(step: Int[Array, ""], *, warmup: int) -> Float[Array, ""]:

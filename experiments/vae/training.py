@@ -23,7 +23,7 @@ from experiments.vae.training_step import Carry, Objective, make_step
 
 STEPS_A_CALL = 500
 SECONDS_BETWEEN_CHECKPOINTS = 60.0
-MONITORED_EXAMPLES = 2_000  # of the training and of the validation set; more would cost as much as the steps
+MONITORED_EXAMPLES = 2_000  # of each of the two sets; more of them would take as much time as the steps
 CURVES = ("step", "objective", "train_bound", "validation_bound", "effective_sample_size")
 
 
@@ -90,8 +90,8 @@ def make_objective(model: Model, settings: Settings) -> Objective:
 
 def init_states(model: Model, plan: Plan, seeds: jax.Array) -> State:
     """The state of each seed [S] before the first step."""
-    # One seed after another: under vmap a seed's parameters would depend on how many seeds there are. Only what is
-    # drawn goes through the loop, which takes its time to compile.
+    # One seed after another: under vmap a seed's parameters would depend on how many seeds there are. Only the
+    # random numbers go through the loop, because a loop takes long to compile.
     params = jax.lax.map(lambda seed: model.init(jax.random.key(seed)), seeds)
     return jax.vmap(lambda params: _state_of(params, plan))(params)
 
@@ -149,7 +149,7 @@ def make_run_call(
             best=best.params,
             best_bound=best.bound,
             stale=best.stale,
-            # By `CURVES`; the objective is that of the last epoch.
+            # The row has the columns `CURVES`; the objective is that of the last epoch.
             curves=state.curves.at[state.calls].set(jnp.stack([done, jnp.mean(values[-1]), *monitored])),
             calls=state.calls + 1,
         )

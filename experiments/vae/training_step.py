@@ -71,7 +71,7 @@ def make_step(
         return lambda inference, x, given, params, beta: function(params._replace(inference=inference), x, given, beta)
 
     def over_batch(loss, draw):
-        # On one device as many examples at once as suit it; on a mesh all of them, each device its own.
+        # On one device the library chooses how many examples run at once. On a mesh each device runs all of its own.
         at_once = None if mesh is None else settings.batch_size
         return hj.batched_value_and_grad(loss, draw=draw, chunk_size=at_once, spmd_axis_name=layout.batch_axis(mesh))
 

@@ -19,7 +19,7 @@ from hiwae_jax.data.image_checks import require_shape
 _MATRIX, _COMPRESSED = 14, 15
 _NUMBERS = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
 _NUMERIC_CLASSES = range(6, 16)
-_HEAD_BYTES = 4_096  # flags, dimensions and name of a matrix take less
+_HEAD_BYTES = 4_096  # flags, dimensions and name of a matrix take less than this
 
 
 class _Variable(NamedTuple):
@@ -123,7 +123,7 @@ def _expanded(
     shape = _shape(dimensions, order)
     if shape != wanted[label] or size > _HEAD_BYTES + 8 * math.prod(shape):
         return label, _Variable(shape, None)
-    # One byte more than there should be, so that zlib reads on to its checksum.
+    # One byte more is asked for than there should be, so that zlib reads on to its checksum.
     rest = expander.decompress(expander.unconsumed_tail, max(1, size + 9 - len(start)))
     ((_, matrix),) = itertools.islice(_elements(memoryview(start + rest), order), 1)
     parts = _elements(matrix, order)
@@ -147,7 +147,7 @@ def _elements(data: memoryview, order: str) -> Iterator[tuple[int, memoryview]]:
             raise ValueError("it ends within the head of an element")
         kind, size = struct.unpack_from(f"{order}II", data, position)
         start, padding = position + 8, 0 if kind == _COMPRESSED else -size % 8
-        if kind >> 16:  # a short one, whose value lies beside its kind and size in one word of eight bytes
+        if kind >> 16:  # a short element: kind, size and value lie in one word of eight bytes
             kind, size, start, padding = kind & 0xFFFF, kind >> 16, position + 4, 4 - (kind >> 16)
         if start + size > len(data) or padding < 0:
             raise ValueError(f"an element has {size:,} bytes where {len(data) - start:,} are left")

@@ -80,14 +80,14 @@ def _prepare(
     remedy = "Delete that directory and load again"
     try:
         builder = builder_class(data_dir=root)
-    except Exception as error:  # its parsers raise errors of many kinds where a description is damaged
+    except Exception as error:  # a damaged description makes its parsers raise errors of many kinds
         folder = root / builder_class.name / specification.version
         if not folder.exists():
             raise
         raise ValueError(f"the prepared set in {folder} is damaged: {error}. {remedy}") from error
     config = tfds.download.DownloadConfig(
         manual_dir=None if manual_dir is None else pathlib.Path(manual_dir).expanduser(),
-        # A file that is known by its md5 is verified when it is read.
+        # A file without a known sha256 of its content is verified when it is read.
         force_checksums_validation=all(raw.sha256 for raw in specification.files.values()),
         try_download_gcs=False,
     )
@@ -96,7 +96,7 @@ def _prepare(
     except OSError:
         if not builder.data_path.exists():
             raise
-        # Another process has put the same set there first, and that one is as good.
+        # Another process has prepared the same set at the same time.
         builder = builder_class(data_dir=root)
     try:
         splits = [_read_images(builder, split) for split in SPLITS]

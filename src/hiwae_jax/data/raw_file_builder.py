@@ -67,10 +67,10 @@ class RawFileBuilder(
             ValueError: a raw file is not the published one, or file_format is another than "array_record".
         """
         if file_format not in (None, "array_record", tfds.core.FileFormat.ARRAY_RECORD):
-            # tfrecord needs TensorFlow, and parquet was seen to drop records without a word.
+            # tfrecord needs TensorFlow, and parquet has lost records without an error.
             raise ValueError(f'{self.name} is prepared with file_format="array_record" only, not {file_format!r}')
         if download_config is not None and download_config.manual_dir and not self.data_path.exists():
-            # Kept here because the download manager denies a directory that is empty.
+            # The path is kept here, because the download manager refuses an empty directory.
             self._manual_dir = raw_files.require_directory(download_config.manual_dir)
         super().download_and_prepare(download_config=download_config, file_format="array_record", **options)
 
@@ -116,7 +116,7 @@ class RawFileBuilder(
             else:
                 missing.append(raw)
         for raw in missing:
-            # Off line, the download below would try again and again for minutes.
+            # Without a network the download below would repeat its tries for minutes.
             reason = self._why_unreachable(raw, dl_manager)
             if reason:
                 name = self.SPECIFICATION.name

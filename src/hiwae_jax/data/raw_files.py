@@ -98,8 +98,8 @@ def read(raw: RawFile, path: pathlib.Path, *, diagnose: Callable[[bytes], str] |
         ValueError: broken gzip, truncated, or other content than the original's. The message names the file,
             and ends with the diagnosis.
     """
-    # Twice the size is enough to see that a file is too long, and what it holds if it is not absurd. No file is read
-    # beyond it: a few kilobytes of gzip can expand to more than any memory.
+    # Twice the size is enough to see that a file is too long, and to say what it holds. No file is read any further,
+    # because a few kilobytes of gzip can expand to more than any memory.
     limit = 1 + (raw.largest if raw.size is None else max(2 * raw.size, _ALWAYS_READ))
     content = _read(path, limit=limit)
     difference = _difference(raw, content, path)
@@ -158,7 +158,7 @@ def why_unreachable(url: str, *, timeout: float = 3.0) -> str | None:
             with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=timeout):
                 answers.append(None)
         except urllib.error.HTTPError as error:
-            # A server that has no HEAD may well have GET.
+            # A server that refuses HEAD may still answer GET.
             answers.append(None if error.code in (405, 501) else f"HTTP status {error.code}")
             error.close()
         except urllib.error.URLError as error:
@@ -166,7 +166,7 @@ def why_unreachable(url: str, *, timeout: float = 3.0) -> str | None:
         except (OSError, HTTPException, ValueError) as error:
             answers.append(f"{type(error).__name__}: {error}")
 
-    # In a thread because a name server that does not answer is not subject to the socket's timeout.
+    # This runs in a thread, because the socket's timeout does not cover a name server that does not answer.
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     thread.join(timeout)

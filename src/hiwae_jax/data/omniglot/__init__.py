@@ -28,7 +28,7 @@ SPECIFICATION = Specification(
             sha256=None,
             filename="chardata.mat",
             md5="21ecaf34373511aa7691cf2e0802aa3d",
-            # 32,415 images of 784 pixels as doubles, and as much as 240 doubles an image for what else the file holds.
+            # 32,415 images of 784 pixels as doubles, and 240 doubles an image for the rest of the file.
             largest=8 * 1_024 * 32_415,
         )
     },

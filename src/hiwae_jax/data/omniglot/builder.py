@@ -31,7 +31,7 @@ class HiwaeOmniglot(RawFileBuilder):
         for key, matrix in matrices.items():
             require_values(matrix, integer=False, what=key, path=path)
             require_polarity(matrix.mean(dtype=np.float64), self.SPECIFICATION.mean, what=key, path=path)
-        # In double precision, so that ties round alike everywhere.
+        # Double precision makes ties round alike on every machine.
         images, test = (
             upright(np.rint(255 * matrix.T.astype(np.float64)).astype(np.uint8), shape) for matrix in matrices.values()
         )
