@@ -24,7 +24,7 @@ class Result(NamedTuple):
     Attributes:
       source: the file that it was read from, for messages.
       settings: what was run.
-      content: all of it, see `vae.command.run`.
+      content: all of it, see `experiments.vae.command.run`.
     """
 
     source: str

@@ -18,7 +18,7 @@ NESTED = {"data": ("name", "checksum"), "provenance": ("jax", "device", "process
 
 
 def read_of_cell(path: pathlib.Path, settings: Settings, data: images.AnyDataset) -> dict[str, Any]:
-    """The result of this cell on this data, as `vae.run` wrote it.
+    """The result of this cell on this data, as `command.run` wrote it.
 
     Raises:
       UnusableError: it is damaged, or of other settings, data, images or of another version.
