@@ -1,0 +1,1 @@
+"""Benchmarks: commands that measure the library, and what they share."""

@@ -10,7 +10,7 @@ own, which is run too.
 import itertools
 import time
 
-from experiments import command_line
+from experiments.shared import command_line
 
 NAME = "benchmarks.compile_time"
 PACKED = 784 // 8
@@ -28,8 +28,8 @@ def main(arguments: list[str] | None = None) -> None:
     import jax.numpy as jnp
     import numpy as np
 
-    from experiments import sweeps, training
-    from experiments.models import alpha_of, make_model
+    from experiments.vae import sweeps, training
+    from experiments.vae.models import alpha_of, make_model
 
     unknown = [name for name in options.sweeps if name not in sweeps.SWEEPS]
     if unknown:

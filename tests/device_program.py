@@ -21,9 +21,10 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import hiwae_jax as hj
-from experiments import images, layout, report, split_mean, training, vae
-from experiments.models import make_model
-from experiments.settings import Settings
+from experiments.vae import command as vae
+from experiments.vae import images, layout, pictures, split_mean, training
+from experiments.vae.models import make_model
+from experiments.vae.settings import Settings
 from hiwae_jax import _model_passes
 
 # Every size is one of a kind, so that a shape tells what it is of.
@@ -299,7 +300,7 @@ def in_process(folder, address, index):
     training.train = lambda *arguments, **options: kept.append(training_train(*arguments, **options)) or kept[-1]
     # Evaluation and pictures are tested on one device; compiling them twice more would be most of this test.
     vae.evaluation.evaluate = lambda *arguments, **options: some_figures()
-    report.write_pictures = lambda *arguments: (folder / f"pictures-{index}").touch()
+    pictures.write_pictures = lambda *arguments: (folder / f"pictures-{index}").touch()
     result = vae.run(TRAINING, images.load("digits", None), folder / "parts", mesh=mesh)
     whole, state = read_numbers(folder / "whole.npz"), kept[0].state
     seen = compare(found, expected) | {

@@ -19,8 +19,10 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import hiwae_jax as hj
-from experiments import checkpoints, images, layout, stored, training, vae
-from experiments.models import make_model
+from experiments.shared import stored
+from experiments.vae import checkpoints, images, layout, training
+from experiments.vae import command as vae
+from experiments.vae.models import make_model
 from tests import device_program as program
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent

@@ -9,7 +9,7 @@ from jax.flatten_util import ravel_pytree
 import hiwae_jax as hj
 from hiwae_jax._gradients.leave_out import leave_two_out
 from tests import models
-from tests import test_gradients_paired as four  # K = 4 members in D = 3
+from tests import test_gradients_paired as four
 from tests.test_gradients_paired import LARGEST_Z, paired
 
 ESTIMATORS = ("reparameterized", "refilled", "path_squared")

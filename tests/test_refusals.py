@@ -7,7 +7,17 @@ import numpy as np
 import pytest
 
 import hiwae_jax as hj
-from tests.unit_normal import KEY, X, base, conditional, conditionals, hierarchical_bound, identity, log_joint, reverse
+from tests.unit_normal import (
+    KEY,
+    X,
+    base,
+    conditional,
+    conditionals,
+    hierarchical_bound,
+    identity,
+    log_joint,
+    reverse,
+)
 
 # At these parameters every row is treated alike: only the dependence on the place gives them away.
 EMBEDDING = {"embedding": jnp.zeros((3, 2)), "slope": jnp.ones(2)}

@@ -6,7 +6,7 @@ import jax
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
-from benchmarks import machine
+from benchmarks.shared import cores as machine
 
 CHANGED = ("jax_default_matmul_precision", "jax_enable_compilation_cache")
 

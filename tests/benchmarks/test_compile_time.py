@@ -6,7 +6,7 @@ import jax
 import pytest
 
 from benchmarks import compile_time
-from experiments import sweeps, training
+from experiments.vae import sweeps, training
 
 TINY = {
     "dataset": ["binarized_mnist"],

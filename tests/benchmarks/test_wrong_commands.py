@@ -4,11 +4,17 @@ import os
 
 import pytest
 
-from benchmarks import compile_time, gradient_quality, k_scaling, machine, overhead, peers
+from benchmarks import compile_time
+from benchmarks.gradient_quality import command as gradient_quality
+from benchmarks.k_scaling import command as k_scaling
+from benchmarks.overhead import command as overhead
+from benchmarks.peers import command as peers
+from benchmarks.shared import cores
+from tests.experiments.refused import refusal_of
 
 pytestmark = pytest.mark.usefixtures("as_a_script", "two_cores")
 
-USE_CORES = machine.use_cores  # which `as_a_script` replaces
+USE_CORES = cores.use_cores  # which `as_a_script` replaces
 
 COUNTS = ("0", "-1", "1.5", "nan", "many")
 
@@ -18,7 +24,7 @@ def two_cores(as_a_script, monkeypatch):
     """The process may use two cores, and keeps them whatever it is told."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1}, raising=False)
     monkeypatch.setattr(os, "sched_setaffinity", lambda process, cores: None, raising=False)
-    monkeypatch.setattr(machine, "use_cores", USE_CORES)
+    monkeypatch.setattr(cores, "use_cores", USE_CORES)
 
 
 def counts(*names):
@@ -95,17 +101,17 @@ FILES = {
     "lacking/cells/toy-alpha1-K2.json": '{"provenance": {}, "problem": "toy", "alpha": 1.0}',
 }
 COMMANDS = {
-    compile_time: (COMPILE_TIME, compile_time.main),
-    gradient_quality: (GRADIENT_QUALITY, gradient_quality.main),
-    k_scaling: (K_SCALING, lambda arguments: k_scaling.run(k_scaling.parse(arguments))),
-    overhead: (OVERHEAD, lambda arguments: overhead.run(overhead.parse(arguments))),
-    peers: (PEERS, peers.main),
+    compile_time: COMPILE_TIME,
+    gradient_quality: GRADIENT_QUALITY,
+    k_scaling: K_SCALING,
+    overhead: OVERHEAD,
+    peers: PEERS,
 }
 
 
 @pytest.mark.parametrize(
     ("module", "line", "message"),
-    [(module, *wrong) for module, (lines, _) in COMMANDS.items() for wrong in lines],
+    [(module, *wrong) for module, lines in COMMANDS.items() for wrong in lines],
     ids=lambda value: value if isinstance(value, str) and value.startswith("-") else "",
 )
 def test_a_wrong_command_line_is_one_line_and_status_2(module, line, message, tmp_path, capsys, monkeypatch):
@@ -114,14 +120,8 @@ def test_a_wrong_command_line_is_one_line_and_status_2(module, line, message, tm
     for path, text in FILES.items():
         (tmp_path / path).parent.mkdir(parents=True)
         (tmp_path / path).write_text(text)
-    with pytest.raises(SystemExit) as refused:
-        COMMANDS[module][1]([word.format(tmp=tmp_path) for word in line.split()])
-    assert refused.value.code == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.startswith(f"python -m {module.__name__}: error: ")
+    err = refusal_of(module, [word.format(tmp=tmp_path) for word in line.split()], capsys)
     assert message.replace("{tmp}", str(tmp_path)) in err
-    assert err.count("\n") == 1
 
 
 def test_the_folder_of_the_figure_is_made_before_anything_is_measured(tmp_path, monkeypatch):

@@ -35,11 +35,11 @@ def test_checksums_file_of_binarized_mnist():
 
 
 def test_plain_comes_before_compressed(tmp_path):
-    assert raw_files.find(RAW, tmp_path) is None
+    assert raw_files.find(RAW, tmp_path, name="tiny") is None
     (tmp_path / "a.amat.gz").write_bytes(gzip.compress(CONTENT))
-    assert raw_files.find(RAW, tmp_path) == tmp_path / "a.amat.gz"
+    assert raw_files.find(RAW, tmp_path, name="tiny") == tmp_path / "a.amat.gz"
     (tmp_path / "a.amat").write_bytes(CONTENT)
-    assert raw_files.find(RAW, tmp_path) == tmp_path / "a.amat"
+    assert raw_files.find(RAW, tmp_path, name="tiny") == tmp_path / "a.amat"
 
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gz"])

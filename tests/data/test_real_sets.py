@@ -11,8 +11,7 @@ from hiwae_jax.data import load_caltech101_silhouettes, mnist, raw_files
 from hiwae_jax.data.dataset import checksum
 from hiwae_jax.data.mnist.builder import HiwaeMnist
 from hiwae_jax.data.omniglot.builder import HiwaeOmniglotRebuilt
-
-from .conftest import permuted
+from tests.data.tiny_files import permuted
 
 SPLITS = ("train", "validation", "test")
 
@@ -21,7 +20,7 @@ def parsed(builder, raw_data_dir, tmp_path):
     """The splits of a real set, of its verified files, without the writing of records."""
     images = {}
     for part, raw in builder.SPECIFICATION.files.items():
-        path = raw_files.find(raw, raw_data_dir)
+        path = raw_files.find(raw, raw_data_dir, name=builder.SPECIFICATION.name)
         if path is None:
             pytest.skip(f"no {raw.filename} or {raw.filename}.gz in {raw_data_dir}")
         images |= builder(data_dir=tmp_path).parse(part, raw_files.read(raw, path), path)
@@ -43,7 +42,7 @@ def test_real_mnist(raw_data_dir, tmp_path):
     assert sha256(images["test"]) == "6d87418db22cc8025d05968bec9bd5c3932904b23485740db143a061a2c9d161"
     # The first image, and the first of validation, row by row from the bytes of the file.
     raw = mnist.SPECIFICATION.files["train"]
-    content = raw_files.read(raw, raw_files.find(raw, raw_data_dir))
+    content = raw_files.read(raw, raw_files.find(raw, raw_data_dir, name=mnist.SPECIFICATION.name))
     for image, index in ((images["train"][0], 0), (images["validation"][0], 50_000)):
         offset = 16 + 784 * index
         rows = [sum(content[start : start + 28]) for start in range(offset, offset + 784, 28)]

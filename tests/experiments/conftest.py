@@ -3,7 +3,7 @@
 import jax
 import pytest
 
-from experiments import images
+from experiments.vae import images
 
 
 @pytest.fixture(autouse=True)

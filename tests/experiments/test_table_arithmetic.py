@@ -5,9 +5,10 @@ import types
 import numpy as np
 import pytest
 
-from experiments import report, toy
-from experiments.settings import Settings
-from experiments.training import CURVES
+from experiments.toy import command as toy
+from experiments.vae import report
+from experiments.vae.settings import Settings
+from experiments.vae.training import CURVES
 
 
 def cells(line):

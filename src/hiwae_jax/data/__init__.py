@@ -11,13 +11,16 @@ from hiwae_jax.data.digits import load_digits
 from hiwae_jax.data.grey import GreyDataset, binarize
 from hiwae_jax.data.mnist import load_mnist
 from hiwae_jax.data.omniglot import load_omniglot
+from hiwae_jax.data.registry import dataset_names, load_dataset
 
 __all__ = [
     "Dataset",
     "GreyDataset",
     "binarize",
+    "dataset_names",
     "load_binarized_mnist",
     "load_caltech101_silhouettes",
+    "load_dataset",
     "load_digits",
     "load_mnist",
     "load_omniglot",

@@ -56,7 +56,7 @@ def binarize(key: PRNGKeyArray, levels: UInt8[Array | np.ndarray, "... pixels"])
     """
     if levels.dtype != jnp.uint8:
         raise ValueError(f"binarize expects grey levels 0 to 255 as uint8 [..., P], got {levels.dtype}")
-    # Not levels / 255 against [0, 1): compilers may multiply by 1 / 255, and then 255 is not sure to give 1.
+    # Levels are not divided by 255: compilers may multiply by 1 / 255, and then level 255 might not always give 1.
     return (255 * jax.random.uniform(key, levels.shape, jnp.float32) < jnp.asarray(levels, jnp.float32)).astype(
         jnp.float32
     )

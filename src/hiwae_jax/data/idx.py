@@ -7,7 +7,7 @@ import numpy as np
 
 from hiwae_jax.data.image_checks import require_shape
 
-_IMAGES, _LABELS = 0x803, 0x801  # unsigned bytes in three axes, in one axis
+_IMAGES, _LABELS = 0x803, 0x801  # the numbers for unsigned bytes in three axes, and in one axis
 
 
 def parse_idx(content: bytes, *, shape: tuple[int, int, int], path: pathlib.Path) -> np.ndarray:

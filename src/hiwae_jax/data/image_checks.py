@@ -1,4 +1,4 @@
-"""What is wrong with images that are not the published ones, in words."""
+"""Checks of images against the published ones; errors say in words what is wrong."""
 
 import pathlib
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 def require_shape(found: tuple[int, ...], expected: tuple[int, ...], *, what: str, path: pathlib.Path) -> None:
-    """ValueError, naming the path and what it is about, unless the shapes are equal."""
+    """Raises a ValueError that names the path unless the shapes are equal."""
     if found == expected:
         return
     hint = ": it looks transposed" if len(expected) == 2 and found == expected[::-1] else ""
@@ -14,7 +14,7 @@ def require_shape(found: tuple[int, ...], expected: tuple[int, ...], *, what: st
 
 
 def require_values(images: np.ndarray, *, integer: bool, what: str, path: pathlib.Path) -> None:
-    """ValueError unless all values are from 0 to 1, and if integer none is between; naming what is wrong."""
+    """Raises a ValueError unless all values are from 0 to 1, or if integer, 0 or 1."""
     valid = (images == 0) | (images == 1) if integer else (images >= 0) & (images <= 1)
     if not valid.all():
         raise ValueError(
@@ -23,7 +23,10 @@ def require_values(images: np.ndarray, *, integer: bool, what: str, path: pathli
         )
 
 
-def require_polarity(mean: float, expected: float, *, what: str, path: pathlib.Path) -> None:
-    """ValueError if the mean pixel, 0 to 1, is closer to that of the negatives than to the expected one."""
-    if abs(mean - (1 - expected)) < abs(mean - expected):
+def require_polarity(mean: float, expected: float | None, *, what: str, path: pathlib.Path) -> None:
+    """Raises a ValueError if the mean pixel, 0 to 1, is closer to `1 - expected` than to `expected`.
+
+    Nothing is checked where the expected mean is unknown.
+    """
+    if expected is not None and abs(mean - (1 - expected)) < abs(mean - expected):
         raise ValueError(f"{path}: {what} looks inverted: mean pixel {mean:.3f}, expected about {expected:.3f}")

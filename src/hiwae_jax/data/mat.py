@@ -1,4 +1,4 @@
-"""Matrices of a MATLAB file, in which images are rows or columns, and their pixels run column by column.
+"""Reading of matrices from a MATLAB file, in which images are rows or columns and pixels run column by column.
 
 Read here and not with SciPy, which reads outside its memory where a file is damaged, so that the process dies
 without a message.
@@ -19,7 +19,7 @@ from hiwae_jax.data.image_checks import require_shape
 _MATRIX, _COMPRESSED = 14, 15
 _NUMBERS = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
 _NUMERIC_CLASSES = range(6, 16)
-_HEAD_BYTES = 4_096  # flags, dimensions and name of a matrix take less
+_HEAD_BYTES = 4_096  # flags, dimensions and name of a matrix take less than this
 
 
 class _Variable(NamedTuple):
@@ -105,7 +105,7 @@ def _variables(
 def _expanded(
     payload: memoryview, order: str, wanted: Mapping[str, tuple[int, int]]
 ) -> tuple[str, _Variable | None] | None:
-    """The variable in a compressed element, None if that is something else.
+    """The variable in a compressed element, or None if that is something else.
 
     Of one that is not wanted only the head is decompressed, and of a wanted one no more than its shape has room for: a
     few bytes can stand for more than any memory holds.
@@ -123,7 +123,7 @@ def _expanded(
     shape = _shape(dimensions, order)
     if shape != wanted[label] or size > _HEAD_BYTES + 8 * math.prod(shape):
         return label, _Variable(shape, None)
-    # One byte more than there should be, so that zlib reads on to its checksum.
+    # One byte more is asked for than there should be, so that zlib reads on to its checksum.
     rest = expander.decompress(expander.unconsumed_tail, max(1, size + 9 - len(start)))
     ((_, matrix),) = itertools.islice(_elements(memoryview(start + rest), order), 1)
     parts = _elements(matrix, order)
@@ -147,7 +147,7 @@ def _elements(data: memoryview, order: str) -> Iterator[tuple[int, memoryview]]:
             raise ValueError("it ends within the head of an element")
         kind, size = struct.unpack_from(f"{order}II", data, position)
         start, padding = position + 8, 0 if kind == _COMPRESSED else -size % 8
-        if kind >> 16:  # a short one, whose value lies beside its kind and size in one word of eight bytes
+        if kind >> 16:  # a short element: kind, size and value lie in one word of eight bytes
             kind, size, start, padding = kind & 0xFFFF, kind >> 16, position + 4, 4 - (kind >> 16)
         if start + size > len(data) or padding < 0:
             raise ValueError(f"an element has {size:,} bytes where {len(data) - start:,} are left")
@@ -162,7 +162,7 @@ def _shape(dimensions: memoryview, order: str) -> tuple[int, ...]:
 def _variable(
     flags: memoryview, dimensions: memoryview, values: list[tuple[int, memoryview]], order: str
 ) -> _Variable | None:
-    """The matrix, None if it is no full real one of numbers."""
+    """The matrix, or None if it is not a full real matrix of numbers."""
     (flag,) = struct.unpack_from(f"{order}I", flags)
     if flag & 0xFF not in _NUMERIC_CLASSES or len(values) != 1 or values[0][0] not in _NUMBERS:
         return None

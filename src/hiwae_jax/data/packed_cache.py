@@ -12,8 +12,8 @@ from hiwae_jax.data.dataset import checksum
 from hiwae_jax.data.specification import Specification
 
 _NUM_DIGITS = 16
-# Of the two-dimensional uint8 arrays that `write` saves. NumPy's reader evaluates a header as Python and takes memory
-# for whatever shape it claims, so that it is given only what matches this.
+# The header of the two-dimensional uint8 arrays that `write` saves. NumPy's reader evaluates a header as Python, and
+# takes memory for any shape that it claims. So it is given only files whose header matches this.
 _HEADER = re.compile(
     rb"\x93NUMPY\x01\x00(?P<length>..)"
     rb"\{'descr': '\|u1', 'fortran_order': False, 'shape': \((?P<rows>[0-9]{1,10}), (?P<columns>[0-9]{1,10})\), \} *\n",
@@ -22,9 +22,9 @@ _HEADER = re.compile(
 
 
 def cache_path(specification: Specification, data_dir: pathlib.Path) -> pathlib.Path:
-    """Where the set lies. The name holds the checksum, or `*` for an unknown one: other content, other name."""
+    """The path of the set. Its name holds the checksum, or `*` for an unknown one: other content has another name."""
     digits = "*" if specification.checksum is None else specification.checksum[:_NUM_DIGITS]
-    # Beside the sets of TensorFlow Datasets and not among the files of one: it takes any folder for a set.
+    # This folder lies beside the sets of TensorFlow Datasets, and not among the files of one of them.
     return data_dir / "hiwae_jax_packed" / f"{specification.name}-{specification.version}-{digits}.npy"
 
 

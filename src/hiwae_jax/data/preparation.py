@@ -1,23 +1,24 @@
-"""From a specification to a set in memory: the packed cache if it is there, TensorFlow Datasets if not."""
+"""Loading of a specified set into memory, from the packed cache if it is there, or else with TensorFlow Datasets."""
 
 import os
 import pathlib
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from hiwae_jax.data import packed_cache
 from hiwae_jax.data.dataset import checksum, pack_bits
-from hiwae_jax.data.specification import Specification
+from hiwae_jax.data.specification import SPLITS, Specification
 
-SPLITS = ("train", "validation", "test")
+if TYPE_CHECKING:
+    from hiwae_jax.data.raw_file_builder import RawFileBuilder
 
 
 def load(
     specification: Specification,
-    import_builder: Callable[[], Any],
+    import_builder: "Callable[[], type[RawFileBuilder]]",
     *,
     data_dir: str | pathlib.Path | None,
     manual_dir: str | pathlib.Path | None,
@@ -70,7 +71,7 @@ def _data_dir(data_dir: str | pathlib.Path | None) -> pathlib.Path:
 
 def _prepare(
     specification: Specification,
-    builder_class: Any,
+    builder_class: "type[RawFileBuilder]",
     root: pathlib.Path,
     manual_dir: str | pathlib.Path | None,
 ) -> tuple[np.ndarray, str]:
@@ -79,14 +80,14 @@ def _prepare(
     remedy = "Delete that directory and load again"
     try:
         builder = builder_class(data_dir=root)
-    except Exception as error:  # its parsers raise errors of many kinds where a description is damaged
+    except Exception as error:  # a damaged description makes its parsers raise errors of many kinds
         folder = root / builder_class.name / specification.version
         if not folder.exists():
             raise
         raise ValueError(f"the prepared set in {folder} is damaged: {error}. {remedy}") from error
     config = tfds.download.DownloadConfig(
         manual_dir=None if manual_dir is None else pathlib.Path(manual_dir).expanduser(),
-        # A file that is known by its md5 is verified when it is read.
+        # A file without a known sha256 of its content is verified when it is read.
         force_checksums_validation=all(raw.sha256 for raw in specification.files.values()),
         try_download_gcs=False,
     )
@@ -95,7 +96,7 @@ def _prepare(
     except OSError:
         if not builder.data_path.exists():
             raise
-        # Another process has put the same set there first, and that one is as good.
+        # Another process has prepared the same set at the same time.
         builder = builder_class(data_dir=root)
     try:
         splits = [_read_images(builder, split) for split in SPLITS]
@@ -115,7 +116,7 @@ def _prepare(
     raise ValueError(f"the prepared set in {builder.data_dir} is damaged: {found_and_expected}. {remedy}")
 
 
-def _read_images(builder: Any, split: str) -> np.ndarray:
+def _read_images(builder: "RawFileBuilder", split: str) -> np.ndarray:
     source = builder.as_data_source(split)
     # All records in one call: one by one they take ten times longer.
     records = source.__getitems__(range(len(source)))

@@ -14,8 +14,7 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download import resource
 
 from hiwae_jax.data import raw_files
-from hiwae_jax.data.preparation import SPLITS
-from hiwae_jax.data.specification import Specification
+from hiwae_jax.data.specification import SPLITS, Specification
 
 
 class RawFileBuilder(
@@ -68,10 +67,10 @@ class RawFileBuilder(
             ValueError: a raw file is not the published one, or file_format is another than "array_record".
         """
         if file_format not in (None, "array_record", tfds.core.FileFormat.ARRAY_RECORD):
-            # tfrecord needs TensorFlow, and parquet was seen to drop records without a word.
+            # tfrecord needs TensorFlow, and parquet has lost records without an error.
             raise ValueError(f'{self.name} is prepared with file_format="array_record" only, not {file_format!r}')
         if download_config is not None and download_config.manual_dir and not self.data_path.exists():
-            # Kept here because the download manager denies a directory that is empty.
+            # The path is kept here, because the download manager refuses an empty directory.
             self._manual_dir = raw_files.require_directory(download_config.manual_dir)
         super().download_and_prepare(download_config=download_config, file_format="array_record", **options)
 
@@ -81,9 +80,19 @@ class RawFileBuilder(
         images: dict[str, np.ndarray] = {}
         for part, raw in self.SPECIFICATION.files.items():
             path = paths[raw.filename]
-            content = raw_files.read(raw, path, diagnose=functools.partial(self._diagnose, part, path=path))
+            content = self._read(part, raw, path, self._directory(dl_manager))
             images.update(self.parse(part, content, path))
         return {split: self._generate_examples(images[split]) for split in SPLITS}
+
+    def _read(self, part: str, raw: raw_files.RawFile, path: pathlib.Path, directory: pathlib.Path) -> bytes:
+        try:
+            return raw_files.read(raw, path, diagnose=functools.partial(self._diagnose, part, path=path))
+        except ValueError as error:
+            note = raw_files.of_another_set(raw, path, directory, name=self.SPECIFICATION.name)
+            raise ValueError(f"{error}{note}") from error
+
+    def _directory(self, dl_manager: Any) -> pathlib.Path:
+        return self._manual_dir or pathlib.Path(dl_manager.download_dir, "manual")
 
     def _diagnose(self, part: str, content: bytes, path: pathlib.Path) -> str:
         try:
@@ -97,20 +106,21 @@ class RawFileBuilder(
             yield index, {"image": image}
 
     def _locate(self, dl_manager: Any) -> dict[str, pathlib.Path]:
-        directory = self._manual_dir or pathlib.Path(dl_manager.download_dir, "manual")
+        directory = self._directory(dl_manager)
         found: dict[str, pathlib.Path] = {}
         missing = []
         for raw in self.SPECIFICATION.files.values():
-            path = raw_files.find(raw, directory)
+            path = raw_files.find(raw, directory, name=self.SPECIFICATION.name)
             if path:
                 found[raw.filename] = path
             else:
                 missing.append(raw)
         for raw in missing:
-            # Off line, the download below would try again and again for minutes.
+            # Without a network the download below would repeat its tries for minutes.
             reason = self._why_unreachable(raw, dl_manager)
             if reason:
-                raise FileNotFoundError(raw_files.missing_files_message(self.name, missing, directory, reason))
+                name = self.SPECIFICATION.name
+                raise FileNotFoundError(raw_files.missing_files_message(name, missing, directory, reason))
         if missing:
             downloads = dl_manager.download({raw.filename: raw.url for raw in missing})
             found.update({name: pathlib.Path(path) for name, path in downloads.items()})

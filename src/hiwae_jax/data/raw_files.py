@@ -1,4 +1,4 @@
-"""The files that a set's authors published: where they are, and whether they are what they should be."""
+"""The files that a set's authors published: finding them, and verifying that they are the published ones."""
 
 import gzip
 import hashlib
@@ -23,7 +23,8 @@ class RawFile(NamedTuple):
         sha256: of its content, or None if unknown.
         filename: its name; a local copy may be compressed with gzip, and then has `.gz` behind it.
         md5: of its content; looked at only where there is no sha256.
-        download_sha256: of the file at the url if that is compressed, so that it differs from its content.
+        download_sha256: of the file at the url if that is compressed, so that it differs from its content. Where
+            neither sha256 nor md5 is known, it is what a compressed local copy is verified by.
         largest: bytes that its content cannot exceed; looked at only where there is no size.
     """
 
@@ -43,12 +44,12 @@ def read_checksums(path: pathlib.Path) -> dict[str, RawFile]:
 
 
 def gunzipped(raw: RawFile, *, size: int, sha256: str) -> RawFile:
-    """The content, of this size and sha256, of a file that is published with gzip and so described."""
+    """The description of the content of a file that is published with gzip, from that of the compressed file."""
     return raw._replace(size=size, sha256=sha256, filename=raw.filename.removesuffix(".gz"), download_sha256=raw.sha256)
 
 
 def require_directory(directory: str | pathlib.Path) -> pathlib.Path:
-    """The directory as a path; FileNotFoundError or NotADirectoryError, naming it, if it is none."""
+    """The directory as a path; raises FileNotFoundError or NotADirectoryError, with its name, if there is none."""
     path = pathlib.Path(directory).expanduser()
     if not path.exists():
         raise FileNotFoundError(f"the directory of raw files does not exist: {path}")
@@ -57,10 +58,28 @@ def require_directory(directory: str | pathlib.Path) -> pathlib.Path:
     return path
 
 
-def find(raw: RawFile, directory: pathlib.Path) -> pathlib.Path | None:
-    """The path of the file in the directory, plain or else gzip-compressed, or None."""
-    candidates = (directory / raw.filename, directory / f"{raw.filename}.gz")
+def find(raw: RawFile, directory: pathlib.Path, *, name: str) -> pathlib.Path | None:
+    """The path of a set's file, plain or else gzip-compressed; None if there is none.
+
+    The sub-folder with the name of the set is looked into before the directory itself: files of two sets may have
+    equal names.
+    """
+    return next(filter(None, (_find_in(folder, raw) for folder in (directory / name, directory))), None)
+
+
+def _find_in(folder: pathlib.Path, raw: RawFile) -> pathlib.Path | None:
+    candidates = (folder / raw.filename, folder / f"{raw.filename}.gz")
     return next((path for path in candidates if path.is_file()), None)
+
+
+def of_another_set(raw: RawFile, path: pathlib.Path, directory: pathlib.Path, *, name: str) -> str:
+    """The end of the message that refuses a file, which may be another set's file of the same name; empty if not."""
+    other = _find_in(directory, raw)
+    if path.parent == directory / name and other is not None:
+        return f". {other} has the same name and was not looked at: remove the one that is not of {name}"
+    if path.parent == directory:
+        return f". If it is of another data set, put the file of {name} into the folder {directory / name}"
+    return ""
 
 
 def read(raw: RawFile, path: pathlib.Path, *, diagnose: Callable[[bytes], str] | None = None) -> bytes:
@@ -79,28 +98,32 @@ def read(raw: RawFile, path: pathlib.Path, *, diagnose: Callable[[bytes], str] |
         ValueError: broken gzip, truncated, or other content than the original's. The message names the file,
             and ends with the diagnosis.
     """
-    # Twice the size is enough to see that a file is too long, and what it holds if it is not absurd. No file is read
-    # beyond it: a few kilobytes of gzip can expand to more than any memory.
+    # Twice the size is enough to see that a file is too long, and to say what it holds. No file is read any further,
+    # because a few kilobytes of gzip can expand to more than any memory.
     limit = 1 + (raw.largest if raw.size is None else max(2 * raw.size, _ALWAYS_READ))
     content = _read(path, limit=limit)
-    difference = _difference(raw, content)
+    difference = _difference(raw, content, path)
     if difference is None:
         return content
     raise ValueError(f"{path} {difference}" + (f". {diagnose(content)}" if diagnose else ""))
 
 
-def _difference(raw: RawFile, content: bytes) -> str | None:
+def _difference(raw: RawFile, content: bytes, path: pathlib.Path) -> str | None:
     if raw.size is not None and len(content) < raw.size:
         return f"is truncated, or another file: {len(content):,} bytes where the original has {raw.size:,}"
     if raw.size is not None and len(content) > raw.size:
         return f"is not the original: it has more than the original's {raw.size:,} bytes"
     if raw.size is None and len(content) > raw.largest:
         return f"is not the original: it has more than {raw.largest:,} bytes, the most that its format has room for"
-    expected = raw.sha256 or raw.md5
+    expected = raw.sha256 or raw.md5 or raw.download_sha256
     if raw.sha256:
         algorithm, digest = "sha256", hashlib.sha256(content)
-    else:
+    elif raw.md5:
         algorithm, digest = "md5", hashlib.md5(content, usedforsecurity=False)
+    elif path.suffix != ".gz":
+        return "cannot be verified: only the compressed file has a known checksum; put that one in its place"
+    else:
+        algorithm, digest = "sha256 of the compressed file", hashlib.sha256(path.read_bytes())
     if digest.hexdigest() == expected:
         return None
     return f"has the wrong checksum: {algorithm} {digest.hexdigest()} where the original has {expected}"
@@ -135,7 +158,7 @@ def why_unreachable(url: str, *, timeout: float = 3.0) -> str | None:
             with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=timeout):
                 answers.append(None)
         except urllib.error.HTTPError as error:
-            # A server that has no HEAD may well have GET.
+            # A server that refuses HEAD may still answer GET.
             answers.append(None if error.code in (405, 501) else f"HTTP status {error.code}")
             error.close()
         except urllib.error.URLError as error:
@@ -143,7 +166,7 @@ def why_unreachable(url: str, *, timeout: float = 3.0) -> str | None:
         except (OSError, HTTPException, ValueError) as error:
             answers.append(f"{type(error).__name__}: {error}")
 
-    # In a thread because a name server that does not answer is not subject to the socket's timeout.
+    # This runs in a thread, because the socket's timeout does not cover a name server that does not answer.
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     thread.join(timeout)
@@ -151,11 +174,12 @@ def why_unreachable(url: str, *, timeout: float = 3.0) -> str | None:
 
 
 def missing_files_message(name: str, missing: Iterable[RawFile], directory: pathlib.Path, reason: str) -> str:
-    """What to tell a user whose raw files are neither at hand nor to be downloaded."""
+    """The message for a user whose raw files are missing and cannot be downloaded."""
     files = "\n".join(f"  {raw.filename} or {raw.filename}.gz  ({_describe(raw)})" for raw in missing)
     return (
         f"{name}: the raw files below are not in {directory}, and cannot be downloaded now ({reason}).\n"
-        f"Put each, plain or gzip-compressed, into one directory and name it with manual_dir=...:\n{files}"
+        f"Put each, plain or gzip-compressed, into one directory, or into its sub-folder {name}, and "
+        f"name the directory with manual_dir=...:\n{files}"
     )
 
 

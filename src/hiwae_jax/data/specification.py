@@ -1,9 +1,11 @@
-"""What identifies a published set: its files, and the checksum of what must come out of them."""
+"""The specification of a published set: its files, and the checksum of the images that they hold."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
 
 from hiwae_jax.data.raw_files import RawFile
+
+SPLITS = ("train", "validation", "test")
 
 
 class Specification(NamedTuple):
@@ -19,6 +21,8 @@ class Specification(NamedTuple):
             records or cache, it is this or it is refused. None if it is unknown, because the raw files are
             known by another checksum only.
         grey: whether a pixel is a level of 0 to 255, kept in one byte, and not a bit.
+        mean: of the pixels of the raw training images, 0 to 1. By it a file with black and white exchanged is
+            recognised: its mean is closer to `1 - mean`. None if it is not known; then nothing is checked.
     """
 
     name: str
@@ -28,3 +32,4 @@ class Specification(NamedTuple):
     split_sizes: tuple[int, int, int]
     checksum: str | None
     grey: bool = False
+    mean: float | None = None

@@ -10,8 +10,7 @@ import tensorflow_datasets as tfds
 
 from hiwae_jax.data import binarized_mnist, load_binarized_mnist, preparation
 from hiwae_jax.data.binarized_mnist.builder import HiwaeBinarizedMnist
-
-from .conftest import SPLITS, assert_is
+from tests.data.binarized_mnist.tiny_checks import SPLITS, assert_is
 
 
 @pytest.fixture

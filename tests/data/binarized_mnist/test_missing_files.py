@@ -9,9 +9,8 @@ from tensorflow_datasets.core.download.download_manager import NonMatchingChecks
 
 from hiwae_jax.data import load_binarized_mnist
 from hiwae_jax.data.binarized_mnist.builder import HiwaeBinarizedMnist
-
-from ..conftest import describe, serve
-from .conftest import assert_is, assert_nothing_is_readable
+from tests.data.binarized_mnist.tiny_checks import assert_is, assert_nothing_is_readable
+from tests.data.tiny_files import describe, serve
 
 
 def test_without_manual_dir_the_one_of_tensorflow_datasets_is_looked_at(tiny_set):

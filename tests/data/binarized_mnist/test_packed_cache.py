@@ -8,8 +8,7 @@ import pytest
 
 from hiwae_jax.data import packed_cache
 from hiwae_jax.data.dataset import checksum
-
-from .conftest import assert_is
+from tests.data.binarized_mnist.tiny_checks import assert_is
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,7 @@ import sys
 import pytest
 
 from hiwae_jax.data.binarized_mnist.builder import HiwaeBinarizedMnist
-
-from .conftest import assert_is, assert_nothing_is_readable
+from tests.data.binarized_mnist.tiny_checks import assert_is, assert_nothing_is_readable
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from ..conftest import amat, describe
-from .conftest import assert_nothing_is_readable
+from tests.data.binarized_mnist.tiny_checks import assert_nothing_is_readable
+from tests.data.tiny_files import amat, describe
 
 
 def test_raw_files_that_are_not_the_published_ones(tiny_set):

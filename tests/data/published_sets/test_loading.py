@@ -11,8 +11,7 @@ from hiwae_jax.data import binarize, omniglot, packed_cache
 from hiwae_jax.data.caltech101_silhouettes.builder import HiwaeCaltech101Silhouettes
 from hiwae_jax.data.mnist.builder import HiwaeMnist
 from hiwae_jax.data.omniglot.builder import HiwaeOmniglot
-
-from .conftest import MNIST, OMNIGLOT, SETS, assert_is, mat, omniglot_matrices
+from tests.data.published_sets.tiny_sets import MNIST, OMNIGLOT, SETS, assert_is, mat, omniglot_matrices
 
 
 @pytest.mark.parametrize("name", SETS)

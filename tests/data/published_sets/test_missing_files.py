@@ -10,9 +10,8 @@ import tensorflow_datasets as tfds
 from hiwae_jax.data import mnist, omniglot
 from hiwae_jax.data.mnist.builder import HiwaeMnist
 from hiwae_jax.data.omniglot.builder import HiwaeOmniglot
-
-from ..conftest import NOWHERE, serve
-from .conftest import CALTECH, MNIST, OMNIGLOT, REBUILT, assert_is
+from tests.data.published_sets.tiny_sets import CALTECH, MNIST, OMNIGLOT, REBUILT, assert_is
+from tests.data.tiny_files import NOWHERE, serve
 
 
 def test_missing_files_say_what_is_known_of_them(install):

@@ -5,7 +5,17 @@ import struct
 import numpy as np
 import pytest
 
-from .conftest import CALTECH, MNIST, OMNIGLOT, REBUILT, caltech_matrices, grey_images, idx, mat, omniglot_matrices
+from tests.data.published_sets.tiny_sets import (
+    CALTECH,
+    MNIST,
+    OMNIGLOT,
+    REBUILT,
+    caltech_matrices,
+    grey_images,
+    idx,
+    mat,
+    omniglot_matrices,
+)
 
 
 def transposed(matrices):

@@ -1,14 +1,18 @@
 """Binarized MNIST: 50,000 / 10,000 / 10,000 images of 28x28 in one fixed binarization."""
 
 import pathlib
-from typing import Any
+from typing import TYPE_CHECKING
 
 from hiwae_jax.data import preparation
 from hiwae_jax.data.dataset import Dataset
 from hiwae_jax.data.raw_files import read_checksums
+from hiwae_jax.data.registry import Entry
 from hiwae_jax.data.specification import Specification
 
-__all__ = ["SPECIFICATION", "load_binarized_mnist"]
+if TYPE_CHECKING:
+    from hiwae_jax.data.raw_file_builder import RawFileBuilder
+
+__all__ = ["SETS", "SPECIFICATION", "load_binarized_mnist"]
 
 _RAW_FILES = read_checksums(pathlib.Path(__file__).with_name("checksums.tsv"))
 
@@ -58,7 +62,10 @@ def load_binarized_mnist(
     return Dataset(*preparation.load(SPECIFICATION, _import_builder, data_dir=data_dir, manual_dir=manual_dir))
 
 
-def _import_builder() -> Any:
+SETS = {"binarized_mnist": Entry(load_binarized_mnist, "MNIST", SPECIFICATION.shape)}
+
+
+def _import_builder() -> "type[RawFileBuilder]":
     from hiwae_jax.data.binarized_mnist.builder import HiwaeBinarizedMnist
 
     return HiwaeBinarizedMnist

@@ -1,14 +1,18 @@
 """Caltech 101 Silhouettes: 4,100 / 2,264 / 2,307 binary images of 28x28."""
 
 import pathlib
-from typing import Any
+from typing import TYPE_CHECKING
 
 from hiwae_jax.data import preparation
 from hiwae_jax.data.dataset import Dataset
 from hiwae_jax.data.raw_files import read_checksums
+from hiwae_jax.data.registry import Entry
 from hiwae_jax.data.specification import Specification
 
-__all__ = ["SPECIFICATION", "load_caltech101_silhouettes"]
+if TYPE_CHECKING:
+    from hiwae_jax.data.raw_file_builder import RawFileBuilder
+
+__all__ = ["SETS", "SPECIFICATION", "load_caltech101_silhouettes"]
 
 SPECIFICATION = Specification(
     name="caltech101_silhouettes",
@@ -19,6 +23,7 @@ SPECIFICATION = Specification(
     },
     split_sizes=(4_100, 2_264, 2_307),
     checksum="e15dfcfd62381b62c3905962d797392ec42944a62b7dc8208afd5eec3ec64f33",
+    mean=0.55,  # of the file, in which the background is 1
 )
 
 
@@ -58,7 +63,10 @@ def load_caltech101_silhouettes(
     return Dataset(*preparation.load(SPECIFICATION, _import_builder, data_dir=data_dir, manual_dir=manual_dir))
 
 
-def _import_builder() -> Any:
+SETS = {"caltech101_silhouettes": Entry(load_caltech101_silhouettes, "Caltech101 Silhouettes", SPECIFICATION.shape)}
+
+
+def _import_builder() -> "type[RawFileBuilder]":
     from hiwae_jax.data.caltech101_silhouettes.builder import HiwaeCaltech101Silhouettes
 
     return HiwaeCaltech101Silhouettes

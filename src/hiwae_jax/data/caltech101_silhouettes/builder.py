@@ -13,7 +13,6 @@ from hiwae_jax.data.mat import parse_mat, upright
 from hiwae_jax.data.raw_file_builder import RawFileBuilder
 
 _KEYS = {"train_data": "train", "val_data": "validation", "test_data": "test"}
-_MEAN = 0.55  # of the training images as published, the background 1
 
 
 class HiwaeCaltech101Silhouettes(RawFileBuilder):
@@ -29,5 +28,5 @@ class HiwaeCaltech101Silhouettes(RawFileBuilder):
         matrices = parse_mat(content, shapes=shapes, path=path)
         for key, matrix in matrices.items():
             require_values(matrix, integer=True, what=key, path=path)
-            require_polarity(matrix.mean(dtype=np.float64), _MEAN, what=key, path=path)
+            require_polarity(matrix.mean(dtype=np.float64), self.SPECIFICATION.mean, what=key, path=path)
         return {split: upright((matrices[key] == 0).astype(np.uint8), shape) for key, split in _KEYS.items()}

@@ -1,14 +1,18 @@
 """MNIST in grey: 50,000 / 10,000 / 10,000 images of 28x28, to be binarized dynamically."""
 
 import pathlib
-from typing import Any
+from typing import TYPE_CHECKING
 
 from hiwae_jax.data import preparation
 from hiwae_jax.data.grey import GreyDataset
 from hiwae_jax.data.raw_files import gunzipped, read_checksums
+from hiwae_jax.data.registry import Entry
 from hiwae_jax.data.specification import Specification
 
-__all__ = ["SPECIFICATION", "load_mnist"]
+if TYPE_CHECKING:
+    from hiwae_jax.data.raw_file_builder import RawFileBuilder
+
+__all__ = ["SETS", "SPECIFICATION", "load_mnist"]
 
 _PUBLISHED = read_checksums(pathlib.Path(__file__).with_name("checksums.tsv"))
 
@@ -31,6 +35,7 @@ SPECIFICATION = Specification(
     split_sizes=(50_000, 10_000, 10_000),
     checksum="5b92582eb909c82a9bfefcd44acbe9233be3eb5b419a44cf211022ad2bf4bf96",
     grey=True,
+    mean=0.131,  # 0.133 in the test images
 )
 
 
@@ -66,7 +71,10 @@ def load_mnist(
     return GreyDataset(*preparation.load(SPECIFICATION, _import_builder, data_dir=data_dir, manual_dir=manual_dir))
 
 
-def _import_builder() -> Any:
+SETS = {"mnist": Entry(load_mnist, "MNIST, dynamically binarized", SPECIFICATION.shape)}
+
+
+def _import_builder() -> "type[RawFileBuilder]":
     from hiwae_jax.data.mnist.builder import HiwaeMnist
 
     return HiwaeMnist

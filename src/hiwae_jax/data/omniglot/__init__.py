@@ -1,14 +1,19 @@
 """OMNIGLOT in grey: 23,000 / 1,345 / 8,070 images of 28x28, to be binarized dynamically."""
 
+import functools
 import pathlib
-from typing import Any
+from typing import TYPE_CHECKING
 
 from hiwae_jax.data import preparation
 from hiwae_jax.data.grey import GreyDataset
 from hiwae_jax.data.raw_files import RawFile
+from hiwae_jax.data.registry import Entry
 from hiwae_jax.data.specification import Specification
 
-__all__ = ["REBUILT_SPECIFICATION", "SPECIFICATION", "load_omniglot"]
+if TYPE_CHECKING:
+    from hiwae_jax.data.raw_file_builder import RawFileBuilder
+
+__all__ = ["REBUILT_SPECIFICATION", "SETS", "SPECIFICATION", "load_omniglot"]
 
 # There is no checksums.tsv, which needs a size and a sha256: of one file only the md5 is known, and the other
 # has no address.
@@ -23,13 +28,14 @@ SPECIFICATION = Specification(
             sha256=None,
             filename="chardata.mat",
             md5="21ecaf34373511aa7691cf2e0802aa3d",
-            # 32,415 images of 784 pixels as doubles, and as much as 240 doubles an image for what else the file holds.
+            # 32,415 images of 784 pixels as doubles, and 240 doubles an image for the rest of the file.
             largest=8 * 1_024 * 32_415,
         )
     },
     split_sizes=(23_000, 1_345, 8_070),
     checksum=None,
     grey=True,
+    mean=0.083,  # of the rebuilt training images
 )
 
 REBUILT_SPECIFICATION = SPECIFICATION._replace(
@@ -92,13 +98,21 @@ def load_omniglot(
     return GreyDataset(*preparation.load(specification, import_builder, data_dir=data_dir, manual_dir=manual_dir))
 
 
-def _import_builder() -> Any:
+SETS = {
+    "omniglot": Entry(load_omniglot, "OMNIGLOT", SPECIFICATION.shape),
+    "omniglot_rebuilt": Entry(
+        functools.partial(load_omniglot, rebuilt=True), "OMNIGLOT 28x28, rebuilt", REBUILT_SPECIFICATION.shape
+    ),
+}
+
+
+def _import_builder() -> "type[RawFileBuilder]":
     from hiwae_jax.data.omniglot.builder import HiwaeOmniglot
 
     return HiwaeOmniglot
 
 
-def _import_rebuilt_builder() -> Any:
+def _import_rebuilt_builder() -> "type[RawFileBuilder]":
     from hiwae_jax.data.omniglot.builder import HiwaeOmniglotRebuilt
 
     return HiwaeOmniglotRebuilt

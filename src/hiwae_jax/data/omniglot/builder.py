@@ -12,7 +12,6 @@ from hiwae_jax.data.mat import parse_mat, upright
 from hiwae_jax.data.omniglot import REBUILT_SPECIFICATION, SPECIFICATION
 from hiwae_jax.data.raw_file_builder import RawFileBuilder
 
-_MEAN = 0.083  # of the rebuilt training images
 _SEED = 123
 
 
@@ -31,8 +30,8 @@ class HiwaeOmniglot(RawFileBuilder):
         matrices = parse_mat(content, shapes=shapes, path=path)
         for key, matrix in matrices.items():
             require_values(matrix, integer=False, what=key, path=path)
-            require_polarity(matrix.mean(dtype=np.float64), _MEAN, what=key, path=path)
-        # In double precision, so that ties round alike everywhere.
+            require_polarity(matrix.mean(dtype=np.float64), self.SPECIFICATION.mean, what=key, path=path)
+        # Double precision makes ties round alike on every machine.
         images, test = (
             upright(np.rint(255 * matrix.T.astype(np.float64)).astype(np.uint8), shape) for matrix in matrices.values()
         )

@@ -1,0 +1,1 @@
+"""Bias, noise and cost of the gradient estimators."""

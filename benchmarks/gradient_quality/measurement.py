@@ -1,0 +1,225 @@
+"""Bias, noise and cost of every gradient estimator on a problem, and the bounds that training with it reaches."""
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from tqdm import tqdm
+
+from benchmarks.gradient_quality.problems import Problem
+
+ESTIMATORS = ("reparameterized", "doubly_reparameterized", "refilled", "path_squared", "authors", "one backward sample")
+RECOMMENDED = "doubly_reparameterized"  # gradients are compared at the parameters that training with it reaches
+STAGES = ("initial", "mid-training", "trained")
+STORED_POINTS = 20  # points of each training curve
+GROUPS = 20  # groups of independent draws
+TIMED_ROUNDS = 15
+
+
+def estimators(alpha: float) -> list[str]:
+    """The estimators that differ at this alpha: at 0, "refilled" and "path_squared" are "doubly_reparameterized"."""
+    return [name for name in ESTIMATORS if alpha > 0.0 or name not in ("refilled", "path_squared")]
+
+
+def reference(estimator: str) -> str:
+    """The unbiased estimator with which another one is compared: the least noisy one of another derivation."""
+    return "doubly_reparameterized" if estimator not in ESTIMATORS[:2] else "reparameterized"
+
+
+def mean_bound(problem: Problem, estimator: str):
+    """`(params, x [B, ...], key) -> scalar`: the mean bound of a batch."""
+    if estimator == "one backward sample":
+        bound = problem.make_bound(gradient=RECOMMENDED, backward_samples=1)
+    else:
+        bound = problem.make_bound(gradient=estimator)
+
+    def value(params, x, key):
+        return jnp.mean(jax.vmap(bound, in_axes=(None, 0, 0))(params, x, jax.random.split(key, len(x))))
+
+    return value
+
+
+def train(problem: Problem, estimator: str, *, steps: int, seeds: int) -> tuple[np.ndarray, Any]:
+    """Train: bounds [seeds, STORED_POINTS + 1], and the first seed's parameters at each stored point."""
+    value = mean_bound(problem, estimator)
+    optimizer = optax.adam(problem.learning_rate)
+    chunk = steps // STORED_POINTS
+
+    def advance(seed, state, first):
+        def step(state, index):
+            params, opt_state = state
+            key = jax.random.fold_in(jax.random.fold_in(jax.random.key(1), seed), index)
+            batch_key, noise_key = jax.random.split(key)
+            x = problem.batch(batch_key)
+            gradient = jax.grad(lambda p: -value(p, x, noise_key))(params)
+            updates, opt_state = optimizer.update(gradient, opt_state, params)
+            return (optax.apply_updates(params, updates), opt_state), None
+
+        return jax.lax.scan(step, state, first + jnp.arange(chunk))[0]
+
+    advance = jax.jit(jax.vmap(advance, in_axes=(0, 0, None)))
+    evaluate = jax.jit(jax.vmap(lambda params: problem.evaluate(params, jax.random.key(2))))
+    numbers = jnp.arange(seeds)
+    params = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[problem.init(seed) for seed in range(seeds)])
+    state = params, jax.vmap(optimizer.init)(params)
+    bounds, stored = [], []
+    for point in range(STORED_POINTS + 1):
+        bounds.append(np.asarray(evaluate(state[0])))
+        stored.append(jax.tree.map(lambda leaf: np.asarray(leaf[0]), state[0]))
+        if point < STORED_POINTS:
+            state = advance(numbers, state, jnp.int32(point * chunk))
+    return np.stack(bounds, axis=1), stored
+
+
+def make_moments(problem: Problem, *, draws: int):
+    """`(params, key) -> four arrays [estimators, parameters]`, of the proposal's parameters alone.
+
+    Means over `draws` of the gradients, of their squares, of their differences from the reference, and of the squares
+    of these.
+    """
+    names = estimators(problem.alpha)
+    x = problem.batch(jax.random.key(3))[: problem.compared_examples]
+    gradients = [jax.grad(mean_bound(problem, name)) for name in names]
+    references = np.asarray([names.index(reference(name)) for name in names])
+
+    def of_proposal(gradient):
+        pairs = zip(jax.tree.leaves(gradient), jax.tree.leaves(problem.of_proposal), strict=True)
+        return jnp.concatenate([leaf.ravel() for leaf, chosen in pairs if chosen])
+
+    @jax.jit
+    def moments(params, key):
+        def draw(total, key):
+            rows = jnp.stack([of_proposal(gradient(params, x, key)) for gradient in gradients])
+            difference = rows - rows[references]
+            return jax.tree.map(jnp.add, total, (rows, rows**2, difference, difference**2)), None
+
+        empty = (jnp.zeros((len(names), of_proposal(params).size)),) * 4
+        keys = jax.random.split(key, draws)
+        return jax.tree.map(lambda total: total / draws, jax.lax.scan(draw, empty, keys)[0])
+
+    return moments
+
+
+def compare(problem: Problem, moments: Callable[..., Any], params: Any, *, draws: int) -> dict[str, dict[str, float]]:
+    """Bias and noise of every estimator's gradient at one point, from GROUPS calls of `moments`."""
+    names = estimators(problem.alpha)
+    groups = [moments(params, jax.random.fold_in(jax.random.key(4), group)) for group in range(GROUPS)]
+    rows, squares, differences, difference_squares = (
+        np.stack(parts).astype(np.float64) for parts in zip(*groups, strict=True)
+    )  # [GROUPS, estimators, parameters]
+    count = draws // GROUPS * GROUPS
+    noise = _variance(rows, squares, count)
+    difference_noise = _variance(differences, difference_squares, count)
+    gradient_norm = math.sqrt(max(_squared_norm(rows[:, names.index(RECOMMENDED)])[0], 0.0))
+    return {
+        name: {
+            **_bias(differences[:, i], difference_noise[i], noise[i], count),
+            "gradient_norm": gradient_norm,
+            "variance_ratio": float(np.sum(noise[i]) / np.sum(noise[0])),
+            "signal_to_noise": gradient_norm / math.sqrt(np.sum(noise[i])),
+        }
+        for i, name in enumerate(names)
+    }
+
+
+def _variance(means: np.ndarray, squares: np.ndarray, count: int) -> np.ndarray:
+    """The variance of one draw, from the means over groups of draws of a number and of its square."""
+    return np.maximum(squares.mean(0) - means.mean(0) ** 2, 0.0) * count / (count - 1)
+
+
+def _bias(differences: np.ndarray, difference_noise: np.ndarray, noise: np.ndarray, count: int) -> dict[str, float]:
+    """How far an estimator's mean is from that of its reference.
+
+    Args:
+      differences: their difference, means over the draws of a group, [GROUPS, parameters].
+      difference_noise: the variance of one draw of it, [parameters].
+      noise: the variance of one draw of the estimator itself.
+      count: draws in all.
+    """
+    squared, error = _squared_norm(differences)
+    # Differences below 1e-6 of the estimator's own noise are rounding: both estimators agree there in every draw.
+    moving = difference_noise > 1e-12 * noise
+    scores = np.abs(differences.mean(0)[moving]) / np.sqrt(difference_noise[moving] / count)
+    return {
+        "largest_z": float(np.max(scores, initial=0.0)),
+        "expected_largest_z": math.sqrt(2.0 * math.log(max(np.sum(moving), 2))),
+        "bias_norm": math.sqrt(max(squared, 0.0)),
+        "bias_is_seen": squared > 3.0 * error,
+        "largest_bias_norm": math.sqrt(max(squared, 0.0) + 3.0 * error),
+    }
+
+
+def _squared_norm(group_means: np.ndarray) -> tuple[float, float]:
+    """Unbiased estimate of the squared norm of the expectation, and its standard error where that is zero.
+
+    Products of different groups alone, [GROUPS, parameters]: noise in one is independent of noise in another.
+    """
+    gram = group_means @ group_means.T
+    products = gram[~np.eye(len(gram), dtype=bool)]
+    return float(np.mean(products)), math.sqrt(2.0 * np.mean(products**2) / len(products))
+
+
+def costs(problem: Problem, params: Any) -> dict[str, dict[str, float]]:
+    """Time and FLOPs of a batch's value and gradient, relative to the plain estimator."""
+    x, key = problem.batch(jax.random.key(5)), jax.random.key(6)
+    programs = {}
+    for name in estimators(problem.alpha):
+        programs[name] = jax.jit(jax.value_and_grad(mean_bound(problem, name))).lower(params, x, key).compile()
+        jax.block_until_ready(programs[name](params, x, key))
+    seconds = {name: [] for name in programs}
+    for _ in range(TIMED_ROUNDS):
+        for name, program in programs.items():
+            began = time.perf_counter()
+            for _ in range(3):
+                jax.block_until_ready(program(params, x, key))
+            seconds[name].append((time.perf_counter() - began) / 3)
+    plain = np.asarray(seconds["reparameterized"])
+    flops = {name: program.cost_analysis()["flops"] for name, program in programs.items()}
+    return {
+        name: {
+            "time_ratio": float(np.median(np.asarray(seconds[name]) / plain)),
+            "milliseconds": 1e3 * float(np.median(seconds[name])),
+            "flops_ratio": flops[name] / flops["reparameterized"],
+        }
+        for name in programs
+    }
+
+
+def run_cell(problem: Problem, *, steps: int, seeds: int, draws: int) -> dict[str, Any]:
+    """All figures of one cell."""
+    began = time.monotonic()
+    curves, stored = {}, None
+    for name in tqdm(estimators(problem.alpha), desc=problem.title, leave=False):
+        curves[name], points = train(problem, name, steps=steps, seeds=seeds)
+        if name == RECOMMENDED:
+            stored = points
+    points = (0, STORED_POINTS // 10, STORED_POINTS)
+    moments = make_moments(problem, draws=draws // GROUPS)
+    quality = {
+        stage: compare(problem, moments, stored[point], draws=draws)
+        for stage, point in zip(STAGES, points, strict=True)
+    }
+    cost = costs(problem, stored[-1])
+    final = {}
+    for name, bounds in curves.items():
+        # The point of the curve at which the plain estimator had used up its time.
+        reached = min(1.0, 1.0 / cost[name]["time_ratio"]) * STORED_POINTS
+        at_time = [float(np.interp(reached, np.arange(STORED_POINTS + 1), row)) for row in bounds]
+        final[name] = {"equal_steps": bounds[:, -1].tolist(), "equal_time": at_time, "curve": bounds.mean(0).tolist()}
+    return {
+        "problem": problem.title,
+        "alpha": problem.alpha,
+        "num_samples": problem.num_samples,
+        "steps": steps,
+        "seeds": seeds,
+        "draws": draws,
+        "quality": quality,
+        "cost": cost,
+        "bound": final,
+        "seconds": time.monotonic() - began,
+    }

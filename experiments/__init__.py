@@ -1,0 +1,1 @@
+"""Experiments: commands that train models with the library, and what they share."""

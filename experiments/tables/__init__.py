@@ -1,0 +1,1 @@
+"""The tables of Huang et al. (2019) from finished runs of `experiments.vae`."""

@@ -1,0 +1,1 @@
+"""Fits of proposals to a density in two dimensions."""

@@ -1,0 +1,238 @@
+"""The unnormalised 2-D density of Huang et al. (2019), figure 2, and the proposals that are fitted to it."""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import PRNGKeyArray
+
+import hiwae_jax as hj
+from hiwae_jax import nn
+
+DIMENSIONS = 2  # of z and of z_0
+RAW_UNIT_SCALE = math.log(math.expm1(1.0))  # `nn.positive_scale` is one here
+CHOICES = {"z0": ("shared", "separate", "markov"), "reverse": ("embedded", "heads")}
+
+
+class Settings(NamedTuple):
+    """The settings of one fit.
+
+    Attributes:
+      z0: "shared", "separate", or "markov": no z_0, each sample is conditioned by the one before it.
+      alpha: of the power heuristic.
+      learned: whether a network of z shares the target out, in place of the power heuristic; alpha is 0 then.
+      reverse: how the reverse model knows the member, which it may under the uniform weighting alone. "embedded": a
+        one-hot vector beside z, which shifts the hidden units while all weights are shared. "heads": shared hidden
+        units, and output weights for each member. All members share one reverse model under any other weighting.
+      gradient: the gradient estimator of `make_bound`.
+      num_samples: K.
+      steps: optimizer steps.
+      seeds: independent runs, of seed 0, 1, ...
+      draws: fresh draws of K samples a seed for the evaluation, rounded up to whole thousands.
+      batch_size: draws of K samples in a step.
+      learning_rate: of Adam.
+      decay: whether the learning rate falls to zero, along half a cosine.
+      hidden: units of the one hidden layer of each network.
+    """
+
+    z0: str = "shared"
+    alpha: float = 0.0
+    learned: bool = False
+    reverse: str = "embedded"
+    gradient: str = "doubly_reparameterized"
+    num_samples: int = 3
+    steps: int = 5_000
+    seeds: int = 4
+    draws: int = 100_000
+    batch_size: int = 64
+    learning_rate: float = 5e-4
+    decay: bool = False
+    hidden: int = 64
+
+    @property
+    def knows_member(self) -> bool:
+        """Whether the reverse model may differ between the members."""
+        return self.alpha == 0.0 and not self.learned
+
+    def check(self) -> "Settings":
+        """Return the settings, or raise a ValueError that names the one that is not possible."""
+        for name in ("num_samples", "steps", "seeds", "draws", "batch_size", "hidden"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
+        if not 0.0 < self.learning_rate < math.inf:
+            raise ValueError(f"learning_rate: expected above 0 and finite, got {self.learning_rate}")
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                expected = ", ".join(map(repr, choices[:-1])) + f" or {choices[-1]!r}"
+                raise ValueError(f"{name}: expected {expected}, got {getattr(self, name)!r}")
+        if self.learned and self.alpha != 0.0:
+            raise ValueError(f"alpha: expected 0 where the weighting is learned, got {self.alpha}")
+        if self.z0 == "markov" and self.num_samples < 2:
+            raise ValueError(f"num_samples: expected at least 2 for a Markov chain, got {self.num_samples}")
+        return self
+
+
+class Problem(NamedTuple):
+    """The bound that a fit maximises, and its parts, as pure functions.
+
+    Attributes:
+      init: `(key) -> params`, a plain dict.
+      make_bound: `(**options of hj.make_bound) -> bound(params, x, key)`; x is not looked at.
+      log_weights: `(params, x, key) -> [K]`.
+      draw: `(params, x, key) -> hj.Draw`, the samples that `log_weights` weighs under the same key.
+    """
+
+    init: Callable[[PRNGKeyArray], Any]
+    make_bound: Callable[..., Callable[..., jax.Array]]
+    log_weights: Callable[..., jax.Array]
+    draw: Callable[..., hj.Draw]
+
+
+def log_target(z):
+    """`log p~(z)` at z [2]: a ring of radius `2 sqrt(2)` with three modes.
+
+    Reference: Huang et al. (2019), figure 2, after Rezende and Mohamed (2015).
+    """
+    ring = -0.5 * ((jnp.linalg.norm(z) / math.sqrt(2.0) - 2.0) / 0.5) ** 2
+    modes = jnp.stack([(z[0] - 2.0) / 0.6, jnp.sin(z[0]) / 0.5, (z[0] + z[1] + 2.5) / 0.6])
+    return ring + jax.nn.logsumexp(-0.5 * modes**2)
+
+
+def log_normaliser(*, extent: float = 10.0, cells: int = 1_000) -> float:
+    """`log Z`, by the midpoint rule on `[-extent, extent]^2`; 3.30983 to five decimals."""
+    width = 2.0 * extent / cells
+    axis = (jnp.arange(cells) + 0.5) * width - extent
+    rows = jax.lax.map(lambda z1: jax.vmap(lambda z2: log_target(jnp.stack([z1, z2])))(axis), axis)
+    return float(jax.nn.logsumexp(rows)) + 2.0 * math.log(width)
+
+
+def _init_layer(key, fan_in, fan_out):
+    # Biases are as large as weights. With hidden units that all bend at the origin, the gap is almost twice as large.
+    weight_key, bias_key = jax.random.split(key)
+    limit = 1.0 / math.sqrt(fan_in)
+    return {
+        "weight": jax.random.uniform(weight_key, (fan_out, fan_in), minval=-limit, maxval=limit),
+        "bias": jax.random.uniform(bias_key, (fan_out,), minval=-limit, maxval=limit),
+    }
+
+
+def _init_network(key, fan_in, hidden, fan_out):
+    hidden_key, loc_key, raw_key = jax.random.split(key, 3)
+    return {
+        "hidden": _init_layer(hidden_key, fan_in, hidden),
+        "loc": _init_layer(loc_key, hidden, fan_out),
+        "raw": _init_layer(raw_key, hidden, fan_out),
+    }
+
+
+def _affine(layer, inputs):
+    return layer["weight"] @ inputs + layer["bias"]
+
+
+def _network(params, inputs):
+    features = jax.nn.elu(_affine(params["hidden"], inputs))
+    return _affine(params["loc"], features), _affine(params["raw"], features)
+
+
+def learned_logits(params, z):
+    """The logits [K] of the learned weighting at z [2]: one hidden layer.
+
+    Reference: Huang et al. (2019), appendix E.
+    """
+    return _affine(params["weighting"]["out"], jax.nn.elu(_affine(params["weighting"]["hidden"], z)))
+
+
+def _init_base():
+    # A scale without a dtype would be weakly typed, and the second compiled call would compile anew.
+    return {"loc": jnp.zeros(DIMENSIONS), "raw": jnp.full((DIMENSIONS,), RAW_UNIT_SCALE, jnp.float32)}
+
+
+def _base(params, x):
+    return params["base"]["loc"], nn.positive_scale(params["base"]["raw"])
+
+
+def _make_hierarchical(settings: Settings):
+    """`(init, proposal)`: small networks of z_0 for the members and of z for the reverse model."""
+    K = settings.num_samples
+    embedded = settings.knows_member and settings.reverse == "embedded"
+    heads = settings.knows_member and settings.reverse == "heads"
+
+    def init(key):
+        conditionals_key, reverse_key = jax.random.split(key)
+        reverse_inputs, reverse_outputs = DIMENSIONS + (K if embedded else 0), (K if heads else 1) * DIMENSIONS
+        return {
+            "base": _init_base(),
+            "conditionals": _init_network(conditionals_key, DIMENSIONS, settings.hidden, K * DIMENSIONS),
+            "reverse": _init_network(reverse_key, reverse_inputs, settings.hidden, reverse_outputs),
+        }
+
+    def conditionals(params, x, z0):
+        loc, raw = _network(params["conditionals"], z0)
+        return loc.reshape(K, DIMENSIONS), nn.positive_scale(raw.reshape(K, DIMENSIONS))
+
+    def reverse(params, x, z):
+        inputs = jnp.concatenate([z, jnp.eye(K)], axis=1) if embedded else z
+        rows = jax.vmap(_network, in_axes=(None, 0))(params["reverse"], inputs)
+        if heads:
+            rows = [jnp.einsum("jjd->jd", leaf.reshape(K, K, DIMENSIONS)) for leaf in rows]
+        loc, log_variance = rows
+        return loc, nn.scale_from_log_variance(log_variance)
+
+    return init, hj.hierarchical(_base, conditionals, reverse, shared=settings.z0 == "shared")
+
+
+def _make_markov(settings: Settings):
+    """`(init, proposal)`: a chain of K samples with networks of its own for each step, forward and back."""
+
+    def init(key):
+        def networks(key):
+            keys = jax.random.split(key, settings.num_samples - 1)
+            return jax.vmap(lambda key: _init_network(key, DIMENSIONS, settings.hidden, DIMENSIONS))(keys)
+
+        transition_key, reverse_key = jax.random.split(key)
+        return {"base": _init_base(), "transition": networks(transition_key), "reverse": networks(reverse_key)}
+
+    def at(networks, z, step):
+        return _network(jax.tree.map(lambda leaf: leaf[step], networks), z)
+
+    def transition(params, x, z, step):
+        loc, raw = at(params["transition"], z, step)
+        return loc, nn.positive_scale(raw)
+
+    def reverse(params, x, z, step):
+        loc, log_variance = at(params["reverse"], z, step)
+        return loc, nn.scale_from_log_variance(log_variance)
+
+    return init, hj.markov(_base, transition, reverse, num_samples=settings.num_samples)
+
+
+def make_problem(settings: Settings) -> Problem:
+    """The target, a proposal of small networks, and their bound."""
+    settings.check()
+    init_proposal, proposal = (_make_markov if settings.z0 == "markov" else _make_hierarchical)(settings)
+    weighting = hj.power_heuristic(settings.alpha)
+    if settings.learned:
+        weighting = hj.learned_weighting(lambda params, x, z, z0: learned_logits(params, z))
+
+    def init(key):
+        params = init_proposal(key)
+        if settings.learned:
+            hidden_key, out_key = jax.random.split(jax.random.fold_in(key, 1))
+            params["weighting"] = {
+                "hidden": _init_layer(hidden_key, DIMENSIONS, settings.hidden),
+                "out": _init_layer(out_key, settings.hidden, settings.num_samples),
+            }
+        return params
+
+    def log_joint(params, x, z):
+        return log_target(z)
+
+    return Problem(
+        init=init,
+        make_bound=functools.partial(hj.make_bound, log_joint, proposal, weighting=weighting),
+        log_weights=hj.make_log_weights(log_joint, proposal, weighting=weighting),
+        draw=proposal.draw,
+    )

@@ -1,0 +1,1 @@
+"""Training and evaluation of VAE, IWAE, IWAE(h) and H-IWAE on images."""

@@ -1,0 +1,119 @@
+"""Imports of experiments, benchmarks and data sets run downwards: no circle, and nothing shared knows a command."""
+
+import ast
+import graphlib
+import pathlib
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+SOURCES = {"experiments": ROOT, "benchmarks": ROOT, "hiwae_jax/data": ROOT / "src"}
+# A package may import from itself and from those of lower layers.
+LAYERS = (
+    {"experiments.shared"},
+    {"experiments.vae", "experiments.toy"},
+    {"experiments.tables", "experiments.toy_comparison"},
+    {"benchmarks.shared"},
+    {
+        "benchmarks.peers",
+        "benchmarks.overhead",
+        "benchmarks.k_scaling",
+        "benchmarks.gradient_quality",
+        "benchmarks.compile_time",
+    },
+)
+LAYER_OF = {package: number for number, packages in enumerate(LAYERS) for package in packages}
+
+
+def module_name(path, root):
+    parts = path.relative_to(root).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def modules():
+    """The files by module name."""
+    return {
+        module_name(path, root): path
+        for folder, root in SOURCES.items()
+        for path in sorted((root / folder).rglob("*.py"))
+    }
+
+
+def imported(path, known):
+    """The modules of ours that a file imports, at the top or in a function, with the packages that lie around them."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
+    return found & known.keys()
+
+
+def package_of(module):
+    return ".".join(module.split(".")[:2])
+
+
+@pytest.fixture(scope="module")
+def graph():
+    """The imports of each module, among ours."""
+    known = modules()
+    return {module: imported(path, known) for module, path in known.items()}
+
+
+def test_there_is_no_circle(graph):
+    # A package imports its modules where it exports their names, and importing a module imports its package first; that
+    # is no circle that anybody can go round.
+    edges = {
+        module: {other for other in others if not module.startswith(f"{other}.")} for module, others in graph.items()
+    }
+    assert len(list(graphlib.TopologicalSorter(edges).static_order())) >= len(edges) > 80
+
+
+def test_every_package_has_a_layer(graph):
+    packages = {package_of(module) for module in graph if not module.startswith("hiwae_jax")}
+    assert packages - {"experiments", "benchmarks"} == LAYER_OF.keys()
+
+
+def test_no_import_runs_upwards_or_into_another_command(graph):
+    wrong = [
+        f"{module} imports {other}"
+        for module, others in graph.items()
+        if package_of(module) in LAYER_OF
+        for other in others
+        if package_of(other) in LAYER_OF
+        and package_of(other) != package_of(module)
+        and LAYER_OF[package_of(other)] >= LAYER_OF[package_of(module)]
+    ]
+    assert wrong == []
+
+
+def test_nobody_imports_a_command_and_the_library_no_experiment(graph):
+    commands = {module for module in graph if module.endswith((".command", ".__main__"))}
+    wrong = [
+        f"{module} imports {other}"
+        for module, others in graph.items()
+        for other in others
+        if (other in commands and not module.endswith(".__main__"))
+        or (module.startswith("hiwae_jax") and not other.startswith("hiwae_jax"))
+    ]
+    assert wrong == []
+
+
+def test_an_import_that_runs_upwards_would_be_seen(tmp_path):
+    """In a function too, and whichever way it is written."""
+    known = modules()
+    path = tmp_path / "module.py"
+    path.write_text("def f():\n    from experiments.vae import models\n    import experiments.toy.problem\n")
+    assert imported(path, known) == {"experiments.vae", "experiments.vae.models", "experiments.toy.problem"}
+
+
+@pytest.mark.parametrize("folder", ["tests/experiments", "tests/benchmarks", "tests/data"])
+def test_no_test_imports_from_another_test_module(folder):
+    for path in (ROOT / folder).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
+            last = {name.rsplit(".", 1)[-1] for name in names}
+            assert not {name for name in last if name == "conftest" or name.startswith("test_")}, path
