@@ -12,8 +12,12 @@ import optax
 from tqdm import tqdm
 
 from benchmarks.gradient_quality.problems import Problem
+from hiwae_jax import GRADIENTS
 
-ESTIMATORS = ("reparameterized", "doubly_reparameterized", "refilled", "path_squared", "authors", "one backward sample")
+ONE_BACKWARD_SAMPLE = "one backward sample"
+ESTIMATORS = (*GRADIENTS, ONE_BACKWARD_SAMPLE)
+EQUAL_WITHOUT_PAIRS = ("refilled", "path_squared")  # to RECOMMENDED, where the weighting compares no densities
+PLAIN = "reparameterized"
 RECOMMENDED = "doubly_reparameterized"  # gradients are compared at the parameters that training with it reaches
 STAGES = ("initial", "mid-training", "trained")
 STORED_POINTS = 20  # points of each training curve
@@ -22,18 +26,18 @@ TIMED_ROUNDS = 15
 
 
 def estimators(alpha: float) -> list[str]:
-    """The estimators that differ at this alpha: at 0, "refilled" and "path_squared" are "doubly_reparameterized"."""
-    return [name for name in ESTIMATORS if alpha > 0.0 or name not in ("refilled", "path_squared")]
+    """The estimators that differ from one another at this alpha."""
+    return [name for name in ESTIMATORS if alpha > 0.0 or name not in EQUAL_WITHOUT_PAIRS]
 
 
 def reference(estimator: str) -> str:
     """The unbiased estimator with which another one is compared: the least noisy one of another derivation."""
-    return "doubly_reparameterized" if estimator not in ESTIMATORS[:2] else "reparameterized"
+    return PLAIN if estimator in (PLAIN, RECOMMENDED) else RECOMMENDED
 
 
 def mean_bound(problem: Problem, estimator: str):
     """`(params, x [B, ...], key) -> scalar`: the mean bound of a batch."""
-    if estimator == "one backward sample":
+    if estimator == ONE_BACKWARD_SAMPLE:
         bound = problem.make_bound(gradient=RECOMMENDED, backward_samples=1)
     else:
         bound = problem.make_bound(gradient=estimator)
@@ -178,13 +182,13 @@ def costs(problem: Problem, params: Any) -> dict[str, dict[str, float]]:
             for _ in range(3):
                 jax.block_until_ready(program(params, x, key))
             seconds[name].append((time.perf_counter() - began) / 3)
-    plain = np.asarray(seconds["reparameterized"])
+    plain = np.asarray(seconds[PLAIN])
     flops = {name: program.cost_analysis()["flops"] for name, program in programs.items()}
     return {
         name: {
             "time_ratio": float(np.median(np.asarray(seconds[name]) / plain)),
             "milliseconds": 1e3 * float(np.median(seconds[name])),
-            "flops_ratio": flops[name] / flops["reparameterized"],
+            "flops_ratio": flops[name] / flops[PLAIN],
         }
         for name in programs
     }

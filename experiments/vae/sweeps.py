@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiments.vae.settings import Settings
+from hiwae_jax import GRADIENTS
 
 Grid = Mapping[str, Sequence[Any]]
 
@@ -47,7 +48,6 @@ _SEARCH = {
     "polyak": [0.95, 0.99],
     "proposal_hidden": [500, 1024],
 }
-_GRADIENTS = ["reparameterized", "doubly_reparameterized", "refilled", "path_squared", "authors"]
 
 
 def _table_3(grid: Grid, *, baselines: Sequence[int]) -> list[Grid]:
@@ -64,8 +64,7 @@ SWEEPS: dict[str, list[Grid]] = {
     "omniglot-mlp": _table_3(_OMNIGLOT_MLP, baselines=[2, 5]),
     "caltech-mlp": _table_3(_CALTECH_MLP, baselines=[2, 5]),
     "gradients-mlp": [
-        {**grid, "model": ["hiwae-1"], "num_samples": [5], "gradient": _GRADIENTS}
-        for grid in (_MNIST_MLP, _CALTECH_MLP)
+        {**grid, "model": ["hiwae-1"], "num_samples": [5], "gradient": GRADIENTS} for grid in (_MNIST_MLP, _CALTECH_MLP)
     ],
     "mnist": [
         {
