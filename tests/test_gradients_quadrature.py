@@ -14,17 +14,18 @@ TOLERANCE = 1e-6
 WRONG_BY = 1e-2 / 3  # every wrong rule is further off than this; the right ones are within TOLERANCE
 ALL = ("reparameterized", "doubly_reparameterized", "path_squared", "authors")
 SETTINGS = {
-    # nodes an axis and the members' spread at which quadrature itself is exact to TOLERANCE
+    # nodes an axis and the members' spread at which quadrature itself is exact to TOLERANCE, or to the given accuracy
     "shared, alpha 0": {"shared": True, "alpha": 0.0, "nodes": 48, "spread": 1.0, "betas": (1.0, 0.3)},
     "shared, alpha 0.5": {"shared": True, "alpha": 0.5, "nodes": 48, "spread": 1.0, "gradients": ALL[:2]},
     "shared, alpha 1": {"shared": True, "alpha": 1.0, "nodes": 48, "spread": 1.0, "betas": (1.0, 0.3)},
     "shared, alpha 3": {"shared": True, "alpha": 3.0, "nodes": 64, "spread": 0.5},
-    "own z_0, alpha 0": {"shared": False, "alpha": 0.0, "nodes": 30, "spread": 0.25},
+    "own z_0, alpha 0": {"shared": False, "alpha": 0.0, "nodes": 22, "spread": 0.25, "accuracy": 1e-5},
     "own z_0, alpha 1": {
         "shared": False,
         "alpha": 1.0,
-        "nodes": 30,
+        "nodes": 22,
         "spread": 0.25,
+        "accuracy": 1e-5,
         "betas": (1.0, 0.3),
         "gradients": ALL[:2],
     },
@@ -50,7 +51,8 @@ def mean_gradients(
 
 def distance(name, gradient, beta=1.0, **changes):
     """Largest difference of a mean gradient from the plain one's."""
-    means = mean_gradients(**{**SETTINGS[name], **changes})
+    setting = {key: value for key, value in SETTINGS[name].items() if key != "accuracy"}
+    means = mean_gradients(**{**setting, **changes})
     plain, other = means["reparameterized", beta], means[gradient, beta]
     np.testing.assert_allclose(other[0], plain[0], rtol=1e-12)
     return np.max(np.abs(other[1] - plain[1]))
@@ -59,12 +61,12 @@ def distance(name, gradient, beta=1.0, **changes):
 @pytest.mark.parametrize("name", SETTINGS)
 def test_doubly_reparameterized_is_unbiased(name):
     for beta in SETTINGS[name].get("betas", (1.0,)):
-        assert distance(name, "doubly_reparameterized", beta) < TOLERANCE
+        assert distance(name, "doubly_reparameterized", beta) < SETTINGS[name].get("accuracy", TOLERANCE)
 
 
 @pytest.mark.parametrize("name", ["shared, alpha 0", "own z_0, alpha 0"])
 def test_path_squared_is_unbiased_under_the_uniform_weighting(name):
-    assert distance(name, "path_squared") < TOLERANCE
+    assert distance(name, "path_squared") < SETTINGS[name].get("accuracy", TOLERANCE)
 
 
 def test_path_squared_is_biased_under_other_weightings():
