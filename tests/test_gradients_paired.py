@@ -79,19 +79,19 @@ def comparisons(pairs, *, alpha, shared=True, betas=(1.0,), free_bits=0.0, equal
     def moments(params, key, beta):
         def block(sums, key):
             def gradients(key):
-                return {name: jax.grad(objective)(params, x, key, beta) for name, objective in objectives.items()}
+                return [jax.grad(objective)(params, x, key, beta) for objective in objectives.values()]
 
             rows = jax.vmap(gradients)(jax.random.split(key, 2_000))
             rows = {
                 name: jnp.concatenate([leaf.reshape(2_000, -1) for leaf in jax.tree.leaves(tree)], axis=1)
-                for name, tree in rows.items()
+                for name, tree in zip(objectives, rows, strict=True)
             }
             both = lambda a: (jnp.sum(a, axis=0), jnp.sum(a**2, axis=0))
-            new = {name: both(a) for name, a in rows.items()}, [both(rows[ours] - rows[other]) for ours, other in pairs]
+            new = [both(a) for a in rows.values()], [both(rows[ours] - rows[other]) for ours, other in pairs]
             return jax.tree.map(jnp.add, sums, new), None
 
         zero = (jnp.zeros(ravel_pytree(params)[0].size),) * 2
-        zeros = dict.fromkeys(objectives, zero), [zero] * len(pairs)
+        zeros = [zero] * len(objectives), [zero] * len(pairs)
         return jax.lax.scan(block, zeros, jax.random.split(key, draws // 2_000))[0]
 
     found = {}
@@ -99,7 +99,7 @@ def comparisons(pairs, *, alpha, shared=True, betas=(1.0,), free_bits=0.0, equal
         with jax.enable_x64(True):
             wide = jax.tree.map(lambda a: a.astype(jnp.float64), params())
             of_each, of_pairs = jax.tree.map(lambda a: np.asarray(a) / draws, moments(wide, jax.random.key(11), beta))
-        variances = {name: np.sum(a2 - a**2) for name, (a, a2) in of_each.items()}
+        variances = {name: np.sum(a2 - a**2) for name, (a, a2) in zip(objectives, of_each, strict=True)}
         for (ours, other), (d, d2) in zip(pairs, of_pairs, strict=True):
             error = np.sqrt(np.maximum(d2 - d**2, 1e-300) / draws)
             moving = d2 > 1e-20

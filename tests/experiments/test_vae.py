@@ -7,7 +7,7 @@ import numpy as np
 from experiments import evaluation, result_files, training, vae
 from experiments.settings import from_json
 
-OPTIONS = ["--steps", "60", "--warmup", "20", "--latent", "4", "--hidden", "16,16"]
+OPTIONS = ["--steps", "60", "--warmup", "20", "--latent", "4", "--hidden", "16"]
 OPTIONS += ["--proposal-hidden", "8", "--num-samples", "2", "--nll-samples", "20"]
 
 
