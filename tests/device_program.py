@@ -101,9 +101,9 @@ def make_step(name, gradients=(None,), **where):
 
 def make_arguments():
     """Parameters, a batch and a key."""
-    keys = jax.random.split(jax.random.key(1), len(SHAPES))
-    params = {name: jax.random.normal(key, SHAPES[name]) / 3.0 for name, key in zip(SHAPES, keys, strict=True)}
-    x = jax.random.bernoulli(jax.random.key(2), 0.5, (BATCH, PIXELS)).astype(jnp.float32)
+    random = np.random.default_rng(1)
+    params = {name: jnp.asarray(random.normal(size=shape) / 3.0, jnp.float32) for name, shape in SHAPES.items()}
+    x = jnp.asarray(random.integers(0, 2, (BATCH, PIXELS)), jnp.float32)
     return params, x, jax.random.key(3)
 
 
@@ -199,7 +199,7 @@ def explicit_axes():
     bound = hj.make_bound(log_joint, proposal("hiwae-1"), weighting=hj.power_heuristic(1.0))
     options = {"draw": bound.draw, "chunk_size": 3}
     step = hj.batched_value_and_grad(bound, **options)
-    right = step(*make_arguments())
+    right = jax.jit(step)(*make_arguments())
     params, x, key = place(mesh, *make_arguments())
     params["decoder"] = jax.device_put(params["decoder"], NamedSharding(mesh, P(None, "wide")))
     params["pixels"] = jax.device_put(params["pixels"], NamedSharding(mesh, P("wide")))

@@ -1,7 +1,6 @@
 """Extreme weights, and what they must leave finite."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 # What is added to the log-joint where the first coordinate is negative or zero, and where it is positive.
@@ -16,4 +15,4 @@ SHIFTS = {
 
 def finite(tree):
     """Whether every number of a pytree is."""
-    return all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(tree))
+    return all(bool(np.all(np.isfinite(np.asarray(leaf, np.float64)))) for leaf in jax.tree.leaves(tree))

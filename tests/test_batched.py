@@ -52,8 +52,29 @@ def whole():
 
 # Seven in one, in 4 + 3, in 3 + 2 + 2 and in ones: two of these have places that do not count.
 @pytest.mark.parametrize("chunk_size", [None, 100, 4, 3, 1])
-def test_chunks_change_nothing_but_the_rounding(whole, chunk_size):
-    ours = models.quick_jit(hj.batched_value_and_grad(objective, chunk_size=chunk_size))(*arguments())
+def test_chunks_change_nothing_but_the_rounding(chunk_size):
+    """Of a model that is small enough for a program each."""
+
+    def small(params, x, key, scale):
+        noise = jax.random.normal(key, (3,))
+        return scale * jnp.sum(jnp.tanh(params["loc"] * noise + x["left"][:3]) * jnp.sum(params["slope"] * x["right"]))
+
+    _, batch, key, scale = arguments()
+    params = {"loc": jnp.linspace(0.5, 1.5, 3), "slope": jnp.linspace(-1.0, 2.0, 12)}
+
+    @models.quick_jit
+    def both(params, batch, key, scale):
+        keys = jax.random.split(key, EXAMPLES)
+        mean = lambda params: jnp.mean(jax.vmap(small, in_axes=(None, 0, 0, None))(params, batch, keys, scale))
+        ours = hj.batched_value_and_grad(small, chunk_size=chunk_size)(params, batch, key, scale)
+        return ours, jax.value_and_grad(mean)(params)
+
+    ours, expected = both(params, batch, key, scale)
+    chex.assert_trees_all_close(ours, expected, rtol=2e-5, atol=2e-6)
+
+
+def test_chunks_of_a_bound_change_nothing_but_the_rounding(whole):
+    ours = models.quick_jit(hj.batched_value_and_grad(objective, chunk_size=3))(*arguments())
     chex.assert_trees_all_close(ours, whole, rtol=2e-5, atol=2e-6)
 
 
@@ -72,20 +93,23 @@ def test_chunks_dispatched_from_python_are_the_same(whole):
     ],
     ids=str,
 )
-@pytest.mark.parametrize("chunk_size", [None, 100, 3])
-def test_samples_of_the_whole_batch_and_chunks_of_the_rest_are_the_same(options, chunk_size):
+def test_samples_of_the_whole_batch_and_chunks_of_the_rest_are_the_same(options):
     bound = two_parts(**options)
     params, batch, key, _ = arguments()
     x = {"left": batch["left"].astype(jnp.int32), "right": batch["right"]}
+    # The estimator does not see how many examples go together.
+    sizes = [None, 100, 3] if options == {"gradient": "doubly_reparameterized"} else [3]
 
-    def mean(params, batch, key):
+    @models.quick_jit
+    def every_way(params, batch, key):
         keys = jax.random.split(key, EXAMPLES)
-        return jnp.mean(jax.vmap(bound, in_axes=(None, 0, 0))(params, batch, keys))
+        mean = lambda params: jnp.mean(jax.vmap(bound, in_axes=(None, 0, 0))(params, batch, keys))
+        steps = [hj.batched_value_and_grad(bound, draw=bound.draw, chunk_size=chunk_size) for chunk_size in sizes]
+        return jax.value_and_grad(mean)(params), [step(params, batch, key) for step in steps]
 
-    expected = models.quick_jit(jax.value_and_grad(mean))(params, x, key)
-    step = hj.batched_value_and_grad(bound, draw=bound.draw, chunk_size=chunk_size)
-    ours = models.quick_jit(step)(params, x, key)
-    chex.assert_trees_all_close(ours, expected, rtol=2e-5, atol=2e-6)
+    expected, found = every_way(params, x, key)
+    for ours in found:
+        chex.assert_trees_all_close(ours, expected, rtol=2e-5, atol=2e-6)
 
 
 @pytest.mark.parametrize("ahead", [False, True])
@@ -111,11 +135,17 @@ def test_draws_are_dispatched_too_and_shared_arguments_reach_them():
         "draw": lambda params, x, key, scale: bound.draw(jax.tree.map(lambda leaf: scale * leaf, params), x, key),
         "chunk_size": 3,
     }
+
+    @models.quick_jit
+    def scaled_and_not(params, batch, key, scale):
+        keys = jax.random.split(key, EXAMPLES)
+        unscaled = jnp.mean(jax.vmap(bound, in_axes=(None, 0, 0))(params, batch, keys))
+        return hj.batched_value_and_grad(**options)(params, batch, key, scale), unscaled
+
+    in_a_loop, unscaled = scaled_and_not(params, batch, key, scale)
     dispatched = hj.batched_value_and_grad(**options, dispatch=True)(params, batch, key, scale)
-    in_a_loop = models.quick_jit(hj.batched_value_and_grad(**options))(params, batch, key, scale)
     chex.assert_trees_all_close(dispatched, in_a_loop, rtol=2e-5, atol=2e-6)
-    unscaled = models.quick_jit(hj.batched_value_and_grad(bound, draw=bound.draw))(params, batch, key)
-    assert not np.allclose(scale * unscaled[0], in_a_loop[0], rtol=1e-3)
+    assert not np.allclose(scale * unscaled, in_a_loop[0], rtol=1e-3)
 
 
 def test_the_gradient_is_whole_whoever_reads_the_parameters(monkeypatch):
@@ -184,7 +214,7 @@ def test_the_size_that_is_chosen_keeps_to_the_budget(monkeypatch):
     like = jax.eval_shape(lambda: (images.init(50, **sizes), jnp.zeros((64, 200)), jax.random.key(0)))
 
     def temporaries(chunk_size):
-        step = jax.jit(hj.batched_value_and_grad(bound, chunk_size=chunk_size))
+        step = models.quick_jit(hj.batched_value_and_grad(bound, chunk_size=chunk_size))
         return step.lower(*like).compile().memory_analysis().temp_size_in_bytes
 
     everything = temporaries(64)

@@ -1,6 +1,8 @@
 """Gradient estimators at larger K and D, and with free bits: z-tests of paired draws with fixed seeds."""
 
 import functools
+import itertools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -50,27 +52,18 @@ def reverse(params, x, z):
     return z @ params["reverse"][0].T, jnp.exp(0.3 * jnp.tanh(z @ params["reverse"][1].T))
 
 
-def paired(
-    gradient,
-    *,
-    alpha,
-    shared=True,
-    beta=1.0,
-    free_bits=0.0,
-    equal=False,
-    draws=30_000,
-    proposal=None,
-    against="reparameterized",
-    backward_samples=None,
-):
-    """The largest z-score of (estimator - `against`) over parameters, and the ratio of their total variances."""
+def comparisons(pairs, *, alpha, shared=True, betas=(1.0,), free_bits=0.0, equal=False, draws=30_000, proposal=None):
+    """Of each pair of estimators at each beta, `{(pair, beta): (z, ratio)}`, from the same noise and in one program.
+
+    z is the largest z-score of their difference over parameters, and ratio that of their total variances. An estimator
+    is a gradient's name with its number of backward samples.
+    """
     if proposal is None:
         rows = (lambda p, x, z0: jax.tree.map(lambda a: a[:1], conditionals(p, x, z0))) if equal else conditionals
         proposal = hj.hierarchical(base, rows, reverse, shared=shared, num_samples=K if equal else None)
     x = np.array([0.8, -0.5])
-
-    def objective(gradient, backward_samples=None):
-        return hj.make_annealed_objective(
+    objectives = {
+        (gradient, backward_samples): hj.make_annealed_objective(
             log_likelihood,
             log_prior,
             proposal,
@@ -79,81 +72,105 @@ def paired(
             free_bits=free_bits,
             backward_samples=backward_samples,
         )
-
-    def flat(objective, params, key):
-        return ravel_pytree(jax.grad(objective)(params, x, key, beta))[0]
+        for gradient, backward_samples in itertools.chain(*pairs)
+    }
 
     @models.quick_jit
-    def moments(params, key):
+    def moments(params, key, beta):
         def block(sums, key):
-            keys = jax.random.split(key, 2_000)
-            ours = jax.vmap(lambda k: flat(objective(gradient, backward_samples), params, k))(keys)
-            plain = jax.vmap(lambda k: flat(objective(against), params, k))(keys)
-            difference = ours - plain
-            new = [jnp.sum(a, axis=0) for a in (difference, difference**2, ours, ours**2, plain, plain**2)]
+            def gradients(key):
+                return [jax.grad(objective)(params, x, key, beta) for objective in objectives.values()]
+
+            rows = jax.vmap(gradients)(jax.random.split(key, 2_000))
+            rows = {
+                name: jnp.concatenate([leaf.reshape(2_000, -1) for leaf in jax.tree.leaves(tree)], axis=1)
+                for name, tree in zip(objectives, rows, strict=True)
+            }
+            both = lambda a: (jnp.sum(a, axis=0), jnp.sum(a**2, axis=0))
+            new = [both(a) for a in rows.values()], [both(rows[ours] - rows[other]) for ours, other in pairs]
             return jax.tree.map(jnp.add, sums, new), None
 
-        zero = [jnp.zeros(ravel_pytree(params)[0].size)] * 6
-        return jax.lax.scan(block, zero, jax.random.split(key, draws // 2_000))[0]
+        zero = (jnp.zeros(ravel_pytree(params)[0].size),) * 2
+        zeros = [zero] * len(objectives), [zero] * len(pairs)
+        return jax.lax.scan(block, zeros, jax.random.split(key, draws // 2_000))[0]
 
-    with jax.enable_x64(True):
-        sums = moments(jax.tree.map(lambda a: a.astype(jnp.float64), params()), jax.random.key(11))
-        d, d2, a, a2, b, b2 = (np.asarray(s) / draws for s in sums)
-    error = np.sqrt(np.maximum(d2 - d**2, 1e-300) / draws)
-    moving = d2 > 1e-20
-    z = np.max(np.abs(d[moving]) / error[moving])
-    return z, np.sum(a2 - a**2) / np.sum(b2 - b**2)
+    found = {}
+    for beta in betas:
+        with jax.enable_x64(True):
+            wide = jax.tree.map(lambda a: a.astype(jnp.float64), params())
+            of_each, of_pairs = jax.tree.map(lambda a: np.asarray(a) / draws, moments(wide, jax.random.key(11), beta))
+        variances = {name: np.sum(a2 - a**2) for name, (a, a2) in zip(objectives, of_each, strict=True)}
+        for (ours, other), (d, d2) in zip(pairs, of_pairs, strict=True):
+            error = np.sqrt(np.maximum(d2 - d**2, 1e-300) / draws)
+            moving = d2 > 1e-20
+            z = np.max(np.abs(d[moving]) / error[moving])
+            found[(ours, other), beta] = z, variances[ours] / variances[other]
+    return found
+
+
+def paired(gradient, *, against="reparameterized", backward_samples=None, beta=1.0, **setting):
+    """The largest z-score of (estimator - `against`) over parameters, and the ratio of their total variances."""
+    pair = (gradient, backward_samples), (against, None)
+    return comparisons([pair], betas=(beta,), **setting)[pair, beta]
+
+
+PLAIN, DEFAULT, REFILLED, SQUARED, AUTHORS = (
+    (name, None) for name in ("reparameterized", "doubly_reparameterized", "refilled", "path_squared", "authors")
+)
+
+
+class Expected(NamedTuple):
+    """What is expected of an estimator at one beta, against another.
+
+    Attributes:
+      ours: the estimator.
+      beta: the warm-up factor.
+      biased: whether its mean is another one.
+      ratio: its variance over that of the other, measured with 100,000 draws of another seed; None is not compared.
+        With free bits and a large alpha it is above one, as the documentation says.
+      other: what it is compared with.
+    """
+
+    ours: tuple[str, None]
+    beta: float = 1.0
+    biased: bool = False
+    ratio: float | None = None
+    other: tuple[str, None] = PLAIN
 
 
 CASES = [
-    {"alpha": 0.0},
-    {"alpha": 1.0},
-    {"alpha": 1.0, "beta": 0.3},
-    {"alpha": 1.0, "shared": False},
-    {"alpha": 0.0, "shared": False, "equal": True},
-    {"alpha": 1.0, "equal": True},
-    {"alpha": 0.0, "free_bits": 1.5},
-    {"alpha": 1.0, "free_bits": 1.5},
-    {"alpha": 1.0, "free_bits": 1.5, "shared": False},
-    {"alpha": 1.0, "free_bits": 0.4, "beta": 0.3},
+    ({"alpha": 0.0}, [Expected(DEFAULT, ratio=0.742), Expected(SQUARED, beta=0.3, biased=True)]),
+    (
+        {"alpha": 1.0},
+        [Expected(DEFAULT, ratio=0.818), Expected(DEFAULT, beta=0.3), Expected(AUTHORS, biased=True)],
+    ),
+    # The mean does not depend on what fills a slot that is empty; the variance does.
+    (
+        {"alpha": 3.0},
+        [
+            Expected(DEFAULT, ratio=1.013),
+            Expected(DEFAULT, ratio=1.145, other=REFILLED),
+            Expected(SQUARED, biased=True),
+        ],
+    ),
+    ({"alpha": 1.0, "shared": False}, [Expected(DEFAULT)]),
+    ({"alpha": 0.0, "shared": False, "equal": True}, [Expected(DEFAULT)]),
+    ({"alpha": 1.0, "equal": True}, [Expected(DEFAULT)]),
+    ({"alpha": 0.0, "free_bits": 1.5}, [Expected(DEFAULT), Expected(SQUARED, biased=True)]),
+    ({"alpha": 1.0, "free_bits": 1.5}, [Expected(DEFAULT, ratio=0.921)]),
+    ({"alpha": 1.0, "free_bits": 1.5, "shared": False}, [Expected(DEFAULT)]),
+    ({"alpha": 1.0, "free_bits": 0.4}, [Expected(DEFAULT, beta=0.3)]),
+    ({"alpha": 3.0, "free_bits": 1.5}, [Expected(DEFAULT, ratio=1.758)]),
 ]
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_doubly_reparameterized_is_unbiased(case):
-    z, _ = paired("doubly_reparameterized", **case)
-    assert z < LARGEST_Z
-
-
-@pytest.mark.parametrize(
-    ("gradient", "case"),
-    [
-        ("authors", {"alpha": 1.0}),
-        ("path_squared", {"alpha": 3.0}),
-        ("path_squared", {"alpha": 0.0, "beta": 0.3}),
-        ("path_squared", {"alpha": 0.0, "free_bits": 1.5}),
-    ],
-    ids=str,
-)
-def test_biased_rules_are_found_out(gradient, case):
-    z, _ = paired(gradient, **case)
-    assert z > 2 * LARGEST_Z
-
-
-# The variance of the default gradient over that of the plain one, or of another, measured with 100,000 draws of another
-# seed. With free bits and a large alpha it is above one, as the documentation says.
-VARIANCES = [
-    ({"alpha": 0.0}, 0.742),
-    ({"alpha": 1.0}, 0.818),
-    ({"alpha": 3.0}, 1.013),
-    ({"alpha": 1.0, "free_bits": 1.5}, 0.921),
-    ({"alpha": 3.0, "free_bits": 1.5}, 1.758),
-    ({"alpha": 3.0, "against": "refilled"}, 1.145),
-]
-
-
-@pytest.mark.parametrize(("case", "measured"), VARIANCES, ids=str)
-def test_variance_is_the_one_measured(case, measured):
-    """The mean does not depend on what fills a slot that is empty; the variance does."""
-    _, ratio = paired("doubly_reparameterized", draws=10_000, **case)
-    assert ratio == pytest.approx(measured, rel=0.02)
+@pytest.mark.parametrize(("setting", "expected"), CASES, ids=[str(setting) for setting, _ in CASES])
+def test_mean_and_variance_against_the_plain_estimator(setting, expected):
+    """Unbiased estimators are, biased ones are found out, and variances are those that were measured."""
+    pairs = list(dict.fromkeys((one.ours, one.other) for one in expected))
+    found = comparisons(pairs, betas=tuple({one.beta for one in expected}), **setting)
+    for one in expected:
+        z, ratio = found[(one.ours, one.other), one.beta]
+        assert z > 2 * LARGEST_Z if one.biased else z < LARGEST_Z, one
+        if one.ratio is not None:
+            assert ratio == pytest.approx(one.ratio, rel=0.02), one

@@ -15,7 +15,7 @@ PLAIN = one_by_one(hj.diagonal_gaussian)
 
 
 def normal(seed, *shape):
-    return jax.random.normal(jax.random.key(seed), shape)
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
 
 
 def members(seed=0, *, shift=0.0, scale=1.0):
@@ -30,8 +30,8 @@ def close(ours, theirs, rtol=1e-5):
 
 
 @pytest.mark.parametrize("with_own", [False, True])
-@pytest.mark.parametrize("moving", [(0,), (1,), (0, 1)])
-def test_densities_and_their_derivatives(with_own, moving):
+def test_densities_and_their_derivatives(with_own):
+    """In the members, in the point, and in both, of which second derivatives have all blocks."""
     parameters, z = members(shift=10.0), 10.0 + normal(7, D)
     own_of = lambda parameters: Own(PLACE, jax.tree.map(lambda leaf: leaf[PLACE], parameters)) if with_own else None
 
@@ -40,19 +40,21 @@ def test_densities_and_their_derivatives(with_own, moving):
 
     arguments, directions = (parameters, z), (members(9), normal(8, D))
     np.testing.assert_array_equal(of(gaussian_pairs)(*arguments), of(PLAIN)(*arguments))
-    only = [
-        argument if n in moving else jax.tree.map(jnp.zeros_like, argument) for n, argument in enumerate(directions)
-    ]
 
-    def derivatives(pairs):
-        def all_of_them(*arguments):
-            first = [function(of(pairs), argnums=moving)(*arguments) for function in (jax.jacrev, jax.jacfwd)]
-            second = jax.jacfwd(jax.jacrev(of(pairs), moving), moving)(*arguments)
-            return first, second, jax.jvp(of(pairs), arguments, tuple(only))
+    def derivatives(pairs, *arguments):
+        found = [jax.jacfwd(jax.jacrev(of(pairs), (0, 1)), (0, 1))(*arguments)]
+        for moving in ((0,), (1,), (0, 1)):
+            found += [function(of(pairs), argnums=moving)(*arguments) for function in (jax.jacrev, jax.jacfwd)]
+            only = [
+                argument if n in moving else jax.tree.map(jnp.zeros_like, argument)
+                for n, argument in enumerate(directions)
+            ]
+            found.append(jax.jvp(of(pairs), arguments, tuple(only)))
+        return found
 
-        return quick_jit(all_of_them)(*arguments)  # one program: compiling many is most of the time
-
-    close(derivatives(gaussian_pairs), derivatives(PLAIN))
+    # One program: compiling many is most of the time.
+    both = quick_jit(lambda *arguments: [derivatives(pairs, *arguments) for pairs in (gaussian_pairs, PLAIN)])
+    close(*both(*arguments))
 
 
 def test_paths_and_their_scores():
@@ -66,8 +68,10 @@ def test_paths_and_their_scores():
     correction = correction.at[PLACE].add(weights.along_own @ slopes)
     expected = weights.direction @ moves, jnp.sum(correction * moves)
     for pairs in (gaussian_pairs, PLAIN):
-        found = pairs.paths(weights, parameters, tangents, z, drawn_slope, Own(PLACE, own), own_tangent)
-        close(found, expected)
+        paths = lambda weights, slope, own, pairs=pairs: pairs.paths(
+            weights, parameters, tangents, z, slope, Own(PLACE, own), own_tangent
+        )
+        close(quick_jit(paths)(weights, drawn_slope, own), expected)
 
 
 def test_the_own_member_is_as_accurate_as_alone_where_members_are_far_apart():
@@ -80,7 +84,7 @@ def test_the_own_member_is_as_accurate_as_alone_where_members_are_far_apart():
         densities = lambda parameters: pairs.log_prob(
             parameters, z, Own(PLACE, jax.tree.map(lambda leaf: leaf[PLACE], parameters)) if own else None
         )
-        return jax.grad(lambda parameters: densities(parameters)[PLACE])((loc, scale))
+        return quick_jit(jax.grad(lambda parameters: densities(parameters)[PLACE]))((loc, scale))
 
     exact = total(PLAIN, own=True)
     close(total(gaussian_pairs, own=True), exact)
@@ -89,8 +93,7 @@ def test_the_own_member_is_as_accurate_as_alone_where_members_are_far_apart():
     assert float(jnp.max(jnp.abs(multiplied_out - exact[1]))) > 0.5 * float(jnp.max(jnp.abs(exact[1])))
 
 
-@pytest.mark.parametrize("chunk_size", [None, 2])
-@pytest.mark.parametrize("alpha", [0.5, 1.0, 3.0])
+@pytest.mark.parametrize(("alpha", "chunk_size"), [(0.5, None), (1.0, None), (3.0, 2)])
 def test_the_estimator_is_the_same_by_products_and_by_sums(alpha, chunk_size, monkeypatch):
     proposal = hj.hierarchical(
         lambda params, x: (params["base"] + x, jnp.ones(D)),
@@ -106,11 +109,17 @@ def test_the_estimator_is_the_same_by_products_and_by_sums(alpha, chunk_size, mo
     vectors = dict(zip(("base", "reverse", "model"), normal(3, 3, D), strict=True))
     params = vectors | {"loc": normal(4, K, D), "log_scale": 0.3 * normal(5, K, D)}
     arguments = params, normal(6, D), jax.random.key(7)
-    found = []
-    for least in (1, 100):
-        monkeypatch.setattr(_cross_paths, "PRODUCTS_FROM", least)
-        # A new function for each, or the second would be the first one, compiled.
-        found.append(jax.jit(jax.value_and_grad(lambda *arguments: bound(*arguments)))(*arguments))
+
+    @quick_jit
+    def both_ways(*arguments):
+        found = []
+        for least in (1, 100):
+            monkeypatch.setattr(_cross_paths, "PRODUCTS_FROM", least)
+            # A new function for each, or the second would be the first one, traced.
+            found.append(jax.value_and_grad(lambda *arguments: bound(*arguments))(*arguments))
+        return found
+
+    found = both_ways(*arguments)
     close(*found, rtol=1e-4)
     assert any(np.any(np.asarray(a) != np.asarray(b)) for a, b in zip(*map(jax.tree.leaves, found), strict=True))
 
@@ -123,6 +132,6 @@ def test_rounding_where_members_share_a_cluster_far_from_the_others():
     slopes = []
     for pairs in (gaussian_pairs, PLAIN):
         of_neighbour = lambda parameters, pairs=pairs: pairs.log_prob(parameters, z, None)[1]
-        slopes.append(jax.grad(of_neighbour)((loc, scale)))
+        slopes.append(quick_jit(jax.grad(of_neighbour))((loc, scale)))
     for ours, theirs, error in zip(*slopes, (distance, distance**2), strict=True):
         assert float(jnp.max(jnp.abs(ours - theirs))) < 4.0 * eps * error

@@ -9,6 +9,7 @@ import pytest
 import hiwae_jax as hj
 from tests import images
 from tests.extremes import finite
+from tests.models import quick_jit
 from tests.small_images import KEY, X, make, params
 
 
@@ -27,29 +28,37 @@ def test_narrow_networks_give_float32_bounds():
         in_bfloat16(images.reverse),
         context=in_bfloat16(images.encode),
     )
-    for gradient in ("doubly_reparameterized", "refilled"):
-        bound = hj.make_bound(log_joint, proposal, weighting=hj.power_heuristic(1.0), gradient=gradient)
-        value, gradients = jax.jit(jax.value_and_grad(bound))(narrow, X, KEY)
+    names = ("doubly_reparameterized", "refilled")
+    bounds = [hj.make_bound(log_joint, proposal, weighting=hj.power_heuristic(1.0), gradient=name) for name in names]
+
+    @quick_jit
+    def results(narrow, params):
+        wide = [make("shared", name)(params, X, KEY) for name in names]
+        return [jax.value_and_grad(bound)(narrow, X, KEY) for bound in bounds], wide
+
+    for (value, gradients), wide in zip(*results(narrow, params()), strict=True):
         assert value.dtype == jnp.float32
         assert {leaf.dtype for leaf in jax.tree.leaves(gradients)} == {jnp.dtype(jnp.bfloat16)}
         assert finite(gradients)
         # From the same noise: what is left are the three digits of the networks.
-        np.testing.assert_allclose(value, jax.jit(make("shared", gradient))(params(), X, KEY), rtol=0.02)
+        np.testing.assert_allclose(value, wide, rtol=0.02)
 
 
 def test_double_precision_is_kept():
     with jax.enable_x64(True):
-        wide = jax.tree.map(lambda a: a.astype(jnp.float64), params())
-        value, gradients = jax.jit(jax.value_and_grad(make("shared", "doubly_reparameterized")))(
-            wide, X.astype(jnp.float64), KEY
-        )
-        assert {leaf.dtype for leaf in jax.tree.leaves((value, gradients))} == {jnp.dtype(jnp.float64)}
+        wide, x = jax.tree.map(lambda a: np.asarray(a, np.float64), (params(), X))
         # A step that single precision cannot tell from none.
-        step = jax.tree.map(lambda a: 1e-8 * jnp.sign(a), wide)
-        both = jax.jit(jax.value_and_grad(make("shared", "reparameterized")))
-        plain = both(wide, X.astype(jnp.float64), KEY)[1]
-        moved = both(jax.tree.map(jnp.add, wide, step), X.astype(jnp.float64), KEY)[0]
-        expected = sum(jax.tree.leaves(jax.tree.map(jnp.vdot, plain, step)))
+        step = jax.tree.map(lambda a: 1e-8 * np.sign(a), wide)
+
+        @quick_jit
+        def results(params, step):
+            doubly = jax.value_and_grad(make("shared", "doubly_reparameterized"))(params, x, KEY)
+            moved = make("shared", "reparameterized")(jax.tree.map(jnp.add, params, step), x, KEY)
+            return doubly, jax.grad(make("shared", "reparameterized"))(params, x, KEY), moved
+
+        (value, gradients), plain, moved = results(wide, step)
+        assert {leaf.dtype for leaf in jax.tree.leaves((value, gradients))} == {jnp.dtype(jnp.float64)}
+        expected = sum(jax.tree.leaves(jax.tree.map(np.vdot, plain, step)))
         np.testing.assert_allclose(moved - value, expected, rtol=1e-4)
 
 
@@ -78,12 +87,20 @@ def narrow_bound(name, **options):
     return hj.make_bound(log_joint, narrow_proposals()[name], weighting=hj.power_heuristic(1.0), **options)
 
 
-@pytest.mark.parametrize("name", ["independent", "shared", "own", "joint"])
-@pytest.mark.parametrize("options", [{}, {"chunk_size": 2}, {"backward_samples": 2}], ids=str)
-def test_narrow_networks_and_wide_data_may_be_mixed(name, options):
+PLAIN_AND_DEFAULT = ["reparameterized", "doubly_reparameterized"]
+ALL = [*PLAIN_AND_DEFAULT, "refilled", "path_squared", "authors"]
+# The estimators meet every proposal; chunks and drawn samples meet every proposal and every estimator once.
+MIXED = [("independent", {}, ALL), ("shared", {}, ALL), ("own", {}, ALL), ("joint", {}, PLAIN_AND_DEFAULT)]
+for of_model in ({"chunk_size": 2}, {"backward_samples": 2}):
+    MIXED += [("independent", of_model, ALL[:1]), ("joint", of_model, ALL[1:2])]
+    MIXED += [("shared", of_model, ALL[2:4]), ("own", of_model, ALL[1::3])]
+
+
+@pytest.mark.parametrize(("name", "options", "gradients"), MIXED, ids=str)
+def test_narrow_networks_and_wide_data_may_be_mixed(name, options, gradients):
     with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
-        x, names = np.ones(2), ["reparameterized", "doubly_reparameterized"]
-        for gradient in names if name == "joint" else [*names, "refilled", "path_squared", "authors"]:
+        x = np.ones(2)
+        for gradient in gradients:
             bound = narrow_bound(name, gradient=gradient, **options)
             abstract = jax.eval_shape(jax.value_and_grad(bound), ONE, x, KEY)
             assert (abstract[0].dtype, abstract[1]["a"].dtype) == (jnp.float64, jnp.float32)
@@ -92,8 +109,9 @@ def test_narrow_networks_and_wide_data_may_be_mixed(name, options):
 @pytest.mark.parametrize("name", ["independent", "shared", "own", "joint"])
 def test_wide_data_change_the_gradient_of_narrow_networks_by_rounding(name):
     with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
-        gradient = jax.jit(jax.grad(narrow_bound(name, gradient="doubly_reparameterized")))
-        wide, narrow = (gradient(ONE, np.ones(2, dtype), KEY)["a"] for dtype in (np.float64, np.float32))
+        gradient = jax.grad(narrow_bound(name, gradient="doubly_reparameterized"))
+        of_both = quick_jit(lambda *data: [gradient(ONE, x, KEY)["a"] for x in data])
+        wide, narrow = of_both(np.ones(2, np.float64), np.ones(2, np.float32))
         np.testing.assert_allclose(wide, narrow, rtol=1e-4)
 
 
@@ -107,5 +125,6 @@ def test_a_flow_chain_of_integer_data(options):
     )
     log_joint = lambda p, x, z: -0.5 * jnp.sum((x.astype(jnp.float32) - p["a"] * z) ** 2) - 0.5 * jnp.sum(z**2)
     bound = hj.make_bound(log_joint, proposal, **options)
-    integers, floats = (jax.value_and_grad(bound)(ONE, jnp.array([1, 2], t), KEY) for t in (jnp.int32, jnp.float32))
+    of_both = quick_jit(lambda *data: [jax.value_and_grad(bound)(ONE, x, KEY) for x in data])
+    integers, floats = of_both(np.array([1, 2], np.int32), np.array([1, 2], np.float32))
     chex.assert_trees_all_close(integers, floats, rtol=1e-6)

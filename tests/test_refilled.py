@@ -4,13 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.flatten_util import ravel_pytree
 
 import hiwae_jax as hj
 from hiwae_jax._gradients.leave_out import leave_two_out
 from tests import models
-from tests import test_gradients_paired as four
-from tests.test_gradients_paired import LARGEST_Z, paired
+from tests import test_gradients_paired as four  # K = 4 members in D = 3
+from tests.test_gradients_paired import LARGEST_Z
 
 ESTIMATORS = ("reparameterized", "refilled", "path_squared")
 
@@ -75,16 +74,13 @@ def test_the_mean_gradient_is_that_of_the_plain_estimator(case):
         assert np.max(np.abs(biased[1] - plain[1])) >= bias  # the control
 
 
-PAIRED = [{"alpha": 1.0, "shared": False}, {"alpha": 3.0}, {"alpha": 2.0, "beta": 0.3}]
-
-
-@pytest.mark.parametrize("case", PAIRED, ids=str)
+@pytest.mark.parametrize("case", [{"alpha": 1.0, "shared": False}, {"alpha": 3.0, "betas": (1.0, 0.3)}], ids=str)
 def test_refilled_is_unbiased_in_more_dimensions(case):
     """At K = 4, against the estimator that has tests of its own."""
-    z, ratio = paired("refilled", against="doubly_reparameterized", **case)
-    assert z < LARGEST_Z
-    if case["alpha"] >= 1.0 and "beta" not in case:
-        assert ratio < 1.0
+    for (_, beta), (z, ratio) in four.comparisons([(four.REFILLED, four.DEFAULT)], **case).items():
+        assert z < LARGEST_Z
+        if beta == 1.0:
+            assert ratio < 1.0
 
 
 def proposal(num_samples=None, members=four.K):
@@ -97,11 +93,11 @@ def proposal(num_samples=None, members=four.K):
 def gradients(bounds, dtype):
     """The gradients of several bounds in one compiled program, on the same noise in either precision."""
     with jax.enable_x64(dtype == np.float64):
-        params = jax.tree.map(lambda leaf: leaf.astype(dtype), four.params())
+        params = jax.tree.map(lambda leaf: np.asarray(leaf, dtype), four.params())
         noise = jnp.asarray(np.random.default_rng(2).normal(size=40), dtype)
         x = jnp.asarray([0.8, -0.5], dtype)
         trees = models.quick_jit(lambda p: [jax.value_and_grad(bound)(p, x, noise) for bound in bounds])(params)
-        return [np.asarray(ravel_pytree(tree)[0]) for tree in trees]
+        return [np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)]) for tree in trees]
 
 
 def bound(proposal, alpha, gradient, extra=lambda z: jnp.zeros((), z.dtype)):

@@ -1,7 +1,5 @@
 """Other families than the diagonal Gaussian: a user's own, Student's t, and Gaussians with any covariance."""
 
-import functools
-
 import chex
 import jax
 import jax.numpy as jnp
@@ -127,8 +125,15 @@ def test_families_bring_their_own_noise(shared, base_family):
     log_joint = lambda params, x, z: hj.diagonal_gaussian.log_prob((jnp.zeros(1), jnp.ones(1)), z)
     bound = hj.make_bound(log_joint, proposal, weighting=hj.power_heuristic(1.0), gradient="refilled")
     keys = jax.random.split(KEY, 20_000)
-    drawn = jax.jit(jax.vmap(lambda key: bound.draw(None, jnp.zeros(1), key)))(keys)
-    weights = np.exp(jax.jit(jax.vmap(lambda drawn: bound(None, jnp.zeros(1), drawn)))(drawn))
+
+    @models.quick_jit
+    @jax.vmap
+    def draw_and_bound(key):
+        drawn = bound.draw(None, jnp.zeros(1), key)
+        return drawn, bound(None, jnp.zeros(1), drawn)
+
+    drawn, log_weights = draw_and_bound(keys)
+    weights = np.exp(log_weights)
     assert abs(weights.mean() - 1.0) < 4.0 * weights.std() / np.sqrt(len(keys)) < 0.1
     # The refills are drawn from the same distributions, independently.
     for place, (first, second) in enumerate(((drawn.z, drawn.refill[0]), (drawn.z0, drawn.refill[1]))):
@@ -151,7 +156,7 @@ def test_with_the_posterior_as_proposal_the_bound_is_the_evidence():
     model = models.LinearGaussian(seed=1)
     posterior = jnp.asarray(model.posterior_mean), jnp.asarray(np.linalg.cholesky(model.posterior_cov))
     proposal = hj.independent(lambda params, x: posterior, num_samples=3, family=hj.full_rank_gaussian)
-    value = hj.make_bound(model.log_joint, proposal)(None, jnp.asarray(model.x), KEY)
+    value = models.quick_jit(hj.make_bound(model.log_joint, proposal))(None, jnp.asarray(model.x), KEY)
     assert float(value) == pytest.approx(model.log_evidence, abs=1e-12)
 
 
@@ -174,14 +179,16 @@ def test_doubly_reparameterized_is_unbiased_for_full_rank_members():
     )
     keys, params = jax.random.split(KEY, 20_000), {"loc": jnp.array([0.1, -0.2]), "log_scale": jnp.array([0.1, -0.1])}
 
-    @functools.cache
-    def each(gradient):
-        bound = hj.make_bound(target, proposal, weighting=hj.power_heuristic(3.0), gradient=gradient)
-        gradients = jax.jit(jax.vmap(jax.grad(bound), in_axes=(None, None, 0)))(params, None, keys)
-        return np.concatenate([gradients[name] for name in params], axis=1)
+    names = ("reparameterized", "doubly_reparameterized", "path_squared")
+    bounds = [hj.make_bound(target, proposal, weighting=hj.power_heuristic(3.0), gradient=name) for name in names]
+    of_all = jax.vmap(lambda params, key: [jax.grad(bound)(params, None, key) for bound in bounds], in_axes=(None, 0))
+    trees = models.quick_jit(of_all)(params, keys)
+    each = {
+        name: np.concatenate([tree[leaf] for leaf in params], axis=1) for name, tree in zip(names, trees, strict=True)
+    }
 
     def z_scores(gradient):
-        difference = each(gradient) - each("reparameterized")
+        difference = each[gradient] - each["reparameterized"]
         return difference.mean(0) / (difference.std(0) / np.sqrt(len(keys)))
 
     assert np.max(np.abs(z_scores("doubly_reparameterized"))) < 4.0

@@ -56,14 +56,15 @@ def result(settings, *, factor=1.0):
 
 @pytest.fixture
 def untrained(monkeypatch):
-    """Fits of initial parameters in place of trained ones; the settings that were asked for."""
+    """Fits of random parameters in place of trained ones; the settings that were asked for."""
     asked = []
 
     def fit(settings, folder, *, log_z):
         assert log_z == LOG_Z
         asked.append(settings)
         problem = toy_problem.make_problem(settings)
-        params = jax.tree.map(lambda leaf: leaf[None], jax.jit(problem.init)(jax.random.key(0)))
+        shapes, random = jax.eval_shape(problem.init, jax.random.key(0)), np.random.default_rng(0)
+        params = jax.tree.map(lambda leaf: jnp.float32(0.1 * random.normal(size=(1, *leaf.shape))), shapes)
         return toy_training.Fit(result(settings, factor=0.5 if settings.z0 == "shared" else 1.0), params)
 
     monkeypatch.setattr(toy_figures, "fit", fit)

@@ -25,6 +25,7 @@ OPTIONS += " --proposal-hidden 8 --nll-samples 20 --seeds 2"
 COMPARED = ("format", "settings", "steps", "train_bound", "validation_bound", "test_bound", "validation_nll")
 COMPARED += ("test_nll", "nll_samples", "nll_images", "curves", "data")
 RESTORED = "a checkpoint was restored"
+NEXT = "-- the next command"
 SIZES = {"train": 400, "validation": 100, "test": 100}  # images of a small set in the format of binarized MNIST
 
 
@@ -60,7 +61,7 @@ TWENTY = [
     Kill("result", 0, 0.0),
 ]
 
-# Runs the command in a process that kills itself at the place that is named.
+# Runs commands in a process that kills itself at the place that is named.
 PROGRAM = """
 import json, os, signal, sys, threading
 phase, skipped, delay, between, prelude, arguments = json.loads(sys.argv[1])
@@ -114,7 +115,11 @@ PHASES = {
 if phase:
     module, name, change = PHASES[phase]
     setattr(module, name, change(getattr(module, name)))
-sys.exit(command.main(arguments))
+status = 0
+for given in arguments:
+    print("-- the next command")
+    status = status or command.main(given)
+sys.exit(status)
 """
 
 
@@ -155,14 +160,14 @@ class Runs(NamedTuple):
     prelude: str
     arguments: list[str]
 
-    def start(self, output: str, kill: Kill | None = None) -> tuple[int, str]:
-        """The exit status and what was said."""
+    def start(self, *outputs: str, kill: Kill | None = None) -> tuple[int, str]:
+        """The exit status of a process that runs the command for each output, and what was said."""
         phase, *others = kill or Kill("", 0, 0.0)
-        arguments = [*self.arguments, "--output", str(self.folder / output)]
+        arguments = [[*self.arguments, "--output", str(self.folder / output)] for output in outputs]
         told = json.dumps([phase, *others, self.prelude, arguments])
         environment = os.environ | {
             "PYTHONPATH": str(ROOT),
-            "TFDS_DATA_DIR": str(self.folder / "prepared" / output),
+            "TFDS_DATA_DIR": str(self.folder / "prepared" / outputs[0]),
             "JAX_COMPILATION_CACHE_DIR": str(self.folder / "compiled"),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         }
@@ -178,25 +183,29 @@ class Runs(NamedTuple):
         return {name: content[name] for name in COMPARED}, pictures
 
 
-def check(runs: Runs, kills: list[Kill]) -> list[str]:
-    """What is wrong: a process that did not die where it should, or another result; says what it does."""
+def check(runs: Runs, kills: list[Kill], *, last_in_one_process: bool = False) -> list[str]:
+    """What is wrong: a process that did not die where it should, or another result; says what it does.
+
+    The run that goes on to the end and the one that was left alone have a process each, or one for both.
+    """
     faults = []
     for number, kill in enumerate(kills, start=1):
         began = time.monotonic()
-        status, told = runs.start("killed", kill)
+        status, told = runs.start("killed", kill=kill)
         print(
             f"{number:2d} of {len(kills)}: {kill.phase}, {time.monotonic() - began:.0f} s, status {status}", flush=True
         )
         if status != -9:
             faults.append(f"{kill} ended with status {status}: {told[-2000:]}")
-    for output in ("killed", "whole"):
+    for outputs in [("killed", "whole")] if last_in_one_process else [("killed",), ("whole",)]:
         began = time.monotonic()
-        status, told = runs.start(output)
-        print(f"{output}, to the end: {time.monotonic() - began:.0f} s, status {status}", flush=True)
-        if (output == "killed") != (RESTORED in told):
-            faults.append(f"{output}: {RESTORED if RESTORED in told else 'no checkpoint was restored'}")
+        status, told = runs.start(*outputs)
+        print(f"{outputs}, to the end: {time.monotonic() - began:.0f} s, status {status}", flush=True)
         if status != 0:
-            return [*faults, f"{output} ended with status {status}: {told[-2000:]}"]
+            return [*faults, f"{outputs} ended with status {status}: {told[-2000:]}"]
+        for output, of_it in zip(outputs, told.split(NEXT)[1:], strict=True):
+            if (output == "killed") != (RESTORED in of_it):
+                faults.append(f"{output}: {RESTORED if RESTORED in of_it else 'no checkpoint was restored'}")
     (figures, pictures), (whole, its_pictures) = runs.result("killed"), runs.result("whole")
     faults += [
         f"{name} differs: {figures[name]} and {whole[name]}" for name in COMPARED if figures[name] != whole[name]

@@ -9,7 +9,7 @@ from experiments.vae import command as vae
 from experiments.vae import evaluation, training
 from experiments.vae.settings import from_json
 
-OPTIONS = ["--steps", "60", "--warmup", "20", "--latent", "4", "--hidden", "16,16"]
+OPTIONS = ["--steps", "60", "--warmup", "20", "--latent", "4", "--hidden", "16"]
 OPTIONS += ["--proposal-hidden", "8", "--num-samples", "2", "--nll-samples", "20"]
 
 
