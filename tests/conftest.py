@@ -32,3 +32,10 @@ def raw_data_dir() -> pathlib.Path:
     if not folder:
         pytest.skip("HIWAE_DATA_DIR is not set: it names the folder that holds the benchmark files (docs/data.md)")
     return pathlib.Path(folder)
+
+
+@pytest.fixture
+def double_precision():
+    """Float64 for one test."""
+    with jax.enable_x64(True):
+        yield

@@ -98,6 +98,14 @@ def scalar_proposal(*, shared=True, conditionals=scalar_conditionals, num_sample
     )
 
 
+def scalar_evidence(params):
+    """The integral of the scalar model over z."""
+    points, weights = quadrature(1, 100)
+    x = jnp.asarray(SCALAR_X)
+    likelihood = quick_jit(jax.vmap(lambda z: jnp.exp(scalar_log_likelihood(params, x, z))))(points)
+    return float(weights @ likelihood) * np.sqrt(2.0 * np.pi)
+
+
 def learned(num_samples):
     """A learned weighting of smooth logits; its parameters are in `params["logits"]`."""
 

@@ -6,8 +6,7 @@ import pytest
 
 import hiwae_jax as hj
 from tests import models
-
-from .conftest import KEY, mean_total_weights, powers, wide_conditional
+from tests.proposals.scalar_weights import KEY, mean_total_weights, powers, wide_conditional
 
 
 @pytest.mark.parametrize("num_samples", [2, 4])

@@ -6,8 +6,7 @@ import numpy as np
 
 import hiwae_jax as hj
 from tests import models
-
-from .conftest import KEY, X, mean_total_weights, params, powers, prior, wide_conditional
+from tests.proposals.scalar_weights import KEY, X, mean_total_weights, params, powers, prior, wide_conditional
 
 
 def test_defensive_weights_integrate_to_the_evidence():

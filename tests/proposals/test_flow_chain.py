@@ -6,9 +6,7 @@ import pytest
 
 import hiwae_jax as hj
 from tests import models
-from tests.test_validity import evidence
-
-from .conftest import X, mean_total_weights, params, powers
+from tests.proposals.scalar_weights import X, mean_total_weights, params, powers
 
 
 def sinh_arcsinh(bend):
@@ -57,7 +55,7 @@ def test_flow_chain_weights_integrate_to_the_evidence(name):
     ratios = mean_total_weights(flow(name), weightings, models.quadrature(dimensions, nodes))
     # The scalar model in two dimensions is two independent ones.
     accuracy = 1e-7 if dimensions == 1 else 1e-4
-    np.testing.assert_allclose(ratios / evidence(params()) ** (dimensions - 1), 1.0, rtol=accuracy)
+    np.testing.assert_allclose(ratios / models.scalar_evidence(params()) ** (dimensions - 1), 1.0, rtol=accuracy)
 
 
 @pytest.mark.parametrize("name", ["own, affine", "coupling"])

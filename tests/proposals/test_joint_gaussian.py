@@ -8,9 +8,8 @@ import scipy.stats
 
 import hiwae_jax as hj
 from tests import models
-from tests.test_gradients_paired import LARGEST_Z, paired
-
-from .conftest import X, mean_total_weights, normal, params, powers
+from tests.gradients.paired_draws import LARGEST_Z, paired
+from tests.proposals.scalar_weights import X, mean_total_weights, normal, params, powers
 
 
 def correlated_conditional(params, x):

@@ -9,8 +9,7 @@ import pytest
 
 import hiwae_jax as hj
 from tests import models
-
-from .conftest import KEY, X, mean_total_weights, normal, params, powers, wide_conditional
+from tests.proposals.scalar_weights import KEY, X, mean_total_weights, normal, params, powers, wide_conditional
 
 
 def markov_chain(num_samples):

@@ -6,7 +6,7 @@ import pytest
 
 from hiwae_jax._discrete.bound import DiscreteFamily, bernoulli, categorical
 from hiwae_jax._discrete.score_function import vimco
-from tests.discrete import KEY, PARAMS, X, small_bound
+from tests.discrete.small_bound import KEY, PARAMS, X, small_bound
 
 
 def test_what_is_no_function_family_or_gradient():

@@ -8,8 +8,8 @@ from jax.flatten_util import ravel_pytree
 
 import hiwae_jax as hj
 from tests import models
-from tests import test_gradients_paired as four
-from tests.test_gradients_paired import LARGEST_Z, paired
+from tests.gradients import paired_draws as four
+from tests.gradients.paired_draws import LARGEST_Z, paired
 
 X = jnp.array([0.8, -0.5])
 KEY = jax.random.key(4)

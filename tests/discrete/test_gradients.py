@@ -11,7 +11,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from hiwae_jax._discrete.bound import bernoulli, categorical, make_discrete_bound
-from tests.discrete import GRADIENTS, injected
+from tests.discrete.small_bound import GRADIENTS, injected
 
 # A model of three pixels, without special structure, whose latent states can all be listed.
 

@@ -8,8 +8,8 @@ import pytest
 import hiwae_jax as hj
 from hiwae_jax._gradients.leave_out import leave_two_out
 from tests import models
-from tests import test_gradients_paired as four  # K = 4 members in D = 3
-from tests.test_gradients_paired import LARGEST_Z
+from tests.gradients import paired_draws as four  # K = 4 members in D = 3
+from tests.gradients.paired_draws import LARGEST_Z
 
 ESTIMATORS = ("reparameterized", "refilled", "path_squared")
 

@@ -9,8 +9,9 @@ import scipy.stats
 
 import hiwae_jax as hj
 from tests import models
+from tests.proposals.scalar_weights import KEY, mean_total_weights, params, powers, prior, wide_conditional
 
-from .conftest import KEY, mean_total_weights, params, powers, prior, wide_conditional
+pytestmark = pytest.mark.usefixtures("double_precision")
 
 
 def _logistic_forward(parameters, noise):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from hiwae_jax._discrete.bound import bernoulli
-from tests.discrete import GRADIENTS, KEY, PARAMS, X, Z, injected, small_bound, small_log_joint
+from tests.discrete.small_bound import GRADIENTS, KEY, PARAMS, X, Z, injected, small_bound, small_log_joint
 from tests.extremes import SHIFTS
 
 INF = np.inf

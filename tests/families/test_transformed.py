@@ -14,6 +14,9 @@ NODES, WEIGHTS = np.polynomial.legendre.leggauss(120)
 NODES, WEIGHTS = 0.5 * (NODES + 1.0), 0.5 * WEIGHTS  # on (0, 1)
 
 
+pytestmark = pytest.mark.usefixtures("double_precision")
+
+
 def triangle():
     """The first two of three shares: a square, of which one side is drawn together to a point."""
     first, other = np.meshgrid(NODES, NODES, indexing="ij")
