@@ -98,7 +98,7 @@ def test_samples_of_the_whole_batch_and_chunks_of_the_rest_are_the_same(options)
     params, batch, key, _ = arguments()
     x = {"left": batch["left"].astype(jnp.int32), "right": batch["right"]}
     # The estimator does not see how many examples go together.
-    sizes = [None, 100, 3] if options == {"gradient": "doubly_reparameterized"} else [3]
+    sizes = [None, 3] if options == {"gradient": "doubly_reparameterized"} else [3]
 
     @models.quick_jit
     def every_way(params, batch, key):
@@ -123,8 +123,9 @@ def test_a_chunk_of_one_example_has_no_axis_for_it(ahead):
         return str(jax.make_jaxpr(step)(params, batch, key))
 
     assert "f32[2,3,3,3]" in program(2)
-    assert "f32[1,3,3,3]" not in program(1)
-    assert "f32[3,3,3]" in program(1)
+    of_one = program(1)
+    assert "f32[1,3,3,3]" not in of_one
+    assert "f32[3,3,3]" in of_one
 
 
 def test_draws_are_dispatched_too_and_shared_arguments_reach_them():

@@ -54,7 +54,7 @@ def value_and_gradient(proposal, alpha, gradient, chunk_size, backward_samples=N
         (0.0, "doubly_reparameterized", None, [ONE_PASS]),
         (1.0, "reparameterized", None, [ONE_PASS]),
         (1.0, "doubly_reparameterized", None, [ONE_PASS, TWO_PASSES]),
-        (1.0, "refilled", None, [ONE_PASS, TWO_PASSES]),
+        (1.0, "refilled", None, [ONE_PASS]),
         (1.0, "doubly_reparameterized", 3, [ONE_PASS]),
     ],
 )

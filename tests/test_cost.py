@@ -46,7 +46,7 @@ def cost(kind, num_samples, alpha, gradient, backward_samples=None):
 
 
 CASES = [("iwae", 5, 0.0, "doubly_reparameterized")]
-CASES += [("hiwae", K, alpha, "doubly_reparameterized") for K, alpha in ((1, 1.0), (10, 0.0), (10, 1.0))]
+CASES += [("hiwae", K, alpha, "doubly_reparameterized") for K, alpha in ((1, 1.0), (5, 0.0))]
 CASES += [("hiwae", 5, 1.0, gradient) for gradient in ("doubly_reparameterized", "path_squared", "authors")]
 
 
@@ -121,10 +121,8 @@ def test_the_encoder_runs_once_forward_and_once_backward(gradient):
 
     def flops(encoder):
         p = {**params, "wide": jax.ShapeDtypeStruct((images.PIXELS, wide), jnp.float32)}
-        compiled = (
-            batch_gradient(images.hiwae(encoder=encoder), alpha=1.0, gradient=gradient).lower(p, x, keys).compile()
-        )
-        return compiled.cost_analysis()["flops"]
+        function = batch_gradient(images.hiwae(encoder=encoder), alpha=1.0, gradient=gradient)
+        return function.lower(p, x, keys).cost_analysis()["flops"]  # before XLA can mend anything
 
     product = 2 * BATCH * images.PIXELS * wide  # forward; backward needs one more, the gradient of the kernel
     added = flops(widened) - flops(images.encode)

@@ -7,17 +7,8 @@ import numpy as np
 import pytest
 
 import hiwae_jax as hj
-from tests.unit_normal import (
-    KEY,
-    X,
-    base,
-    conditional,
-    conditionals,
-    hierarchical_bound,
-    identity,
-    log_joint,
-    reverse,
-)
+from tests.models import quick_jit
+from tests.unit_normal import KEY, X, base, conditional, conditionals, hierarchical_bound, identity, log_joint, reverse
 
 # At these parameters every row is treated alike: only the dependence on the place gives them away.
 EMBEDDING = {"embedding": jnp.zeros((3, 2)), "slope": jnp.ones(2)}
@@ -40,14 +31,14 @@ def test_a_reverse_model_of_each_member_is_refused_under_other_weightings(transf
 
 
 def test_a_reverse_model_of_each_member_is_welcome_under_the_uniform_weighting():
-    assert np.isfinite(hierarchical_bound(reverse=reverse_by_member)(EMBEDDING, X, KEY))
+    assert np.isfinite(quick_jit(hierarchical_bound(reverse=reverse_by_member))(EMBEDDING, X, KEY))
 
 
 def test_a_common_reverse_model_with_fixed_rows_is_welcome_under_every_weighting():
     def fixed(params, x, z):
         return jnp.zeros((3, 2)) + params["slope"][None], jnp.full((3, 2), 0.5)
 
-    assert np.isfinite(hierarchical_bound(reverse=fixed, alpha=1.0)(EMBEDDING, X, KEY))
+    assert np.isfinite(quick_jit(hierarchical_bound(reverse=fixed, alpha=1.0))(EMBEDDING, X, KEY))
 
 
 def test_what_cannot_be_tried_out_is_let_through():
@@ -143,8 +134,9 @@ for title, dense in {
 @pytest.mark.parametrize("name", RECOMMENDED)
 def test_the_recommended_gradient_is_valid_for_every_proposal(name):
     proposal, gradient = RECOMMENDED[name]
-    ours, expected = (jax.grad(hj.make_bound(log_joint, proposal, gradient=g), argnums=1) for g in (None, gradient))
-    np.testing.assert_array_equal(ours(None, X, KEY), expected(None, X, KEY))
+    both = [jax.grad(hj.make_bound(log_joint, proposal, gradient=g), argnums=1) for g in (None, gradient)]
+    ours, expected = quick_jit(lambda x: [function(None, x, KEY) for function in both])(X)
+    np.testing.assert_array_equal(ours, expected)
 
 
 def test_estimators_of_independent_samples_are_refused_for_correlated_ones():
@@ -290,28 +282,26 @@ def test_a_sampler_of_the_callers_makes_the_plain_gradient_the_default():
     """Which is unbiased whatever the noise is; the others need noise that is independent from sample to sample."""
     params = {"loc": jnp.array([0.5]), "log_scale": jnp.array([-0.3])}
     keys = jax.random.split(KEY, 20_000)
+    proposal = hj.independent(lambda p, x: (p["loc"], jnp.exp(p["log_scale"])), num_samples=4, sampler=shifted_lattice)
+    names = (None, "reparameterized", "doubly_reparameterized")
+    bounds = [hj.make_bound(log_joint, proposal, gradient=name) for name in names]
 
-    def gradients(name, params=params):
-        proposal = hj.independent(
-            lambda p, x: (p["loc"], jnp.exp(p["log_scale"])), num_samples=4, sampler=shifted_lattice
-        )
-        bound = hj.make_bound(log_joint, proposal, gradient=name)
-        value, each = jax.jit(jax.vmap(jax.value_and_grad(bound), in_axes=(None, None, 0)))(params, None, keys)
-        return jnp.mean(value), each
+    @quick_jit
+    def results(params, keys):
+        return [jax.vmap(jax.value_and_grad(bound), in_axes=(None, None, 0))(params, None, keys) for bound in bounds]
 
-    default, plain, doubly = (gradients(name)[1] for name in (None, "reparameterized", "doubly_reparameterized"))
+    (_, default), (_, plain), (_, doubly) = results(params, keys)
     chex.assert_trees_all_equal(default, plain)
     # The same noise moved by a little: exact up to the step.
     step = 1e-2
-    up, down = (gradients(None, {**params, "loc": params["loc"] + sign * step})[0] for sign in (1.0, -1.0))
+    moved = ({**params, "loc": params["loc"] + sign * step} for sign in (1.0, -1.0))
+    up, down = (np.mean(results(near, keys)[0][0], dtype=np.float64) for near in moved)
     slope = (up - down) / (2.0 * step)
-    np.testing.assert_allclose(jnp.mean(plain["loc"]), slope, rtol=2e-2)
-    assert abs(float(jnp.mean(doubly["loc"]) - slope)) > 0.1 * abs(float(slope))
+    np.testing.assert_allclose(np.mean(plain["loc"]), slope, rtol=2e-2)
+    assert abs(np.mean(doubly["loc"]) - slope) > 0.1 * abs(slope)
     # Noise that belongs to the family is independent.
     family = hj.diagonal_gaussian._replace(sampler=lambda key, shape, dtype: jax.random.normal(key, shape, dtype))
     proposal = hj.independent(lambda p, x: (p["loc"], jnp.exp(p["log_scale"])), num_samples=4, family=family)
-    ours, expected = (
-        jax.grad(hj.make_bound(log_joint, proposal, gradient=name))(params, None, KEY)
-        for name in (None, "doubly_reparameterized")
-    )
+    both = [jax.grad(hj.make_bound(log_joint, proposal, gradient=name)) for name in (None, "doubly_reparameterized")]
+    ours, expected = quick_jit(lambda params: [gradient(params, None, KEY) for gradient in both])(params)
     chex.assert_trees_all_equal(ours, expected)
