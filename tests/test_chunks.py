@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import hiwae_jax as hj
-from hiwae_jax import _gradients
+from hiwae_jax._gradients import linearize
 from tests import images, models
 
 SIZES = {"pixels": 12, "hidden": 6, "latent": 3}
@@ -16,7 +16,7 @@ SIZES = {"pixels": 12, "hidden": 6, "latent": 3}
 @pytest.fixture(params=["one pass", "two passes"])
 def passes(request, monkeypatch):
     """Differentiate each chunk at once, or evaluate it again: what is chosen by the sizes otherwise."""
-    monkeypatch.setattr(_gradients, "one_pass_pays", lambda *_, **__: request.param == "one pass")
+    monkeypatch.setattr(linearize, "one_pass_pays", lambda *_, **__: request.param == "one pass")
     return request.param
 
 

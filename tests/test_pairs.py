@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import hiwae_jax as hj
-from hiwae_jax import _cross_paths
 from hiwae_jax._families.pairs import Own, PathWeights, gaussian_pairs, one_by_one
+from hiwae_jax._gradients import cross_paths
 from tests.models import quick_jit
 
 K, D, PLACE = 5, 3, 2
@@ -108,7 +108,7 @@ def test_the_estimator_is_the_same_by_products_and_by_sums(alpha, chunk_size, mo
     arguments = params, normal(6, D), jax.random.key(7)
     found = []
     for least in (1, 100):
-        monkeypatch.setattr(_cross_paths, "PRODUCTS_FROM", least)
+        monkeypatch.setattr(cross_paths, "PRODUCTS_FROM", least)
         # A new function for each, or the second would be the first one, compiled.
         found.append(jax.jit(jax.value_and_grad(lambda *arguments: bound(*arguments)))(*arguments))
     close(*found, rtol=1e-4)
