@@ -172,5 +172,5 @@ class LinearGaussian:
         A = jnp.asarray(self.A, z.dtype)
         observed, latent = self.A.shape
         residual = (x - A @ z) / self.noise
-        constant = 0.5 * (observed + latent) * np.log(2.0 * np.pi) + observed * np.log(self.noise)
+        constant = 0.5 * (observed + latent) * math.log(2.0 * math.pi) + observed * math.log(self.noise)
         return -0.5 * jnp.sum(residual**2) - 0.5 * jnp.sum(z**2) - constant

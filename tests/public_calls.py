@@ -1,5 +1,7 @@
 """One right call of every public function: its positional arguments by name, and those given by keyword."""
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 
@@ -69,8 +71,6 @@ CALLS = {
     "learned_weighting": (hj.learned_weighting, {"logits_fn": logits}, {}),
     "student_t": (hj.student_t, {"df": 3.0}, {}),
     "standard_normal": (lambda key: hj.standard_normal(key, (2,), jnp.float32), {"key": KEY}, {}),
-    "independent": (hj.independent, {"conditional": conditional}, {"num_samples": 3, "sharding": None, **SAMPLING}),
-    "antithetic": (hj.antithetic, {"conditional": conditional}, {"num_samples": 2, **SAMPLING}),
     "defensive": (
         hj.defensive,
         {"conditional": conditional, "broad": conditional},
@@ -166,6 +166,17 @@ CALLS = {
     "nn.positive_scale": (nn.positive_scale, {"raw": jnp.zeros(3)}, {}),
     "nn.scale_from_log_variance": (nn.scale_from_log_variance, {"log_variance": jnp.zeros(3)}, {}),
 }
+# The other public functions are tried by themselves, where their arguments have the names of others.
+BY_ARGUMENT = {}
+for _, positional, named in CALLS.values():
+    BY_ARGUMENT |= positional | named
+BY_ARGUMENT |= {"conditional": conditional, "base": base, "reverse": reverse, "num_samples": 2, **SAMPLING}
+for name in hj.__all__:
+    if name not in CALLS and inspect.isfunction(getattr(hj, name)):
+        arguments = inspect.signature(getattr(hj, name)).parameters.values()
+        given = {a.name: BY_ARGUMENT[a.name] for a in arguments if a.kind is a.POSITIONAL_OR_KEYWORD}
+        by_keyword = {a.name: BY_ARGUMENT[a.name] for a in arguments if a.kind is a.KEYWORD_ONLY}
+        CALLS[name] = (getattr(hj, name), given, by_keyword)
 
 
 def call(name, argument=None, value=None):

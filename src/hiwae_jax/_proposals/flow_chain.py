@@ -1,7 +1,8 @@
 """A chain of invertible maps: every sample is a function of the first, every marginal a change of variables."""
 
+import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -67,41 +68,64 @@ def flow_chain(
         first = one_member("base", base, params, h, family)
         loc = jax.tree.leaves(first)[0]
         z = family.forward(first, draw_noise(sampler or family.sampler, key, loc.shape, loc.dtype))
-        samples, densities = [z], [family.log_prob(first, z)]
-        for number, bijection in enumerate(maps):
-            # What follows a sample that overflowed is lost too, and has no derivative of the form inf * 0.
-            overflowed = jnp.any(jnp.isinf(z))
-            start = jnp.where(overflowed, 0.0, z)
-            z, log_det = _mapped(f"maps[{number}].forward", bijection.forward(params, h, start), z)
-            z = jnp.where(overflowed, jnp.inf, z)
-            samples.append(z)
-            densities.append(densities[-1] - log_det)
-        return Draw(z=jnp.stack(samples), parameters=(jnp.stack(densities), first, params, h), context=h)
-
-    def own_densities(parameters: Any, z: Float[Array, "K D"]) -> Float[Array, " K"]:
-        own: jax.Array = parameters[0]
-        return own
-
-    def pair_densities(parameters: Any, z: Float[Array, "K D"]) -> Float[Array, "K K"]:
-        _, first, params, h = parameters
-        pulled, log_dets = z[None], jnp.zeros((1, len(z)), z.dtype)
-        for number, bijection in reversed(list(enumerate(maps))):
-            # Every member behind this map has its samples pulled back through it; then the member before it joins.
-            def back(y: Float[Array, " D"], number: int = number, bijection: Bijection = bijection) -> Mapped:
-                return _mapped(f"maps[{number}].inverse", bijection.inverse(params, h, y), y)
-
-            pulled, log_det = jax.vmap(jax.vmap(back))(pulled)
-            pulled = jnp.concatenate([z[None], pulled])
-            log_dets = jnp.concatenate([jnp.zeros((1, len(z)), z.dtype), log_dets + log_det])
-        density = jax.vmap(jax.vmap(lambda point: family.log_prob(first, point)))(pulled)
-        return (density + log_dets).T
+        samples, densities = _pushed(maps, params, h, z, family.log_prob(first, z))
+        return Draw(z=samples, parameters=_Chain(densities, first, params, h), context=h)
 
     return Proposal(
         draw=draw,
-        own_densities=own_densities,
-        pair_densities=pair_densities,
+        own_densities=lambda chain, z: chain.own_densities,
+        pair_densities=functools.partial(_pair_densities, maps, family),
         why_plain="the samples of a flow chain are functions of one another, and have no joint density",
     )
+
+
+class _Chain(NamedTuple):
+    """What the densities of a chain are known by.
+
+    Attributes:
+      own_densities: `log q_j(z_j)` of the samples drawn [K].
+      first: the parameters of q_1.
+      params: those of the maps.
+      context: what the maps receive in place of x.
+    """
+
+    own_densities: Float[Array, " K"]
+    first: Parameters
+    params: Params
+    context: Any
+
+
+def _pushed(
+    maps: Sequence[Bijection], params: Params, h: Any, z: Float[Array, " D"], density: Float[Array, ""]
+) -> tuple[Float[Array, "K D"], Float[Array, " K"]]:
+    """The first sample and its log-density, pushed through one map after another."""
+    samples, densities = [z], [density]
+    for number, bijection in enumerate(maps):
+        # What follows a sample that overflowed is lost too, and has no derivative of the form inf * 0.
+        overflowed = jnp.any(jnp.isinf(samples[-1]))
+        start = jnp.where(overflowed, 0.0, samples[-1])
+        end, log_det = _mapped(f"maps[{number}].forward", bijection.forward(params, h, start), start)
+        samples.append(jnp.where(overflowed, jnp.inf, end))
+        densities.append(densities[-1] - log_det)
+    return jnp.stack(samples), jnp.stack(densities)
+
+
+def _pair_densities(
+    maps: Sequence[Bijection], family: Family, chain: _Chain, z: Float[Array, "K D"]
+) -> Float[Array, "K K"]:
+    """`log q_i(z_j)` at row j, column i: every sample pulled back through the maps behind every member."""
+    at_start = jnp.zeros((1, len(z)), z.dtype)
+    pulled, log_dets = z[None], at_start
+    for number, bijection in reversed(list(enumerate(maps))):
+        # Every member behind this map has its samples pulled back through it; then the member before it joins.
+        def back(y: Float[Array, " D"], number: int = number, bijection: Bijection = bijection) -> Mapped:
+            return _mapped(f"maps[{number}].inverse", bijection.inverse(chain.params, chain.context, y), y)
+
+        pulled, log_det = jax.vmap(jax.vmap(back))(pulled)
+        pulled = jnp.concatenate([z[None], pulled])
+        log_dets = jnp.concatenate([at_start, log_dets + log_det])
+    densities = jax.vmap(jax.vmap(lambda point: family.log_prob(chain.first, point)))(pulled)
+    return (densities + log_dets).T
 
 
 def _mapped(name: str, result: Any, z: Float[Array, " D"]) -> Mapped:

@@ -1,7 +1,9 @@
 """The hierarchical proposal: members conditioned by an auxiliary variable, weighed with a reverse model of it."""
 
+import functools
+import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +17,7 @@ from hiwae_jax._families.gaussian import diagonal_gaussian
 from hiwae_jax._proposals.parameters import check_distribution, one_member
 from hiwae_jax._proposals.proposal import Draw, Layout, Members, Proposal
 from hiwae_jax._proposals.reverse_trial import make_reverse_trial
-from hiwae_jax._proposals.sharding import placement_of
+from hiwae_jax._proposals.sharding import Placement, placement_of
 from hiwae_jax._random_streams import Stream, stream_key
 from hiwae_jax._types import Example, Params
 
@@ -77,107 +79,167 @@ def hierarchical(
     require_sampler(sampler)
     if num_samples is not None:
         num_samples = _checks.positive_integer("num_samples", num_samples)
-    expected = "[K, D]" if num_samples is None else "[1, D] (num_samples was given: all members are equal)"
-    equal_rows = 1 if num_samples is not None else None
-    distinct: tuple[Layout, Layout] = ("rows", "table")
-    equal: tuple[Layout, Layout] = ("one", "own")
-    layout = (distinct if num_samples is None else equal)[0 if shared else 1]
     placement = placement_of(sharding)
-
-    def members_at(params: Params, h: Any, z0: Float[Array, "K D0"]) -> Parameters:
-        def at(one_z0: Float[Array, " D0"]) -> Parameters:
-            rows = _checks.distribution_parameters(
-                "conditionals",
-                conditionals(params, h, one_z0),
-                ndim=2,
-                expected=expected,
-                equal_shapes=family is diagonal_gaussian,
-                rows=equal_rows,
-            )
-            check_distribution("conditionals", family, jax.tree.map(lambda leaf: leaf[0], rows))
-            return rows if num_samples is None else jax.tree.map(lambda leaf: leaf[0], rows)
-
-        return at(z0[0]) if shared else jax.vmap(at)(z0)
-
+    given = _Given(base, conditionals, reverse, shared, num_samples, context, family, base_family, sampler, placement)
+    members_at = functools.partial(_members_at, given)
     members = Members(
-        family=family, layout=layout, base_family=base_family, at=None if shared else members_at, placement=placement
+        family=family,
+        layout=given.layout,
+        base_family=base_family,
+        at=None if shared else members_at,
+        placement=placement,
     )
-
-    def draw_all(key: Any, sizes: tuple[int, int, int, int], dtype: Any) -> Float[Array, " n"]:
-        """The noise of z_0 and of the members, and that of their refills."""
-        if sampler is not None or base_family.sampler is family.sampler:
-            # One call: the key is used once, and one generator is compiled instead of two.
-            return draw_noise(sampler or family.sampler, key, (sum(sizes),), dtype)
-        keys = stream_key(key, Stream.BASE_NOISE), stream_key(key, Stream.MEMBER_NOISE)
-        of_base, of_members = (
-            jnp.split(draw_noise(one.sampler, key, (sizes[place] + sizes[place + 2],), dtype), [sizes[place]])
-            for place, one, key in zip((0, 1), (base_family, family), keys, strict=True)
-        )
-        return jnp.concatenate([of_base[0], of_members[0], of_base[1], of_members[1]])
-
-    def draw(params: Params, x: Example, key: Any, *, refill: bool = False) -> Draw:
-        h = x if context is None else context(params, x)
-        base_parameters = one_member("base", base, params, h, base_family, expected="[D0]")
-        base_loc = jax.tree.leaves(base_parameters)[0]
-        abstract = jax.eval_shape(lambda: members_at(params, h, base_loc[None]))
-        shape = jax.tree.leaves(abstract)[0].shape
-        K, D = num_samples or shape[-2], shape[-1]
-        D0 = base_loc.shape[-1]
-        for_z0, for_z = (1 if shared else K) * D0, K * D
-        sizes = for_z0, for_z, for_z0 if refill and not shared else 0, for_z if refill else 0
-        noise = draw_all(key, sizes, base_loc.dtype)
-
-        def draw_z0(noise: Float[Array, " n"]) -> Float[Array, "rows D0"]:
-            z0: jax.Array = jax.vmap(base_family.forward, in_axes=(None, 0))(base_parameters, noise.reshape(-1, D0))
-            return z0
-
-        def draw_z(parameters: Parameters, noise: Float[Array, " n"]) -> Float[Array, "K D"]:
-            noise = noise.astype(jax.tree.leaves(parameters)[0].dtype)
-            z: jax.Array = placement.rows(members.forward(parameters, noise.reshape(K, D)))
-            return z
-
-        def placed_members(z0: Float[Array, "K D0"]) -> Parameters:
-            parameters = members_at(params, h, z0)
-            return placement.rows(parameters) if layout != "one" else parameters
-
-        noise_z0, noise_z, again_z0, again_z = placement.whole(jnp.split(noise, np.cumsum(sizes)[:-1]))
-        z0 = draw_z0(noise_z0)
-        parameters = placed_members(z0)
-        z = draw_z(parameters, noise_z)
-        second = None
-        if refill and shared:
-            second = draw_z(parameters, again_z), jnp.broadcast_to(z0, (K, D0))
-        elif refill:
-            second_z0 = draw_z0(again_z0)
-            second = draw_z(placed_members(second_z0), again_z), second_z0
-        z0 = jnp.broadcast_to(z0, (K, D0))
-        return Draw(z=z, parameters=parameters, z0=z0, base=base_parameters, context=h, refill=second)
-
-    def reverse_rows(params: Params, h: Any, z: Float[Array, "K D"]) -> Parameters:
-        return _checks.distribution_parameters(
-            "reverse",
-            reverse(params, h, z),
-            ndim=2,
-            expected="[K, D0]",
-            equal_shapes=base_family is diagonal_gaussian,
-            rows=z.shape[0],
-        )
-
-    def log_reverse(params: Params, h: Any, z0: Float[Array, "K D0"], z: Float[Array, "K D"]) -> Float[Array, " K"]:
-        rows = reverse_rows(params, h, z)
-        if jax.tree.leaves(rows)[0].shape[-1] != z0.shape[-1]:
-            got = jax.tree.leaves(rows)[0].shape
-            raise ValueError(f"reverse: expected {z0.shape} to match z_0 from base, got {got}")
-        return jax.vmap(base_family.log_prob)(rows, z0)
-
     return Proposal(
-        draw=draw,
+        draw=functools.partial(_draw, given, members),
         own_densities=members.own_densities,
         pair_densities=members.pair_densities,
-        log_reverse=log_reverse,
-        reverse_kind=make_reverse_trial(reverse_rows),
+        log_reverse=functools.partial(_log_reverse, given),
+        reverse_kind=make_reverse_trial(functools.partial(_reverse_rows, given)),
         equal_members=members.equal,
         members=members,
         refills=not members.equal,
         independent_noise=sampler is None,
     )
+
+
+class _Given(NamedTuple):
+    """The arguments of `hierarchical`, checked."""
+
+    base: Callable[[Params, Any], Parameters]
+    conditionals: Callable[[Params, Any, Float[Array, " D0"]], Parameters]
+    reverse: Callable[[Params, Any, Float[Array, "K D"]], Parameters]
+    shared: bool
+    num_samples: int | None
+    context: Callable[[Params, Example], Any] | None
+    family: Family
+    base_family: Family
+    sampler: Sampler | None
+    placement: Placement
+
+    @property
+    def layout(self) -> Layout:
+        """How the members' parameters lie, see `Members`."""
+        if self.num_samples is None:
+            return "rows" if self.shared else "table"
+        return "one" if self.shared else "own"
+
+
+class _Noise(NamedTuple):
+    """The noise of one example, flat.
+
+    Attributes:
+      z0: of z_0.
+      z: of the samples.
+      refill_z0: of a second z_0, where each sample has one of its own and refills are asked for; otherwise empty.
+      refill_z: of second samples, where refills are asked for; otherwise empty.
+    """
+
+    z0: Float[Array, " n"]
+    z: Float[Array, " n"]
+    refill_z0: Float[Array, " n"]
+    refill_z: Float[Array, " n"]
+
+
+def _draw(given: _Given, members: Members, params: Params, x: Example, key: Any, *, refill: bool = False) -> Draw:
+    """z_0, then the members' parameters at it, then a sample of each; and all but a shared z_0 again for refills."""
+    h = x if given.context is None else given.context(params, x)
+    base = one_member("base", given.base, params, h, given.base_family, expected="[D0]")
+    base_loc = jax.tree.leaves(base)[0]
+    abstract = jax.eval_shape(lambda: _members_at(given, params, h, base_loc[None]))
+    *leading, D = jax.tree.leaves(abstract)[0].shape
+    shape = given.num_samples or leading[-1], D
+    noise = _draw_noise(given, key, z0=base_loc, shape=shape, refill=refill)
+
+    def draw_z0(noise: Float[Array, " n"]) -> Float[Array, "rows D0"]:
+        rows = noise.reshape(-1, base_loc.shape[-1])
+        z0: jax.Array = jax.vmap(given.base_family.forward, in_axes=(None, 0))(base, rows)
+        return z0
+
+    def parameters_at(z0: Float[Array, "rows D0"]) -> Parameters:
+        parameters = _members_at(given, params, h, z0)
+        return given.placement.rows(parameters) if given.layout != "one" else parameters
+
+    def draw_z(parameters: Parameters, noise: Float[Array, " n"]) -> Float[Array, "K D"]:
+        rows = noise.astype(jax.tree.leaves(parameters)[0].dtype).reshape(shape)
+        z: jax.Array = given.placement.rows(members.forward(parameters, rows))
+        return z
+
+    z0 = draw_z0(noise.z0)
+    parameters = parameters_at(z0)
+    z = draw_z(parameters, noise.z)
+    z0_rows = jnp.broadcast_to(z0, (shape[0], z0.shape[-1]))
+    refills = None
+    if refill and given.shared:
+        refills = draw_z(parameters, noise.refill_z), z0_rows
+    elif refill:
+        refill_z0 = draw_z0(noise.refill_z0)
+        refills = draw_z(parameters_at(refill_z0), noise.refill_z), refill_z0
+    return Draw(z=z, parameters=parameters, z0=z0_rows, base=base, context=h, refill=refills)
+
+
+def _draw_noise(given: _Given, key: Any, *, z0: Any, shape: tuple[int, int], refill: bool) -> _Noise:
+    """All noise of one example: in one call of the sampler, or in one for z_0 and one for the samples.
+
+    Args:
+      given: the arguments of `hierarchical`.
+      key: the caller's.
+      z0: an array of the shape [D0] and the dtype of one z_0.
+      shape: [K, D], that of the samples.
+      refill: whether refills are asked for.
+    """
+    size_z0, size_z = (1 if given.shared else shape[0]) * z0.shape[-1], math.prod(shape)
+    size_refill_z0, size_refill_z = size_z0 if refill and not given.shared else 0, size_z if refill else 0
+    if given.sampler is not None or given.base_family.sampler is given.family.sampler:
+        # One call: the key is used once, and one generator is compiled instead of two.
+        sizes = size_z0, size_z, size_refill_z0, size_refill_z
+        flat = draw_noise(given.sampler or given.family.sampler, key, (sum(sizes),), z0.dtype)
+        return _Noise(*given.placement.whole(jnp.split(flat, np.cumsum(sizes)[:-1])))
+    base_key, member_key = stream_key(key, Stream.BASE_NOISE), stream_key(key, Stream.MEMBER_NOISE)
+    base = draw_noise(given.base_family.sampler, base_key, (size_z0 + size_refill_z0,), z0.dtype)
+    member = draw_noise(given.family.sampler, member_key, (size_z + size_refill_z,), z0.dtype)
+    noise = _Noise(base[:size_z0], member[:size_z], base[size_z0:], member[size_z:])
+    return _Noise(*given.placement.whole(noise))
+
+
+def _members_at(given: _Given, params: Params, h: Any, z0: Float[Array, "rows D0"]) -> Parameters:
+    """The members' parameters at the shared z_0 [1, D0], or at each sample's own [K, D0]."""
+    are_equal = given.num_samples is not None
+    expected = "[1, D] (num_samples was given: all members are equal)" if are_equal else "[K, D]"
+
+    def at(one_z0: Float[Array, " D0"]) -> Parameters:
+        rows = _checks.distribution_parameters(
+            "conditionals",
+            given.conditionals(params, h, one_z0),
+            ndim=2,
+            expected=expected,
+            equal_shapes=given.family is diagonal_gaussian,
+            rows=1 if are_equal else None,
+        )
+        first = jax.tree.map(lambda leaf: leaf[0], rows)
+        check_distribution("conditionals", given.family, first)
+        return first if are_equal else rows
+
+    return at(z0[0]) if given.shared else jax.vmap(at)(z0)
+
+
+def _reverse_rows(given: _Given, params: Params, h: Any, z: Float[Array, "K D"]) -> Parameters:
+    """The parameters of `r(. | z_j)`, a row for each sample."""
+    return _checks.distribution_parameters(
+        "reverse",
+        given.reverse(params, h, z),
+        ndim=2,
+        expected="[K, D0]",
+        equal_shapes=given.base_family is diagonal_gaussian,
+        rows=z.shape[0],
+    )
+
+
+def _log_reverse(
+    given: _Given, params: Params, h: Any, z0: Float[Array, "K D0"], z: Float[Array, "K D"]
+) -> Float[Array, " K"]:
+    """`log r(z_0 | z_j)`."""
+    rows = _reverse_rows(given, params, h, z)
+    if jax.tree.leaves(rows)[0].shape[-1] != z0.shape[-1]:
+        got = jax.tree.leaves(rows)[0].shape
+        raise ValueError(f"reverse: expected {z0.shape} to match z_0 from base, got {got}")
+    return jax.vmap(given.base_family.log_prob)(rows, z0)

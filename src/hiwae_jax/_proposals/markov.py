@@ -73,15 +73,6 @@ def markov(
         _checks.function("context", context, "(params, x)")
     require_sampler(sampler)
 
-    def conditional(
-        name: str, step: MarkovStep, params: Params, h: Any, z: Float[Array, " D"], number: Any
-    ) -> Parameters:
-        parameters = one_member(name, lambda params, h: step(params, h, z, number), params, h, family)
-        shape = jax.tree.leaves(parameters)[0].shape
-        if shape != z.shape:
-            raise ValueError(f"{name}: expected arrays of shape {z.shape}, that of z_1 from base, got {shape}")
-        return parameters
-
     def draw(params: Params, x: Example, key: Any, *, refill: bool = False) -> Draw:
         h = x if context is None else context(params, x)
         first = one_member("base", base, params, h, family)
@@ -90,7 +81,7 @@ def markov(
 
         def advance(z: Float[Array, " D"], inputs: Any) -> tuple[Any, Any]:
             number, noise = inputs
-            parameters = conditional("transition", transition, params, h, z, number)
+            parameters = _parameters_after("transition", transition, params, h, z, number, family=family)
             z = family.forward(parameters, noise)
             return z, (z, parameters)
 
@@ -104,7 +95,8 @@ def markov(
 
     def log_reverse(params: Params, h: Any, z0: None, z: Float[Array, "K D"]) -> Float[Array, " K"]:
         def before(z: Float[Array, " D"], later: Float[Array, " D"], number: Any) -> Float[Array, ""]:
-            return family.log_prob(conditional("reverse", reverse, params, h, later, number), z)
+            parameters = _parameters_after("reverse", reverse, params, h, later, number, family=family)
+            return family.log_prob(parameters, z)
 
         steps = jax.vmap(before)(z[:-1], z[1:], jnp.arange(num_samples - 1))
         return jnp.concatenate([jnp.zeros(1, z.dtype), jnp.cumsum(steps)])
@@ -116,3 +108,14 @@ def markov(
         log_reverse=log_reverse,
         why_plain="the members of a Markov chain are conditioned by one another",
     )
+
+
+def _parameters_after(
+    name: str, step: MarkovStep, params: Params, h: Any, z: Float[Array, " D"], number: Any, *, family: Family
+) -> Parameters:
+    """The parameters of the distribution that a step of the chain goes to from z."""
+    parameters = one_member(name, lambda params, h: step(params, h, z, number), params, h, family)
+    shape = jax.tree.leaves(parameters)[0].shape
+    if shape != z.shape:
+        raise ValueError(f"{name}: expected arrays of shape {z.shape}, that of z_1 from base, got {shape}")
+    return parameters
