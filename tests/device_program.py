@@ -25,7 +25,7 @@ from experiments.vae import command as vae
 from experiments.vae import images, layout, pictures, split_mean, training
 from experiments.vae.models import make_model
 from experiments.vae.settings import Settings
-from hiwae_jax import _model_passes
+from hiwae_jax._gradients import model_passes
 
 # Every size is one of a kind, so that a shape tells what it is of.
 BATCH, K, LATENT, HIDDEN, PIXELS, CONTEXT, PROPOSAL_HIDDEN = 8, 6, 7, 40, 20, 10, 12
@@ -184,7 +184,7 @@ def by_hand(right):
         steps = mean_in_loss, mean_of_gradients, in_chunks
         return [jax.shard_map(step, mesh=mesh, **specs)(*arguments) for step in steps]
 
-    with mock.patch.object(_model_passes, "bytes_of", return_value=0):  # so that one pass would pay on one device
+    with mock.patch.object(model_passes, "bytes_of", return_value=0):  # so that one pass would pay on one device
         inside, outside, chunked = both(params, x, jax.random.split(key, BATCH))
     return {
         "mean_in_loss": difference(inside, right),

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 import hiwae_jax as hj
-from hiwae_jax import _gradients
 from tests import images, models
 
 SIZES = {"pixels": 12, "hidden": 6, "latent": 3}
@@ -26,7 +25,7 @@ def whole_and_chunked(function_of, chunk_size, *arguments, passes=(ONE_PASS,)):
         chunked = {}
         for way in passes:
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(_gradients, "one_pass_pays", lambda *_, way=way, **__: way == ONE_PASS)
+                patch.setattr(linearize, "one_pass_pays", lambda *_, way=way, **__: way == ONE_PASS)
                 chunked[way] = function_of(chunk_size)(*arguments)
         return function_of(None)(*arguments), chunked
 

@@ -239,21 +239,21 @@ def test_a_reverse_model_that_tells_members_apart_only_far_out_is_refused(name):
         hierarchical_bound(reverse=by_member, alpha=1.0)(None, X, KEY)
 
 
-def kind_of(reverse, shape):
+def traits_of(reverse, shape):
     """What the trial says: whether rows know one another, whether they are alike."""
-    return tuple(hj.hierarchical(base, conditionals, reverse).reverse_kind(None, None, jnp.zeros(shape)))
+    return tuple(hj.hierarchical(base, conditionals, reverse).reverse_traits(None, None, jnp.zeros(shape)))
 
 
 @pytest.mark.parametrize("sign", [1.0, -1.0])
 def test_of_one_number_both_signs_are_tried(sign):
     hidden = lambda params, x, z: (z + jnp.arange(3.0)[:, None] * jax.nn.relu(sign * z - 2.0), jnp.ones_like(z))
-    assert kind_of(hidden, (3, 1)) == (True, False)
+    assert traits_of(hidden, (3, 1)) == (True, False)
 
 
 @pytest.mark.parametrize(("share", "alike"), [(0.01, True), (0.3, False)])
 def test_far_out_places_may_differ_by_as_much_as_large_numbers_are_rounded(share, alike):
     rounds = lambda params, x, z: (z + share * jnp.arange(3.0)[:, None] * FURTHER_OUT["rectified"](z), jnp.ones_like(z))
-    assert kind_of(rounds, (3, 1)) == (True, alike)
+    assert traits_of(rounds, (3, 1)) == (True, alike)
 
 
 def test_a_reverse_model_that_overflows_far_out_is_welcome_and_seen_nearby():
@@ -269,7 +269,7 @@ def test_a_reverse_model_that_overflows_far_out_is_welcome_and_seen_nearby():
         return hidden[:, :2], jnp.exp(1e-5 * hidden[:, 2:4])
 
     for model in (overflows, network):
-        assert kind_of(model, (3, 2)) == (True, True)
+        assert traits_of(model, (3, 2)) == (True, True)
 
 
 def shifted_lattice(key, shape, dtype):

@@ -66,7 +66,7 @@ def test_a_reverse_model_of_each_member_is_valid_under_the_uniform_weighting_onl
     proposal = hj.hierarchical(models.scalar_base, models.scalar_conditionals, reverse, sampler=models.injected)
     assert mean_total_weight(proposal, None, params, 3, 40) == pytest.approx(models.scalar_evidence(params), rel=1e-6)
     # Through a back door that skips the check: what the library refuses is indeed not a bound.
-    unchecked = proposal._replace(reverse_kind=None)
+    unchecked = proposal._replace(reverse_traits=None)
     total = mean_total_weight(unchecked, hj.power_heuristic(1.0), params, 3, 40)
     assert abs(total / models.scalar_evidence(params) - 1.0) > 1e-3
 

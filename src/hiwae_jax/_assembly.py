@@ -212,24 +212,24 @@ def _learned_log_pi(
 def _reverse_chunk_size(ingredients: Ingredients, params: Params, draw: Draw) -> int | None:
     """How many samples the reverse model is given at once; None for all. Raises where it makes the bound invalid."""
     proposal, weighting = ingredients.proposal, ingredients.weighting
-    if proposal.reverse_kind is None:
+    if proposal.reverse_traits is None:
         return None
-    kind = proposal.reverse_kind(params, draw.context, draw.z)
-    if kind.row_by_row is False:
+    traits = proposal.reverse_traits(params, draw.context, draw.z)
+    if traits.row_by_row is False:
         raise ValueError(
             "reverse: row j changes with samples other than z[j], but the bound is valid only if it is the density of "
             "z_0 given z_j alone; leave out what mixes the rows, such as a mean over them"
         )
     compares_densities = weighting.compares_densities and not proposal.equal_members
     must_be_alike = compares_densities or weighting.logits is not None
-    if kind.alike is False and must_be_alike:
+    if traits.alike is False and must_be_alike:
         raise ValueError(
             "reverse: gives different rows for the same z, but a weighting other than the uniform one is valid only if "
             "r(z_0 | z) is the same for all members; give every row the same treatment, or use "
             "weighting=hj.uniform_weighting()"
         )
     # Only a reverse model whose rows do not know of one another can be given one row.
-    return ingredients.chunk_size if must_be_alike or kind.alike is True else None
+    return ingredients.chunk_size if must_be_alike or traits.alike is True else None
 
 
 def _log_reverse(

@@ -1,11 +1,12 @@
 """Value and gradient of a minibatch, as many examples at once as the machine likes."""
 
-from collections.abc import Callable
-from typing import Any
+import functools
+from collections.abc import Callable, Hashable
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from hiwae_jax import _checks
 from hiwae_jax._make_bound import Bound
@@ -14,9 +15,13 @@ from hiwae_jax._proposals.sharding import on_auto_axes
 from hiwae_jax._random_streams import example_keys
 from hiwae_jax._types import Params
 
-# What the backward pass may keep at once. On a CPU small arrays are the fast ones: they stay in the cache, and the
-# allocator hands them out again, where large ones are returned to the system and cleared anew at every step.
-# Elsewhere they have to fit, no more.
+Batch = Any  # the user's: an array or pytree with a leading axis of examples
+AxisName = str | tuple[str, ...]
+Result = TypeVar("Result")
+
+# How many bytes the backward pass may keep at once. On a CPU small arrays are the fast ones: they stay in the cache,
+# and the allocator hands them out again. Large ones are returned to the system and cleared anew at every step. On other
+# devices the arrays only have to fit.
 KEPT_ON_CPU = 6 * 2**20
 KEPT_ELSEWHERE = 4 * 2**30
 
@@ -29,30 +34,31 @@ def batched_value_and_grad(
     chunk_size: int | None = None,
     dispatch: bool = False,
     has_aux: bool = False,
-    spmd_axis_name: str | None = None,
+    spmd_axis_name: AxisName | None = None,
 ) -> Callable[..., tuple[Any, Params]]:
     """The mean over a minibatch of a function of one example, and its gradient, a few examples at a time.
 
-    Examples do not know of one another, so the gradient is a sum over chunks of them, exactly: no more than one chunk
-    is in memory, and on a CPU small chunks are faster than everything at once.
+    Examples do not depend on one another, so that the gradient is exactly a sum over chunks of examples. No more than
+    one chunk is in memory, and on a CPU small chunks are faster than everything at once.
 
     Args:
       objective: `(params, x, key, *shared) -> scalar`, of one example: a bound, its negative, an annealed objective.
-      draw: None, or `(params, x, key, *shared) -> drawn`, as a rule `bound.draw`: what is evaluated, and
-        differentiated, for all examples at once, while only `objective`, then `(params, x, drawn, *shared) -> scalar`,
-        goes in chunks. A bound takes what it has drawn in place of a key. Use it where the networks of the
-        proposal are large beside a chunk, those of a `hierarchical` one above all: each chunk then has no gradient of
-        theirs to add up. Their activations and the samples of the whole batch have to fit.
-      chunk_size: how many examples are evaluated at once; made smaller where the batch then divides more evenly. At
-        least the batch size for all of them. None chooses it when traced, from the bytes that the backward pass keeps
-        for each example: 6 MiB on a CPU, or one and a half times the parameters that `objective` reads if that is more,
-        and 4 GiB elsewhere. Where a single example keeps more, give `make_bound` a `chunk_size` of samples as well.
-      dispatch: False for a loop inside of the caller's program. True compiles the chunk alone and calls it from Python
-        for each chunk: for models that are slow inside of compiled loops, as most convolutions are on a CPU (those of
-        `hiwae_jax.nn` are not). Not to be called under jit.
+      draw: None, or a function `(params, x, key, *shared) -> drawn` of one example, as a rule `bound.draw`. It is
+        evaluated and differentiated for all examples at once. Only `objective` then goes in chunks, as
+        `(params, x, drawn, *shared) -> scalar`: a bound takes what it has drawn in place of a key. Use `draw` where the
+        networks of the proposal are large beside a chunk, as those of a `hierarchical` one are: a chunk then has no
+        gradient of theirs to add up. Their activations and the samples of the whole batch have to fit in memory.
+      chunk_size: how many examples are evaluated at once. It is made smaller where the batch then divides more evenly;
+        the batch size or more evaluates all of them at once. None chooses a size when traced, so that the bytes that
+        the backward pass keeps for a chunk stay within a budget: on a CPU 6 MiB, or one and a half times the parameters
+        that `objective` reads if that is more, and 4 GiB elsewhere. Where a single example keeps more, give
+        `make_bound` a `chunk_size` of samples as well.
+      dispatch: False for a loop inside of the caller's program. True compiles one chunk alone and calls it from Python
+        for each chunk; the result cannot be called under jit. It is for models that are slow inside of compiled loops,
+        as most convolutions are on a CPU (those of `hiwae_jax.nn` are not).
       has_aux: whether `objective` returns a pair `(scalar, aux)`, as for `jax.value_and_grad`. `aux` is a pytree of
         arrays of one example, such as the number of weights that are zero; it is not differentiated.
-      spmd_axis_name: of `jax.vmap` over examples: the axis of a mesh over which the batch lies, if any.
+      spmd_axis_name: the axis of a mesh over which the batch lies, if any, for `jax.vmap` over examples.
 
     Returns:
       `value_and_grad(params, batch, key, *shared) -> (mean, gradient)`: `batch` is an array or pytree with a leading
@@ -62,8 +68,8 @@ def batched_value_and_grad(
       rounding.
 
     Raises:
-      ValueError: if `chunk_size` is less than 1, and when called, for a batch without examples or with leaves of
-        unequal length, more than one key, or an objective that is no scalar.
+      ValueError: if `chunk_size` is less than 1; when called, for a batch without examples or with leaves of unequal
+        length, for more than one key, or for an objective that is no scalar.
       TypeError: if `objective` or `draw` is no function; when called, for a key that is not typed, for `params` that
         are not all floating-point arrays, or under jit with `dispatch`.
 
@@ -75,7 +81,121 @@ def batched_value_and_grad(
     >>> value.shape, gradient.shape
     ((), ())
     """
-    # Not what they take: shared arguments may follow.
+    _check_arguments(objective, draw, dispatch, has_aux, spmd_axis_name)
+    size_asked_for = None if chunk_size is None else _checks.positive_integer("chunk_size", chunk_size)
+    compiled = _compiled(objective, draw, dispatch, has_aux, spmd_axis_name)
+
+    @on_auto_axes
+    def value_and_grad(params: Params, batch: Batch, key: PRNGKeyArray, *shared: Any) -> tuple[Any, Params]:
+        num_examples = _length(batch)
+        _check_call(params, batch, key, shared, dispatch=dispatch)
+        drawn = compiled.draw_all(params, batch, example_keys(key, num_examples), shared)
+        given = Given(None, batch, drawn.fixed, None, num_examples, shared)
+        plan = plan_chunks(num_examples, size_asked_for or compiled.needs(params, drawn.moving, given)[0])
+        if plan.chunks == 1:
+            (value, aux), (gradient, moved) = compiled.of_chunk(params, drawn.moving, given)
+        else:
+            # Chunks need not return the zeros of the parameters that only `draw` reads.
+            is_read = None if draw is None else compiled.needs(params, drawn.moving, given)[1]
+            (value, gradient), (moved, aux) = _over_chunks(compiled, plan, params, is_read, drawn.moving, given)
+        whole = gradient if drawn.pull is None else compiled.pull_back(drawn.pull, moved, gradient)
+        as_params = jax.tree.map(lambda leaf, param: leaf.astype(jnp.result_type(param)), whole, params)
+        return (value, aux) if has_aux else value, as_params
+
+    return value_and_grad
+
+
+class Drawn(NamedTuple):
+    """What is drawn for all examples at once.
+
+    Attributes:
+      moving: what moves with the parameters, floating-point arrays with a leading axis of examples; None without a
+        `draw`.
+      pull: from a gradient in `moving` to one in the parameters; None without a `draw`.
+      fixed: the other arrays of the draw; without a `draw`, the examples' keys.
+    """
+
+    moving: Any
+    pull: Callable[[Any], tuple[Params]] | None
+    fixed: Any
+
+
+class Given(NamedTuple):
+    """What a part of the mean depends on besides what it is differentiated in.
+
+    Attributes:
+      others: the parameters that `objective` does not read; None if they are not set apart.
+      batch: the examples.
+      fixed: as in `Drawn`.
+      counted: which examples count; None if all of them do.
+      num_examples: how many examples the whole batch has.
+      shared: further arguments that all examples share.
+    """
+
+    others: Params | None
+    batch: Batch
+    fixed: Any
+    counted: Bool[Array, " M"] | None
+    num_examples: int
+    shared: tuple[Any, ...]
+
+
+class Total(NamedTuple):
+    """What is added up over chunks."""
+
+    value: Float[Array, ""]
+    gradient: Params
+
+
+class OfExamples(NamedTuple):
+    """What is returned for each example: the gradient in `Drawn.moving`, and `aux`."""
+
+    moved: Any
+    aux: Any
+
+
+class Compiled(NamedTuple):
+    """The functions of one `batched_value_and_grad`, which are compiled once for all its calls.
+
+    Attributes:
+      draw_all: `(params, batch, keys, shared) -> Drawn`.
+      of_chunk: `(params, moving, Given) -> ((value, aux), (gradient in params, gradient in moving))`.
+      pull_back: `(Drawn.pull, gradient in moving, gradient so far) -> gradient`.
+      needs: `(params, moving, Given) -> (how many examples to evaluate at once, which parameters objective reads)`.
+      sum_over: `(of_index, number of chunks) -> (Total, OfExamples)`, the sum of `of_index(index)` over all chunks.
+    """
+
+    draw_all: Callable[..., Drawn]
+    of_chunk: Callable[..., Any]
+    pull_back: Callable[..., Params]
+    needs: Callable[..., tuple[int, list[bool]]]
+    sum_over: Callable[..., tuple[Total, OfExamples]]
+
+
+def _compiled(
+    objective: Callable[..., Any],
+    draw: Callable[..., Any] | None,
+    dispatch: bool,
+    has_aux: bool,
+    spmd_axis_name: AxisName | None,
+) -> Compiled:
+    """The functions that a call is made of, for these arguments of `batched_value_and_grad`."""
+    draw_all = functools.partial(_draw_all, draw, spmd_axis_name)
+    pull_back = lambda pull, moved, so_far: _add(so_far, pull(moved)[0])
+    part_of_mean = functools.partial(_part_of_mean, objective, has_aux, spmd_axis_name)
+    return Compiled(
+        draw_all=jax.jit(draw_all) if dispatch else draw_all,
+        # Under jit even inside of a loop, which traces it twice.
+        of_chunk=jax.jit(jax.value_and_grad(part_of_mean, argnums=(0, 1), has_aux=True)),
+        pull_back=jax.jit(pull_back) if dispatch else pull_back,
+        needs=_once_for_each_shape(lambda *arguments: _examples_at_once(lambda *a: part_of_mean(*a)[0], *arguments)),
+        sum_over=_dispatched if dispatch else _in_a_loop,
+    )
+
+
+def _check_arguments(objective: Any, draw: Any, dispatch: Any, has_aux: Any, spmd_axis_name: Any) -> None:
+    """Raise if an argument of `batched_value_and_grad` is not what it should be."""
+    # What the functions take is not checked: shared arguments of any number may follow the key.
     for name, function in (("objective", objective), ("draw", draw)):
         if not callable(function) and not (name == "draw" and function is None):
             got = type(function).__name__
@@ -84,147 +204,192 @@ def batched_value_and_grad(
         raise TypeError(f"spmd_axis_name: expected the name of a mesh axis, got {spmd_axis_name!r:.80}")
     if isinstance(draw, Bound):
         raise TypeError("draw: expected bound.draw, got the bound itself")
-    if chunk_size is not None:
-        chunk_size = _checks.positive_integer("chunk_size", chunk_size)
     for name, flag in (("dispatch", dispatch), ("has_aux", has_aux)):
         _checks.boolean(name, flag)
 
-    def over_examples(function: Callable[..., Any], params: Params, *of_each: Any, shared: tuple[Any, ...]) -> Any:
-        if _length(of_each) == 1:
-            # XLA makes sums of products over [1, ...] ten times as slow on a CPU as over [...]. The barrier keeps it
-            # from moving the axis back in.
-            alone = jax.tree.map(lambda leaf: leaf[0], of_each)
-            alone = jax.lax.optimization_barrier(alone)  # type: ignore[no-untyped-call]
-            return jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], function(params, *alone, *shared))
-        axes = (None, *[0] * len(of_each), *[None] * len(shared))
-        return jax.vmap(function, in_axes=axes, spmd_axis_name=spmd_axis_name)(params, *of_each, *shared)
 
-    def draw_all(params: Params, batch: Any, keys: Any, shared: tuple[Any, ...]) -> tuple[Any, Any, Any]:
-        """What `draw` gives that moves with the parameters, the pull of a gradient back to them, and all the rest."""
-        if draw is None:
-            return None, None, keys
-        of_params = lambda params: _split(over_examples(draw, params, batch, keys, shared=shared))
-        moving, pull, fixed = jax.vjp(of_params, params, has_aux=True)
-        return moving, pull, fixed
-
-    def part_of_mean(
-        params: Params,
-        moving: Any,
-        others: Params | None,
-        batch: Any,
-        fixed: Any,
-        counted: Bool[Array, " M"] | None,
-        num_examples: Any,
-        shared: tuple[Any, ...],
-    ) -> tuple[Float[Array, ""], Any]:
-        result = over_examples(objective, _join(params, others), batch, _join(moving, fixed), shared=shared)
-        values, aux = _value_and_aux(result, has_aux=has_aux)
-        total = jnp.sum(values if counted is None else jnp.where(counted, values, 0.0))
-        return total / num_examples, aux
-
-    # Under jit even inside of a loop, which traces it twice.
-    of_chunk = jax.jit(jax.value_and_grad(part_of_mean, argnums=(0, 1), has_aux=True))
-
-    def of_one_of_many(*chunk: Any) -> Any:
-        (value, aux), (gradient, moved) = of_chunk(*chunk)
-        return (value, jax.tree.map(_wide, gradient)), (moved, aux)
-
-    compiled = jax.jit if dispatch else lambda function: function
-    draw_all = compiled(draw_all)
-    pull_back = compiled(lambda pull, moved, so_far: _add(so_far, pull(moved)[0]))
-    add = jax.jit(lambda so_far, part: jax.tree.map(jnp.add, so_far, part), donate_argnums=0)
-
-    found: dict[Any, tuple[int, list[bool]]] = {}
-
-    def look(*arguments: Any) -> tuple[int, list[bool]]:
-        leaves, structure = jax.tree.flatten(arguments)
-        shapes = structure, *((jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves)
-        if shapes not in found:  # calls from Python come with every step
-            found[shapes] = _examples_at_once(lambda *given: part_of_mean(*given)[0], *arguments)
-        return found[shapes]
-
-    @on_auto_axes
-    def value_and_grad(params: Params, batch: Any, key: Any, *shared: Any) -> tuple[Any, Params]:
-        num_examples = _length(batch)
-        for leaf in jax.tree.leaves(params):
-            if not _checks.is_array(leaf):
-                raise TypeError(
-                    f"params: expected arrays, got a leaf of type {type(leaf).__name__}; hand over the arrays alone "
-                    "and put the rest back within objective, as eqx.partition and eqx.combine do"
-                )
-            if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
-                raise TypeError(
-                    f"params: expected floating-point arrays, got a leaf of type {jnp.result_type(leaf)}; keep keys, "
-                    "counts and the like out of params, as nnx.split(model, nnx.Param, ...) does"
-                )
-        if dispatch and any(
-            isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((params, batch, key, shared))
-        ):
+def _check_call(params: Any, batch: Any, key: Any, shared: tuple[Any, ...], *, dispatch: bool) -> None:
+    """Raise if the parameters or the key of a call are not what they should be, or it cannot be traced."""
+    for leaf in jax.tree.leaves(params):
+        if not _checks.is_array(leaf):
             raise TypeError(
-                "dispatch: True calls compiled chunks from Python and cannot be traced; call it outside of jit, or use "
-                "dispatch=False"
+                f"params: expected arrays, got a leaf of type {type(leaf).__name__}; hand over the arrays alone "
+                "and put the rest back within objective, as eqx.partition and eqx.combine do"
             )
-        if isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.ndim != 0:
-            raise ValueError(
-                f"key: expected one typed key, which is split into one for each example, got shape {jnp.shape(key)}"
+        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+            raise TypeError(
+                f"params: expected floating-point arrays, got a leaf of type {jnp.result_type(leaf)}; keep keys, "
+                "counts and the like out of params, as nnx.split(model, nnx.Param, ...) does"
             )
-        keys = example_keys(key, num_examples)
-        moving, pull, fixed = draw_all(params, batch, keys, shared)
-        whole = params, moving, None, batch, fixed, None, num_examples, shared
-        at_once = chunk_size or look(*whole)[0]
-        chunks = -(-num_examples // at_once)
-        at_once = -(-num_examples // chunks)
-        padding = chunks * at_once - num_examples
-        of_each, counted = (moving, batch, fixed), None
-        if padding:
-            # The last chunk is filled up with examples that do not count.
-            places = jnp.arange(num_examples + padding) % num_examples
-            of_each = jax.tree.map(lambda leaf: jnp.asarray(leaf)[places], of_each)
-            counted = jnp.arange(num_examples + padding) < num_examples
-        if chunks == 1:
-            (value, aux), (gradient, moved) = of_chunk(
-                params, moving, None, *of_each[1:], counted, num_examples, shared
-            )
-        else:
-            # Each chunk has some of the examples of every device, where their axis lies on several.
-            apart = lambda leaf: jnp.reshape(leaf, (at_once, chunks, *jnp.shape(leaf)[1:]))
-            together = lambda leaf: jnp.swapaxes(leaf, 0, 1).reshape(-1, *leaf.shape[2:])
-            interleaved = jax.tree.map(apart, (*of_each, counted))
-            # Chunks need not return the zeros of what only `draw` reads.
-            read, others = (params, None) if draw is None else _partition(params, look(*whole)[1])
+    if dispatch and any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((params, batch, key, shared))):
+        raise TypeError(
+            "dispatch: True calls compiled chunks from Python and cannot be traced; call it outside of jit, or use "
+            "dispatch=False"
+        )
+    if isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.ndim != 0:
+        raise ValueError(
+            f"key: expected one typed key, which is split into one for each example, got shape {jnp.shape(key)}"
+        )
 
-            def of_number(number: Any) -> Any:
-                moving, *chunk = _chunk(interleaved, number)
-                return of_one_of_many(read, moving, others, *chunk, num_examples, shared)
 
-            if dispatch:
-                total, of_examples = of_number(0)
-                parts = [of_examples]
-                for number in range(1, chunks):
-                    part, of_examples = of_number(number)
-                    total = add(total, part)
-                    parts.append(of_examples)
-                of_examples = jax.tree.map(lambda *leaves: jnp.stack(leaves), *parts)
-            else:
-                zeros = jax.tree.map(lambda part: jnp.zeros(part.shape, part.dtype), jax.eval_shape(of_number, 0)[0])
+class ChunkPlan(NamedTuple):
+    """How the examples of a batch are divided into chunks of equal size, the last of which may not be full.
 
-                def add_number(so_far: Any, number: Any) -> Any:
-                    part, of_examples = of_number(number)
-                    return jax.tree.map(jnp.add, so_far, part), of_examples
+    Attributes:
+      num_examples: how many examples there are.
+      chunks: the number of chunks.
+      chunk_size: how many examples each chunk has, those counted that only fill it up.
+    """
 
-                total, of_examples = jax.lax.scan(add_number, zeros, jnp.arange(chunks))
-            (value, gradient), (moved, aux) = total, jax.tree.map(together, of_examples)
-        moved, aux = jax.tree.map(lambda leaf: leaf[:num_examples], (moved, aux))
-        if pull is not None:
-            gradient = pull_back(pull, moved, gradient)
-        gradient = jax.tree.map(lambda leaf, param: leaf.astype(jnp.result_type(param)), gradient, params)
-        return (value, aux) if has_aux else value, gradient
+    num_examples: int
+    chunks: int
+    chunk_size: int
 
-    return value_and_grad
+    @property
+    def padding(self) -> int:
+        """How many examples fill up the last chunk and do not count."""
+        return self.chunks * self.chunk_size - self.num_examples
+
+
+def plan_chunks(num_examples: int, largest_size: int) -> ChunkPlan:
+    """The fewest chunks of no more than `largest_size` examples, and of these the smallest.
+
+    >>> plan_chunks(7, 5), plan_chunks(7, 5).padding
+    (ChunkPlan(num_examples=7, chunks=2, chunk_size=4), 1)
+    """
+    chunks = -(-num_examples // largest_size)
+    return ChunkPlan(num_examples, chunks, -(-num_examples // chunks))
+
+
+def _over_chunks(
+    compiled: Compiled, plan: ChunkPlan, params: Params, is_read: list[bool] | None, moving: Any, given: Given
+) -> tuple[Total, OfExamples]:
+    """The sum over several chunks, and what each example gave in the order of the batch.
+
+    `is_read` says which parameters `objective` reads; None if all are to be differentiated.
+    """
+    read, others = (params, None) if is_read is None else _partition(params, is_read)
+    interleaved = _interleaved(plan, (moving, given.batch, given.fixed))
+
+    def of_index(index: int | Int[Array, ""]) -> tuple[Total, OfExamples]:
+        (moving, batch, fixed), counted = _chunk(interleaved, index)
+        chunk = given._replace(others=others, batch=batch, fixed=fixed, counted=counted)
+        (value, aux), (gradient, moved) = compiled.of_chunk(read, moving, chunk)
+        return Total(value, jax.tree.map(_wide, gradient)), OfExamples(moved, aux)
+
+    total, of_examples = compiled.sum_over(of_index, plan.chunks)
+    in_order = lambda leaf: jnp.swapaxes(leaf, 0, 1).reshape(-1, *leaf.shape[2:])[: plan.num_examples]
+    return total, jax.tree.map(in_order, of_examples)
+
+
+def _interleaved(plan: ChunkPlan, of_each: Any) -> tuple[Any, Bool[Array, "M chunks"] | None]:
+    """The arrays of all examples with axes [chunk_size, chunks], and which of them count; None if all do.
+
+    Neighbours of the batch go to different chunks: where the axis of examples lies on several devices, each chunk then
+    has some examples of every device.
+    """
+    counted = None
+    if plan.padding:
+        # The last chunk is filled up with examples of the batch that do not count.
+        numbers = jnp.arange(plan.num_examples + plan.padding)
+        indices = numbers % plan.num_examples
+        of_each = jax.tree.map(lambda leaf: jnp.asarray(leaf)[indices], of_each)
+        counted = numbers < plan.num_examples
+    apart = lambda leaf: jnp.reshape(leaf, (plan.chunk_size, plan.chunks, *jnp.shape(leaf)[1:]))
+    interleaved: tuple[Any, Bool[Array, "M chunks"] | None] = jax.tree.map(apart, (of_each, counted))
+    return interleaved
+
+
+@jax.jit
+def _chunk(interleaved: Any, index: Any) -> Any:
+    """One of the chunks of `_interleaved`."""
+    return jax.tree.map(lambda leaf: jax.lax.dynamic_index_in_dim(leaf, index, axis=1, keepdims=False), interleaved)
+
+
+def _in_a_loop(of_index: Callable[[Any], tuple[Total, OfExamples]], chunks: int) -> tuple[Total, OfExamples]:
+    """The sum over chunks, and what each gave for its examples, stacked; in a loop inside of the caller's program."""
+    shapes, _ = jax.eval_shape(of_index, 0)
+    zeros = jax.tree.map(lambda part: jnp.zeros(part.shape, part.dtype), shapes)
+
+    def add_chunk(so_far: Total, index: Int[Array, ""]) -> tuple[Total, OfExamples]:
+        part, of_examples = of_index(index)
+        return jax.tree.map(jnp.add, so_far, part), of_examples
+
+    return jax.lax.scan(add_chunk, zeros, jnp.arange(chunks))
+
+
+def _dispatched(of_index: Callable[[Any], tuple[Total, OfExamples]], chunks: int) -> tuple[Total, OfExamples]:
+    """The same as `_in_a_loop`; each chunk is a compiled program that is called from Python."""
+    total, first = of_index(0)
+    parts = [first]
+    for index in range(1, chunks):
+        part, of_examples = of_index(index)
+        total = _add_in_place(total, part)
+        parts.append(of_examples)
+    return total, jax.tree.map(lambda *leaves: jnp.stack(leaves), *parts)
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def _add_in_place(so_far: Total, part: Total) -> Total:
+    """The sum of both, in the memory of the first."""
+    total: Total = jax.tree.map(jnp.add, so_far, part)
+    return total
+
+
+def _draw_all(
+    draw: Callable[..., Any] | None,
+    spmd_axis_name: AxisName | None,
+    params: Params,
+    batch: Batch,
+    keys: PRNGKeyArray,
+    shared: tuple[Any, ...],
+) -> Drawn:
+    """What `draw` gives for every example, made ready to be differentiated in chunks."""
+    if draw is None:
+        return Drawn(None, None, keys)
+    of_params = lambda params: _split(
+        _over_examples(draw, params, batch, keys, shared=shared, spmd_axis_name=spmd_axis_name)
+    )
+    moving, pull, fixed = jax.vjp(of_params, params, has_aux=True)
+    return Drawn(moving, pull, fixed)
+
+
+def _part_of_mean(
+    objective: Callable[..., Any],
+    has_aux: bool,
+    spmd_axis_name: AxisName | None,
+    read: Params,
+    moving: Any,
+    given: Given,
+) -> tuple[Float[Array, ""], Any]:
+    """What the examples given add to the mean over the whole batch, and the `aux` of each."""
+    params, drawn = _join(read, given.others), _join(moving, given.fixed)
+    result = _over_examples(objective, params, given.batch, drawn, shared=given.shared, spmd_axis_name=spmd_axis_name)
+    values, aux = _value_and_aux(result, has_aux=has_aux)
+    total = jnp.sum(values if given.counted is None else jnp.where(given.counted, values, 0.0))
+    return total / given.num_examples, aux
+
+
+def _over_examples(
+    function: Callable[..., Any],
+    params: Params,
+    *of_each: Any,
+    shared: tuple[Any, ...],
+    spmd_axis_name: AxisName | None,
+) -> Any:
+    """`function(params, *arguments of one example, *shared)` at every example."""
+    if _length(of_each) == 1:
+        # XLA makes sums of products over [1, ...] ten times as slow on a CPU as over [...]. The barrier keeps it from
+        # moving the axis back in.
+        one_example = jax.tree.map(lambda leaf: leaf[0], of_each)
+        behind_barrier = jax.lax.optimization_barrier(one_example)  # type: ignore[no-untyped-call]
+        return jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], function(params, *behind_barrier, *shared))
+    axes = (None, *[0] * len(of_each), *[None] * len(shared))
+    return jax.vmap(function, in_axes=axes, spmd_axis_name=spmd_axis_name)(params, *of_each, *shared)
 
 
 def _value_and_aux(result: Any, *, has_aux: bool) -> tuple[Float[Array, " M"], Any]:
-    """The values of some examples, and what the objective returned beside them; or say what is wrong with it."""
+    """The values of some examples and their `aux`, from what the objective returned; or what is wrong with it."""
     if has_aux and not (isinstance(result, tuple) and len(result) == 2):
         raise TypeError(
             f"objective: with has_aux=True expected a function with a pair (scalar, aux), got {type(result).__name__}"
@@ -240,11 +405,13 @@ def _value_and_aux(result: Any, *, has_aux: bool) -> tuple[Float[Array, " M"], A
     return values, aux
 
 
-def _length(batch: Any) -> int:
-    for leaf in jax.tree.leaves(batch):
+def _length(batch: Batch) -> int:
+    """The number of examples of a batch."""
+    leaves = jax.tree.leaves(batch)
+    for leaf in leaves:
         if not _checks.is_array(leaf):
             raise TypeError(f"batch: expected arrays, got a leaf of type {type(leaf).__name__}")
-    shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(batch)]
+    shapes = [jnp.shape(leaf) for leaf in leaves]
     lengths = {shape[0] if shape else None for shape in shapes}
     if len(lengths) != 1 or lengths <= {None, 0}:
         raise ValueError(
@@ -253,15 +420,10 @@ def _length(batch: Any) -> int:
     return int(shapes[0][0])
 
 
-@jax.jit
-def _chunk(tree: Any, number: Any) -> Any:
-    return jax.tree.map(lambda leaf: jax.lax.dynamic_index_in_dim(leaf, number, axis=1, keepdims=False), tree)
-
-
-def _partition(tree: Any, chosen: list[bool]) -> tuple[Any, Any]:
+def _partition(tree: Any, is_chosen: list[bool]) -> tuple[Any, Any]:
     """The leaves chosen, and the others, each in the structure of the tree with None elsewhere."""
     leaves, structure = jax.tree.flatten(tree)
-    pairs = [(leaf, None) if is_chosen else (None, leaf) for leaf, is_chosen in zip(leaves, chosen, strict=True)]
+    pairs = [(leaf, None) if chosen else (None, leaf) for leaf, chosen in zip(leaves, is_chosen, strict=True)]
     first, second = zip(*pairs, strict=True) if pairs else ((), ())
     return jax.tree.unflatten(structure, first), jax.tree.unflatten(structure, second)
 
@@ -272,32 +434,50 @@ def _split(tree: Any) -> tuple[Any, Any]:
 
 
 def _join(first: Any, second: Any) -> Any:
-    """The tree that was partitioned."""
+    """The tree that `_partition` divided."""
     if first is None or second is None:
         return second if first is None else first
     return jax.tree.map(lambda a, b: b if a is None else a, first, second, is_leaf=lambda leaf: leaf is None)
 
 
 def _add(gradient: Params, more: Params) -> Params:
-    """Their sum, where a leaf of the first that is None counts as zero, and the others may be wider."""
+    """The sum of two gradients: a leaf of the first that is None counts as zero, other leaves may be wider."""
     add = lambda a, b: b if a is None else a + b.astype(a.dtype)
     return jax.tree.map(add, gradient, more, is_leaf=lambda leaf: leaf is None)
 
 
-def _wide(gradient: Any) -> Any:
-    """A part of a sum: many of them, added up in bfloat16, would lose what each adds."""
+def _wide(gradient: Array) -> Array:
+    """A gradient in at least float32: a sum of many parts in bfloat16 would lose what each part adds."""
     return _checks.at_least_float32(gradient) if jnp.issubdtype(gradient.dtype, jnp.floating) else gradient
 
 
+def _once_for_each_shape(function: Callable[..., Result]) -> Callable[..., Result]:
+    """The same function of trees of arrays, which remembers its result for each set of shapes and dtypes.
+
+    A call from Python needs the result at every step of training.
+    """
+    found: dict[Hashable, Result] = {}
+
+    def remembered(*arguments: Any) -> Result:
+        leaves, structure = jax.tree.flatten(arguments)
+        shapes = structure, *((jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves)
+        if shapes not in found:
+            found[shapes] = function(*arguments)
+        return found[shapes]
+
+    return remembered
+
+
 def _examples_at_once(
-    function: Callable[..., Any], params: Params, moving: Any, others: None, batch: Any, *given: Any
+    part_of_mean: Callable[..., Any], params: Params, moving: Any, given: Given
 ) -> tuple[int, list[bool]]:
     """How many examples keep no more than they should for the backward pass, and which parameters they read."""
-    kept, is_read = kept_for_backward(function, (params, moving), (others, batch, *given))
-    of_params = is_read[: len(jax.tree.leaves(params))]
+    kept, is_used = kept_for_backward(part_of_mean, (params, moving), (given,))
+    leaves = jax.tree.leaves(params)
+    is_read = is_used[: len(leaves)]
     budget = KEPT_ELSEWHERE
     if jax.default_backend() == "cpu":
         # Each chunk adds a gradient of the size of the parameters to the sum: it should have more to do than that.
-        added = sum(bytes_of(leaf) for leaf, read in zip(jax.tree.leaves(params), of_params, strict=True) if read)
+        added = sum(bytes_of(leaf) for leaf, read in zip(leaves, is_read, strict=True) if read)
         budget = max(KEPT_ON_CPU, 3 * added // 2)
-    return max(1, budget * _length(batch) // max(1, kept)), of_params
+    return max(1, budget * given.num_examples // max(1, kept)), is_read

@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from hiwae_jax import _checks
 from hiwae_jax._log_weights.bounds import check_log_weights, log_sum_exp
@@ -39,7 +40,7 @@ class LogEvidence(NamedTuple):
 
 
 class _Sums(NamedTuple):
-    """What is kept of the draws so far: v is the estimate of one draw.
+    """What is kept of the draws so far. One draw gives one estimate v of p(x).
 
     Attributes:
       largest: the largest log v.
@@ -56,12 +57,12 @@ class _Sums(NamedTuple):
 
 @_checks.by_name
 def make_log_evidence(
-    log_weights: Callable[[Params, Example, Any], Float[Array, " K"]],
+    log_weights: Callable[[Params, Example, PRNGKeyArray], Float[Array, " K"]],
     *,
     num_draws: int,
     chunk_size: int = 1,
     independent_samples: bool | None = None,
-) -> Callable[[Params, Example, Any], LogEvidence]:
+) -> Callable[[Params, Example, PRNGKeyArray], LogEvidence]:
     """Estimate log p(x) from many independent draws of K weights, a chunk of draws in memory at a time.
 
     Args:
@@ -71,19 +72,19 @@ def make_log_evidence(
         small to fill the machine, speed too. The result does not depend on it beyond rounding (for keys of JAX's
         default kind; "rbg" keys draw other numbers under `vmap`).
       independent_samples: whether the K samples of one draw are independent of each other, so that `pareto_khat` may
-        be that of single weights. None asks `log_weights`, which knows if it is from `make_log_weights`: they are under
-        `independent`, `defensive` and `hierarchical(shared=False)` without a `sampler` of the caller's. False is right
-        for any function.
+        be that of single weights. None asks `log_weights`, which knows the answer if `make_log_weights` made it: the
+        samples of `independent`, `defensive` and `hierarchical(shared=False)` are independent unless the caller gave a
+        `sampler`. False is right for any function.
 
     Returns:
       `log_evidence(params, x, key) -> LogEvidence`. The R keys are folded from `key`, one for each draw.
 
-    The shape of the tail is fitted to the largest `min(n / 5, 3 sqrt(n), 512)` of n values, which are all that is kept.
-    For independent samples n is R * K, so that the result does not depend on how samples are grouped into draws. Where
-    the samples of a draw share a z_0 or are correlated, n is R: the mean of K weights hides the tail of a single one,
-    and only R values of z_0 were seen. Take many draws of a small K to see more.
+    The shape of the tail is fitted to the largest `min(n / 5, 3 sqrt(n), 512)` of n values; no others are kept. For
+    independent samples n is R * K, so that the result does not depend on how samples are grouped into draws. Where the
+    samples of a draw share a z_0 or are correlated, n is R: the mean of K weights hides the tail of a single one, and
+    only R values of z_0 were seen. Take many draws of a small K to see more.
 
-    *Gradients*: those of `estimate` are its own, each draw's weighted by its share of the sum; `pareto_khat` has none.
+    *Gradients*: `estimate` has its own gradient, in which each draw has the weight v / sum v; `pareto_khat` has none.
 
     Reference: Burda, Grosse and Salakhutdinov (2016), section 5; Huang and Courville (2017) for constant memory;
     Vehtari et al. (2024) for the shape of the tail.
@@ -95,22 +96,18 @@ def make_log_evidence(
     True
     """
     if _checks.positive_integer("num_draws", num_draws) < 2:
-        raise ValueError("num_draws: at least 2 are needed for a standard error, got 1")
+        raise ValueError("num_draws: expected at least 2, which a standard error needs, got 1")
     chunk_size = min(_checks.positive_integer("chunk_size", chunk_size), num_draws)
-    num_chunks = -(-num_draws // chunk_size)
     if independent_samples is None:
         independent_samples = getattr(log_weights, "independent_samples", False)
     _checks.function("log_weights", log_weights, "(params, x, key)", result="[K]")
     independent_samples = _checks.boolean("independent_samples", independent_samples)
 
-    def log_evidence(params: Params, x: Example, key: Any) -> LogEvidence:
-        def log_weights_of(draw: Array) -> Float[Array, " K"]:
-            weights = check_log_weights(log_weights(params, x, draw_key(key, draw)), axis=-1)
-            if weights.ndim != 1:
-                raise ValueError(f"log_weights: expected log-weights [K] of one example, got shape {weights.shape}")
-            return weights
+    def log_evidence(params: Params, x: Example, key: PRNGKeyArray) -> LogEvidence:
+        def log_weights_of(draw: Int[Array, ""]) -> Float[Array, " K"]:
+            return _weights_of_one_example(log_weights(params, x, draw_key(key, draw)))
 
-        def add(chunk: Any, sums: _Sums) -> _Sums:
+        def add(chunk: Int[Array, ""], sums: _Sums) -> _Sums:
             draws = chunk * chunk_size + jnp.arange(chunk_size)
             # The last chunk may run past the end: what it draws there has weight zero.
             is_drawn = (draws < num_draws)[:, None]
@@ -119,31 +116,52 @@ def make_log_evidence(
             return _add(sums, log_estimates, log_w.ravel() if independent_samples else log_estimates)
 
         abstract = jax.eval_shape(log_weights_of, jnp.zeros((), jnp.int32))
-        dtype, num_values = abstract.dtype, num_draws * (abstract.shape[0] if independent_samples else 1)
-        empty = jnp.full((), -jnp.inf, dtype)
-        sums = _Sums(empty, jnp.zeros((), dtype), jnp.zeros((), dtype), jnp.full(_LONGEST_TAIL + 1, -jnp.inf, dtype))
-        sums = jax.lax.fori_loop(0, num_chunks, add, sums)
-        # Where every weight is zero there is nothing to say but -inf.
-        is_zero = sums.total == 0.0
-        total, squares = (jnp.where(is_zero, 1.0, value) for value in (sums.total, sums.squares))
-        variance = (num_draws * squares / total**2 - 1.0) / (num_draws - 1.0)  # of the mean, in units of the mean
-        has_spread = variance > 0.0
-        no_spread = jnp.where(jnp.isnan(variance), jnp.nan, 0.0)  # below zero by rounding only
-        standard_error = jnp.where(has_spread, jnp.sqrt(jnp.where(has_spread, variance, 1.0)), no_spread)
-        length = min(tail_length(num_values), _LONGEST_TAIL)
-        has_tail = length >= SMALLEST_TAIL
-        return LogEvidence(
-            estimate=jnp.where(is_zero, -jnp.inf, sums.largest + jnp.log(total / num_draws)),
-            standard_error=jnp.where(is_zero, jnp.inf, standard_error),
-            effective_draws=jnp.where(is_zero, 0.0, total**2 / squares),
-            pareto_khat=tail_shape(sums.tail[-length - 1 :]) if has_tail else jnp.asarray(jnp.inf, dtype),
-        )
+        sums = jax.lax.fori_loop(0, -(-num_draws // chunk_size), add, _no_draws(abstract.dtype))
+        return _summary(sums, num_draws, num_draws * (abstract.shape[0] if independent_samples else 1))
 
     return log_evidence
 
 
+def _weights_of_one_example(log_weights: Any) -> Float[Array, " K"]:
+    """What the user's function gave, or what is wrong with it."""
+    checked = check_log_weights(log_weights, axis=-1)
+    if checked.ndim != 1:
+        raise ValueError(f"log_weights: expected log-weights [K] of one example, got shape {checked.shape}")
+    return checked
+
+
+def _no_draws(dtype: DTypeLike) -> _Sums:
+    """The sums before the first draw."""
+    nothing = jnp.full((), -jnp.inf, dtype)
+    zeros = jnp.zeros((), dtype), jnp.zeros((), dtype)
+    return _Sums(nothing, *zeros, jnp.full(_LONGEST_TAIL + 1, -jnp.inf, dtype))
+
+
+def _summary(sums: _Sums, num_draws: int, num_values: int) -> LogEvidence:
+    """What the sums over all draws say; `num_values` is the number of values that the tail was taken from."""
+    # Where every weight is zero there is nothing to say but -inf.
+    is_zero = sums.total == 0.0
+    total, squares = (jnp.where(is_zero, 1.0, value) for value in (sums.total, sums.squares))
+    length = min(tail_length(num_values), _LONGEST_TAIL)
+    has_tail = length >= SMALLEST_TAIL
+    return LogEvidence(
+        estimate=jnp.where(is_zero, -jnp.inf, sums.largest + jnp.log(total / num_draws)),
+        standard_error=jnp.where(is_zero, jnp.inf, _relative_error(total, squares, num_draws)),
+        effective_draws=jnp.where(is_zero, 0.0, total**2 / squares),
+        pareto_khat=tail_shape(sums.tail[-length - 1 :]) if has_tail else jnp.asarray(jnp.inf, sums.total.dtype),
+    )
+
+
+def _relative_error(total: Float[Array, ""], squares: Float[Array, ""], num_draws: int) -> Float[Array, ""]:
+    """The standard error of the mean of the estimates v, in units of the mean, from their sum and that of v^2."""
+    variance = (num_draws * squares / total**2 - 1.0) / (num_draws - 1.0)
+    has_spread = variance > 0.0
+    no_spread = jnp.where(jnp.isnan(variance), jnp.nan, 0.0)  # below zero by rounding only
+    return jnp.where(has_spread, jnp.sqrt(jnp.where(has_spread, variance, 1.0)), no_spread)
+
+
 def _add(sums: _Sums, log_estimates: Float[Array, " C"], candidates: Float[Array, " N"]) -> _Sums:
-    """Add the estimates of a chunk; the candidates are those for the tail."""
+    """The sums with the estimates of one more chunk; `candidates` are its values for the tail."""
     stopped = jax.lax.stop_gradient(log_estimates)
     largest = jnp.maximum(sums.largest, jnp.max(stopped))
     # Sums are kept relative to the largest, not as logarithms: at log p(x) = -100 one part in a million is lost to the
@@ -161,10 +179,10 @@ def _add(sums: _Sums, log_estimates: Float[Array, " C"], candidates: Float[Array
 
 
 def _largest(tail: Float[Array, " T"], values: Float[Array, " C"]) -> Float[Array, " T"]:
-    """The T largest of both, ascending, as the tail is."""
+    """The T largest numbers of the tail and the values, in ascending order, as the tail is."""
 
     def insert(tail: Float[Array, " T"], value: Float[Array, ""]) -> tuple[Float[Array, " T"], None]:
-        # The smallest member falls out.
+        # The smallest number falls out.
         above = jnp.append(tail[1:], jnp.inf)
         return jnp.maximum(tail, jnp.minimum(value, above)), None
 

@@ -1,12 +1,12 @@
-"""Functions of the user's that belong together, tried against each other: those of a family and of a bijection."""
+"""Checks that functions of the user's which belong together agree: those of a family and those of a bijection."""
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from hiwae_jax import _checks
 from hiwae_jax._families.bijection import Bijection
@@ -14,11 +14,11 @@ from hiwae_jax._families.disagreement import Trial, density_tolerance, of_the_wo
 from hiwae_jax._families.family import Family, Parameters, draw_noise, require_family, standard_normal
 from hiwae_jax._families.gaussian import diagonal_gaussian
 from hiwae_jax._families.noise_density import check_against_unknown_noise
-from hiwae_jax._types import Params
+from hiwae_jax._types import Example, Params
 
 _NUMBERS_AT_ONCE = 1_000_000  # of all derivatives that are in memory together
-_MANY = 40_000
-_SHARED_IMAGES = 0.1  # the part of the draws that may be held at an edge, as those of heavy tails are
+_MANY = 40_000  # draws, where the density of the noise is not known
+_MOST_AT_EDGE = 0.1  # the part of the draws that may be held at an edge, as those of heavy tails are
 
 
 def check_family(family: Family, parameters: Parameters, key: PRNGKeyArray) -> None:
@@ -72,18 +72,44 @@ def check_family(family: Family, parameters: Parameters, key: PRNGKeyArray) -> N
     if not np.all(np.isfinite(noise)):
         raise ValueError(f"family.sampler: expected finite noise, got {shown(noise)}")
     trial = try_map("family.forward", family.forward, parameters, noise)
+    undone = _undone(family, parameters, jnp.asarray(trial.image, first.dtype))
+    is_known = _check_inverse(family, parameters, trial, undone)
+    if is_normal:
+        _check_against_normal_noise(trial, undone.log_prob, is_known)
+    else:
+        check_against_unknown_noise(family, parameters, np.asarray(draws), trial, undone.log_prob, is_known)
+
+
+class _Undone(NamedTuple):
+    """What the functions of a family say of N draws z, in float64.
+
+    Attributes:
+      back: `inverse(z)` [N, D].
+      again: `forward(inverse(z))` [N, D'].
+      log_prob: `log_prob(z)` [N].
+    """
+
+    back: Float[np.ndarray, "N D"]
+    again: Float[np.ndarray, "N D2"]
+    log_prob: Float[np.ndarray, " N"]
+
+
+def _undone(family: Family, parameters: Parameters, z: Float[Array, "N D2"]) -> _Undone:
+    """What the functions of a family say of some draws."""
 
     @quick_jit
     @jax.vmap
-    def undone(z: Float[Array, " D"]) -> tuple[Any, Any, Any]:
+    def at_rows(z: Float[Array, " D2"]) -> tuple[Array, Array, Array]:
         back = family.inverse(parameters, z)
         return back, family.forward(parameters, back), family.log_prob(parameters, z)
 
-    back, again, log_prob = (np.asarray(a, np.float64) for a in undone(jnp.asarray(trial.image, first.dtype)))
-    is_known = _check_inverse(family, parameters, trial, back, again, log_prob)
-    if not is_normal:
-        check_against_unknown_noise(family, parameters, np.asarray(draws), trial, log_prob, is_known)
-        return
+    return _Undone(*(np.asarray(array, np.float64) for array in at_rows(z)))
+
+
+def _check_against_normal_noise(
+    trial: Trial, log_prob: Float[np.ndarray, " N"], is_known: Bool[np.ndarray, " N"]
+) -> None:
+    """Raise if the density of a draw is not that of its standard normal noise, less the `log|det|` of `forward`."""
     expected = _log_normal(trial.at) - trial.log_det
     difference = np.where(is_known, log_prob - expected, 0.0)
     worst = of_the_worst(difference, density_tolerance(trial, expected))
@@ -91,22 +117,25 @@ def check_family(family: Family, parameters: Parameters, key: PRNGKeyArray) -> N
         raise ValueError(
             f"family.log_prob: expected {expected[worst]:.4f} at z = {shown(trial.image[worst])}, the density of its "
             f"noise less log|det| of the derivative of family.forward, got {log_prob[worst]:.4f}; "
-            f"{_kind_of_error(difference[is_known])}"
+            f"{_likely_error(difference[is_known])}"
         )
 
 
-def _log_normal(noise: np.ndarray) -> np.ndarray:
+def _log_normal(noise: Float[np.ndarray, "N D"]) -> Float[np.ndarray, " N"]:
+    """The standard normal log-density of each row."""
     density: np.ndarray = -0.5 * np.sum(noise**2, axis=-1) - 0.5 * noise.shape[-1] * math.log(2.0 * math.pi)
     return density
 
 
-def _kind_of_error(difference: np.ndarray) -> str:
+def _likely_error(difference: Float[np.ndarray, " N"]) -> str:
+    """What the message says about the cause, from the differences of the log-densities."""
     if np.all(np.isfinite(difference)) and np.ptp(difference) < 1e-2 * (1.0 + np.max(np.abs(difference))):
         return f"it is off by {np.mean(difference):.4f} at every draw: a constant, or the log of a scale, is wrong"
     return "look at its terms, and at log|det| of what forward does to the noise"
 
 
-def _check_shapes(family: Family, parameters: Parameters, first: jax.Array) -> None:
+def _check_shapes(family: Family, parameters: Parameters, first: Float[Array, " D"]) -> None:
+    """Raise if a function of a family gives an array of a wrong shape."""
     z = jax.eval_shape(family.forward, parameters, first)
     if jnp.shape(z) < first.shape or jnp.ndim(z) != 1:
         raise ValueError(
@@ -127,13 +156,12 @@ def _check_shapes(family: Family, parameters: Parameters, first: jax.Array) -> N
         )
 
 
-def _check_inverse(
-    family: Family, parameters: Parameters, trial: Trial, back: np.ndarray, again: np.ndarray, log_prob: np.ndarray
-) -> np.ndarray:
-    """Raise if the noise does not come back; return which draws did [N].
+def _check_inverse(family: Family, parameters: Parameters, trial: Trial, undone: _Undone) -> Bool[np.ndarray, " N"]:
+    """Raise if the noise does not come back; return for which draws it did.
 
     A draw may come back as other noise that makes the same z, where z is held at an edge.
     """
+    back, again, log_prob = undone
     came_back: np.ndarray = np.all(np.abs(back - trial.at) <= trial.tolerance, axis=1)
     same_image = np.all(np.abs(again - trial.image) <= trial.reach, axis=1)
     lost = np.flatnonzero(~came_back & ~same_image)
@@ -148,9 +176,9 @@ def _check_inverse(
             f"family.inverse: expected the noise {shown(trial.at[row])}, of which family.forward made z = "
             f"{shown(trial.image[row])}, got {shown(back[row])}"
         )
-    shared = np.flatnonzero(~came_back)
-    if len(shared) > _SHARED_IMAGES * len(back):
-        row = shared[0]
+    at_edge = np.flatnonzero(~came_back)
+    if len(at_edge) > _MOST_AT_EDGE * len(back):
+        row = at_edge[0]
         raise ValueError(
             f"family.forward: expected different z of different noise, got {shown(trial.image[row])} of both "
             f"{shown(trial.at[row])} and {shown(back[row])}; choose parameters at which z is not rounded to an edge"
@@ -159,9 +187,13 @@ def _check_inverse(
 
 
 def _forward_stands_alone(
-    family: Family, parameters: Parameters, trial: Trial, back: np.ndarray, log_prob: np.ndarray
+    family: Family,
+    parameters: Parameters,
+    trial: Trial,
+    back: Float[np.ndarray, "N D"],
+    log_prob: Float[np.ndarray, " N"],
 ) -> bool:
-    """Whether the density agrees with inverse and not with forward, which disagree."""
+    """Whether `log_prob` agrees with `inverse` and not with `forward`, where these two disagree."""
     D = trial.at.shape[1]
     if family.sampler is not standard_normal or trial.image.shape[1] != D:
         return False
@@ -173,17 +205,18 @@ def _forward_stands_alone(
     return agree == [True, False]
 
 
-def check_bijection(bijection: Bijection, params: Params, x: Any, z: Float[Array, " D"]) -> None:
+def check_bijection(bijection: Bijection, params: Params, x: Example, z: Float[Array, " D"]) -> None:
     """Raise if the functions of a bijection contradict each other at this point.
 
     It is checked that the inverse of `forward(z)` is z, that the `log|det|` of `forward` is that of its derivative, and
-    that of the inverse its negative. An error of 1e-2 is seen; one at other points or parameters is not. Of a bijection
-    that gives more entries than it takes, `log|det|` is that of the first ones, as many as it takes.
+    that the `log|det|` of the inverse is its negative. An error of 1e-2 is seen; an error at other points or parameters
+    is not. Where a bijection gives more entries than it takes, `log|det|` is that of the first entries, as many as it
+    takes.
 
     Args:
       bijection: `hj.Bijection(forward, inverse)`, a map of `hj.flow_chain` or of `hj.transformed`.
-      params: what the map is given, for a fixed map None.
-      x: likewise.
+      params: the parameters that the map is given; None for a fixed map.
+      x: the example that the map is given; None for a fixed map.
       z: the point, floating-point numbers [D].
 
     Raises:
@@ -221,14 +254,24 @@ def check_bijection(bijection: Bijection, params: Params, x: Any, z: Float[Array
     _check_volume("inverse", -trial.log_det, "minus that of forward, at", y, found, trial)
 
 
-def _pair(name: str, result: Any) -> tuple[Any, Any]:
+def _pair(name: str, result: Any) -> tuple[Array, Array]:
+    """What a function of a bijection gave, if it is a pair of a point and a scalar; or what is wrong with it."""
     if not (isinstance(result, tuple) and len(result) == 2 and jnp.shape(result[1]) == ()):
         got = jax.tree.map(jnp.shape, result)
         raise ValueError(f"bijection.{name}: expected a pair (point [D], scalar log|det|), got shapes {got}")
-    return result
+    point, log_det = result
+    return point, log_det
 
 
-def _check_volume(name: str, expected: np.ndarray, which: str, at: Any, found: Any, trial: Trial) -> None:
+def _check_volume(
+    name: str,
+    expected: Float[np.ndarray, " 1"],
+    which: str,
+    at: Float[Array, " D"],
+    found: Float[Array, ""],
+    trial: Trial,
+) -> None:
+    """Raise if the `log|det|` that a function of a bijection gave is not what is expected."""
     if of_the_worst(np.asarray(found, np.float64)[None] - expected, density_tolerance(trial, expected)) is not None:
         raise ValueError(
             f"bijection.{name}: expected log|det| = {expected[0]:.4f}, {which} {shown(at)}, got {float(found):.4f}"

@@ -1,28 +1,32 @@
 """The jackknife estimate of log p(x) in time linear in K, and without the cancellation of its large coefficients.
 
-The estimate combines nearly equal numbers with alternating coefficients of size K^order: taken as it stands it loses
-all digits in float32. Here the combination is carried out on paper. A set of samples that is left out is a set B of
-some of the `order` largest weights and a set of others. With t(S) the sum of the weights that remain without S,
-inclusion and exclusion over the others gives
+The estimate is a sum of nearly equal numbers with alternating coefficients of size K^order. Computed as it stands, it
+loses all digits in float32. Here the sum is first rearranged by hand.
 
-    log t(B and others) = sum over all subsets C of the others of D_C(B),
-    sum over all C of c samples of D_C(B) = -integral_0^inf exp(-s) e_c(expm1(s w / t(B))) ds / s,
+Each term of the estimate leaves out a set S of samples. S consists of a set B of some of the `order` largest weights
+and a set A of other samples. Let t(S) be the sum of the weights that remain without S. By inclusion and exclusion over
+the subsets C of A there are numbers D_C(B) with
 
-where e_c is the elementary symmetric polynomial of the weights w that are not among the largest: a sum of positive
-terms. What multiplies each integral is exact and no larger than about 60. The largest weights are set apart because one
-that dominates would make the integrand decay slowly; without them it decays at least like exp(-s / 2).
+    log t(B and A) = sum over all subsets C of A of D_C(B),
+    sum over all C of c samples of D_C(B) = -integral_0^inf exp(-s) e_c(expm1(s w / t(B))) ds / s.
+
+Here e_c is the elementary symmetric polynomial, the sum of all products of c terms, and w are the weights that are not
+among the largest. All its terms are positive. The number that multiplies each integral is exact and no larger than
+about 60. The largest weights are set apart because a weight that dominates would make the integrand decay slowly.
+Without them it decays at least like exp(-s / 2).
 """
 
 import decimal
 import functools
 import itertools
 import math
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from hiwae_jax import _checks
 from hiwae_jax._log_weights.bounds import check_log_weights, iwlb, log_sum_exp
@@ -79,45 +83,77 @@ def jackknife(log_weights: Float[Array, "..."], *, order: int, axis: int = -1) -
 
 @functools.partial(jax.jit, static_argnames="order")
 def _estimate(log_weights: Float[Array, " K"], *, order: int) -> Float[Array, ""]:
-    """The estimate of one descending row of log-weights."""
-    dtype, num_samples = log_weights.dtype, log_weights.shape[0]
-    coefficients, log_counts = _coefficients(num_samples, order)
+    """The estimate of one row of log-weights, sorted with the largest first."""
     num_positive = jnp.sum(log_weights > -jnp.inf)
-    has_limit = (num_positive <= order) & ~jnp.any(jnp.isnan(log_weights))
+    is_infinite = (num_positive <= order) & ~jnp.any(jnp.isnan(log_weights))
     limit = jnp.where(num_positive % 2 == 0, -jnp.inf, jnp.inf)
     # Rows with too few weights are replaced before the arithmetic, or their gradient would be NaN.
-    log_weights = jnp.where(has_limit, 0.0, log_weights)
+    usable = jnp.where(is_infinite, 0.0, log_weights)
     # The coefficients multiply rounding errors by up to 60: let them be those of small numbers, not of log p(x).
-    shift = jax.lax.stop_gradient(log_weights[0])
-    log_weights = log_weights - shift
-    log_largest, log_others = log_weights[:order], log_weights[order:]
+    shift = jax.lax.stop_gradient(usable[0])
+    value = _expansion(usable - shift, order)
+    return jnp.where(is_infinite, limit, value + shift)
 
-    left_out = _subsets(order)
-    log_kept = jnp.where(left_out, -jnp.inf, jnp.broadcast_to(log_largest, left_out.shape))
-    log_rest = jnp.broadcast_to(log_sum_exp(log_others, -1), (len(left_out), 1))
-    log_remaining = log_sum_exp(jnp.concatenate([log_kept, log_rest], axis=1), -1)
 
-    # Sums of products all through, no dot: on a GPU its inputs are rounded to ten bits.
-    sizes = left_out.sum(axis=1)
-    direct = jnp.asarray(coefficients[sizes[1:], 0], dtype)
-    value = log_remaining[0] - log_counts + jnp.sum(direct * (log_remaining[1:] - log_remaining[0]))
+def _expansion(log_weights: Float[Array, " K"], order: int) -> Float[Array, ""]:
+    """The estimate of one sorted row with more than `order` weights above zero: the sum of the coefficients times D_C.
 
+    Products are summed and not written as matrix products: a GPU rounds the inputs of a matrix product to ten bits.
+    """
+    dtype = log_weights.dtype
+    coefficients, log_counts = _coefficients(len(log_weights), order)
+    log_others = log_weights[order:]
+    sets = _subsets(order)
+    sizes = sets.sum(axis=1)
+    log_remaining = _log_remaining(log_weights[:order], log_others, sets)
+
+    # C = {}: D_C(B) = log t(B).
+    of_largest = jnp.asarray(coefficients[sizes[1:], 0], dtype)
+    value = log_remaining[0] - log_counts + jnp.sum(of_largest * (log_remaining[1:] - log_remaining[0]))
+    # All C of c samples together: an integral for each B that leaves c samples to choose.
+    num_sets = [int(np.sum(sizes + c <= order)) for c in range(1, min(order, log_others.size) + 1)]
     nodes, factors = (jnp.asarray(array, dtype) for array in _quadrature())
-    # [sets B, nodes, others]; the sets are ordered by size, and those of full size need no others.
-    rows = int(np.sum(sizes < order))
-    shares = jnp.exp(jnp.broadcast_to(log_others, (rows, log_others.size)) - log_remaining[:rows, None])
-    grown = jnp.expm1(nodes[None, :, None] * shares[:, None, :])
-    products = grown  # of `count` factors, the last of which runs along the axis; all the others summed over
-    for count in range(1, min(order, log_others.size) + 1):
-        rows = int(np.sum(sizes <= order - count))
-        if count > 1:
-            products = jnp.cumsum(products[:rows], axis=-1)[..., :-1] * grown[:rows, :, count - 1 :]
-        integrals = jnp.sum(jnp.sum(products, axis=-1) * factors[None, :], axis=-1)
-        value -= jnp.sum(jnp.asarray(coefficients[sizes[:rows], count], dtype) * integrals)
-    return jnp.where(has_limit, limit, value + shift)
+    terms = _integrand_terms(log_others, log_remaining[: num_sets[0]], nodes)
+    for c, sums in enumerate(_elementary_sums(terms, num_sets), start=1):
+        integrals = jnp.sum(sums * factors[None, :], axis=-1)
+        value -= jnp.sum(jnp.asarray(coefficients[sizes[: len(sums)], c], dtype) * integrals)
+    return value
 
 
-def _subsets(order: int) -> np.ndarray:
+def _log_remaining(
+    log_largest: Float[Array, " order"], log_others: Float[Array, " others"], sets: Bool[np.ndarray, "B order"]
+) -> Float[Array, " B"]:
+    """`log t(B)` for each set B of the largest weights: the log of the sum of all weights but those in B."""
+    log_kept = jnp.where(sets, -jnp.inf, jnp.broadcast_to(log_largest, sets.shape))
+    log_rest = jnp.broadcast_to(log_sum_exp(log_others, -1), (len(sets), 1))
+    return log_sum_exp(jnp.concatenate([log_kept, log_rest], axis=1), -1)
+
+
+def _integrand_terms(
+    log_others: Float[Array, " others"], log_remaining: Float[Array, " B"], nodes: Float[Array, " nodes"]
+) -> Float[Array, "B nodes others"]:
+    """`expm1(s w / t(B))` for each set B, node s and weight w."""
+    fractions = jnp.exp(jnp.broadcast_to(log_others, (len(log_remaining), log_others.size)) - log_remaining[:, None])
+    return jnp.expm1(nodes[None, :, None] * fractions[:, None, :])
+
+
+def _elementary_sums(
+    terms: Float[Array, "B nodes others"], num_sets: Sequence[int]
+) -> Iterator[Float[Array, "sets nodes"]]:
+    """The elementary symmetric polynomials e_1, e_2, ... of the terms along the last axis.
+
+    e_c is the sum of all products of c terms. It is given for the first `num_sets[c - 1]` sets B.
+    """
+    # Entry k is the sum of all products of c terms whose last one is term k + c - 1.
+    by_last_term = terms
+    yield jnp.sum(by_last_term, axis=-1)
+    for c, rows in enumerate(num_sets[1:], start=2):
+        one_term_fewer = jnp.cumsum(by_last_term[:rows], axis=-1)[..., :-1]
+        by_last_term = one_term_fewer * terms[:rows, :, c - 1 :]
+        yield jnp.sum(by_last_term, axis=-1)
+
+
+def _subsets(order: int) -> Bool[np.ndarray, "B order"]:
     """All subsets of `order` samples as rows of booleans, smaller ones first."""
     rows = np.array(list(itertools.product([False, True], repeat=order)))
     return rows[np.argsort(rows.sum(axis=1), kind="stable")]
@@ -132,7 +168,7 @@ def _coefficients(num_samples: int, order: int) -> tuple[np.ndarray, float]:
     ]
     table = np.zeros((order + 1, order + 1))
     for b, c in itertools.product(range(order + 1), repeat=2):
-        # Of the subsets of j samples, those that hold B, no other of the largest, and C.
+        # The subsets of j samples that contain B, no other of the largest, and C, as a fraction of all of them.
         table[b, c] = sum(
             signs[j] * math.comb(num_samples - order - c, j - b - c) / math.comb(num_samples, j)
             for j in range(b + c, order + 1)
@@ -150,8 +186,8 @@ def _coefficients(num_samples: int, order: int) -> tuple[np.ndarray, float]:
 def _quadrature() -> tuple[np.ndarray, np.ndarray]:
     """Nodes s and factors such that `sum factors f(s)` is the integral of `exp(-s) f(s) / s`, by Gauss and Laguerre.
 
-    The integrand decays like exp(-s / 2) at the slowest and exp(-s) at the quickest. Stretched by 1.5, each node
-    divides the error by 9 or more, and 12 bring it to the rounding of float64.
+    The integrand decays like exp(-s / 2) at the slowest and like exp(-s) at the quickest. With the nodes stretched by
+    1.5, each further node divides the error by 9 or more. Twelve nodes bring it to the rounding of float64.
     """
     y, weights = np.polynomial.laguerre.laggauss(12)
     return 1.5 * y, weights * np.exp(-0.5 * y) / y

@@ -94,7 +94,7 @@ def hierarchical(
         own_densities=members.own_densities,
         pair_densities=members.pair_densities,
         log_reverse=functools.partial(_log_reverse, given),
-        reverse_kind=make_reverse_trial(functools.partial(_reverse_rows, given)),
+        reverse_traits=make_reverse_trial(functools.partial(_reverse_rows, given)),
         equal_members=members.equal,
         members=members,
         refills=not members.equal,

@@ -142,7 +142,7 @@ class Members(NamedTuple):
         return over_samples(lambda one: function(parameters, *one), samples, chunk_size)
 
 
-class ReverseKind(NamedTuple):
+class ReverseTraits(NamedTuple):
     """What a reverse model was seen to do; None where it cannot be told.
 
     Attributes:
@@ -173,8 +173,8 @@ class Proposal(NamedTuple):
         no densities in common, and only a weighting that does not compare densities is valid.
       log_reverse: `(params, context, z0, z [K, D]) -> [K]`, the log-density of all auxiliary variables of sample j
         given z_j; None without auxiliary variables.
-      reverse_kind: `(params, context, z) -> ReverseKind`, how the reverse model's rows depend on their places and on
-        the samples.
+      reverse_traits: `(params, context, z) -> ReverseTraits`, how the reverse model's rows depend on their indices and
+        on the samples.
       equal_members: whether the members are one distribution, so that a power heuristic is uniform.
       members: None where no estimator but the plain one is known.
       why_plain: if so, the reason, for the error message.
@@ -187,12 +187,18 @@ class Proposal(NamedTuple):
     own_densities: Callable[[Parameters, Any], Float[Array, " K"]]
     pair_densities: Callable[[Parameters, Any], Float[Array, "N K"]] | None
     log_reverse: Callable[[Params, Any, Any, Any], Float[Array, " K"]] | None = None
-    reverse_kind: Callable[[Params, Any, Any], ReverseKind] | None = None
+    reverse_traits: Callable[[Params, Any, Any], ReverseTraits] | None = None
     equal_members: bool = False
     members: Members | None = None
     why_plain: str = ""
     refills: bool = False
     independent_noise: bool = True
+
+    @property
+    def reverse_kind(self) -> Callable[[Params, Any, Any], ReverseTraits] | None:
+        """The former name of `reverse_traits`."""
+        warnings.warn("Proposal.reverse_kind: use reverse_traits instead", DeprecationWarning, stacklevel=2)
+        return self.reverse_traits
 
     @property
     def independent_samples(self) -> bool:
