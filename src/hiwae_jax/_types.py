@@ -1,4 +1,4 @@
-"""Names for what comes from the user, whose type is the user's own."""
+"""Types of values that the user chooses."""
 
 from typing import Any
 
