@@ -1,11 +1,11 @@
-"""How a log-weight is put together, from the samples to the number. It is done here and nowhere else.
+"""The computation of the log-weights from the samples, which is done here and nowhere else.
 
     log w_j = log p(x | z_j) + beta * (log p(z_j) + proposal_term_j)
     proposal_term_j = log pi_j(z_j) - log q_j(z_j | z_0) + log r(z_0 | z_j) - log q_0(z_0)
 
-`log_weight_terms` is the whole of it. It calls three functions, kept in `Parts`, because a gradient rule differentiates
-each of them in another way: the model is expensive, the proposal's densities are where rules differ, and the
-combination is arithmetic.
+`log_weight_terms` computes all of this. It calls three functions, kept in `Parts`, because gradient rules differentiate
+each of them differently. The model is expensive. The proposal's densities are where rules differ. The combination of
+both is arithmetic.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ LogDensity = Callable[[Params, Example, Float[Array, " D"]], Float[Array, ""]]
 
 
 class ModelDensities(NamedTuple):
-    """The two log-densities of the generative model at one sample, or at K."""
+    """The two log-densities of the generative model, at one sample or at K."""
 
     likelihood: Float[Array, "..."]
     prior: Float[Array, "..."]
@@ -35,9 +35,9 @@ class Terms(NamedTuple):
     """The log-weight of one sample, or of K.
 
     Attributes:
-      log_weights: mixing weight included.
-      clipped: 1 where free bits replace the sample's log-density terms by a constant, so that beta does not reach them;
-        None without free bits.
+      log_weights: `log w_j`, mixing weight included.
+      clipped: 1 where free bits replace the terms besides the likelihood by a constant, so that beta has no effect on
+        them. Otherwise 0. None without free bits.
     """
 
     log_weights: Float[Array, "..."]
@@ -45,16 +45,16 @@ class Terms(NamedTuple):
 
 
 class Parts(NamedTuple):
-    """The functions that the log-weights of one example are put together from.
+    """The functions from which the log-weights of one example are computed.
 
-    Each takes as further arguments the arrays that it would otherwise close over (`CapturedArrays`). Functions that
-    still close over them ignore these arguments.
+    Each function may take the arrays that it depends on as further arguments (`CapturedArrays`). Functions that close
+    over these arrays ignore the arguments.
 
     Attributes:
       model: `(z [D], *arrays) -> ModelDensities`, of one sample.
       proposal_term: `(z [K, D], z0, parameters, base, *arrays) -> [K]`, of all samples.
       combine: `(ModelDensities, proposal term, *arrays) -> Terms`, of one sample: scalars.
-      chunk_size: for how many samples the model is in memory at once; None for all.
+      chunk_size: how many samples the model evaluates at once; None for all.
     """
 
     model: Callable[..., ModelDensities]
@@ -71,7 +71,7 @@ class Parts(NamedTuple):
 
 
 class CapturedArrays(NamedTuple):
-    """The arrays that the functions of `Parts` close over, as lists of arguments; the model's come first."""
+    """The arrays that the functions of `Parts` close over, as lists of arguments. The model's come first."""
 
     model: list[Any]
     proposal_term: list[Any]
@@ -90,15 +90,15 @@ def log_weight_terms(parts: Parts, draw: Draw, arrays: CapturedArrays = NO_ARRAY
 
 
 class Ingredients(NamedTuple):
-    """What `make_bound` and its like were given: all that a log-weight depends on besides the example.
+    """The arguments of `make_bound` and its like. With the example, they determine the log-weights.
 
     Attributes:
-      name: what the user calls `log_likelihood`: "log_joint", where one function stands for both densities.
+      name: the user's argument for `log_likelihood`. It is "log_joint" where one function stands for both densities.
       log_likelihood: `(params, x, z [D]) -> scalar`.
       log_prior: likewise.
-      proposal: what draws the samples.
+      proposal: the proposal that draws the samples.
       weighting: how the members share the target.
-      free_bits: the floor of each sample's log-density terms besides the likelihood, in nats; 0 is none.
+      free_bits: the floor in nats of each sample's terms besides the likelihood. 0 means no floor.
       chunk_size: as in `Parts`.
     """
 
@@ -112,11 +112,11 @@ class Ingredients(NamedTuple):
 
 
 def make_parts(ingredients: Ingredients, params: Params, x: Example, draw: Draw, beta: Any = 1.0) -> Parts:
-    """The parts of the log-weights of one example.
+    """Make the functions of `Parts` for one example.
 
     Raises:
-      ValueError: for a reverse model that no bound, or not the one with this weighting, is valid with; when a part is
-        called, for results of unexpected shape.
+      ValueError: for a reverse model that makes the bound invalid, with every weighting or with this one. When a part
+        is called: for results of unexpected shape.
     """
     reverse_chunk_size = _reverse_chunk_size(ingredients, params, draw)
 
@@ -139,8 +139,9 @@ def make_parts(ingredients: Ingredients, params: Params, x: Example, draw: Draw,
 
 def _model_densities(ingredients: Ingredients, params: Params, x: Example, z: Float[Array, " D"]) -> ModelDensities:
     """`log p(x | z)` and `log p(z)` at one sample."""
-    # Members draw each sample with one location and one scale, which does not overflow; a chain of maps may. A sample
-    # too large for its type has weight zero. The model sees a finite one, or its derivative would be NaN.
+    # A member draws a sample with one location and one scale, which does not overflow. A chain of maps may overflow. A
+    # sample too large for its type has weight zero. The model is evaluated at a finite one, or its derivative would be
+    # NaN.
     may_overflow = ingredients.proposal.members is None
     overflowed = jnp.any(jnp.isinf(z)) if may_overflow else False
     finite = jnp.where(overflowed, 0.0, z) if may_overflow else z
@@ -170,7 +171,8 @@ def log_pi_over_q_of_pairs(
     indices = jnp.arange(len(z))
 
     def of_row(densities: Float[Array, " K"], index: Any) -> Float[Array, ""]:
-        # The own entry by a mask, and not by an index: what makes the row is then fused, and no [K, K, D] is formed.
+        # The sample's own entry is selected by a mask and not by an index. XLA then fuses what makes the row, and no
+        # [K, K, D] array is formed.
         return jnp.sum(jnp.where(indices == index, log_partition(weighting, densities) - densities, 0.0))
 
     if proposal.members is not None:
@@ -210,7 +212,7 @@ def _learned_log_pi(
 
 
 def _reverse_chunk_size(ingredients: Ingredients, params: Params, draw: Draw) -> int | None:
-    """How many samples the reverse model is given at once; None for all. Raises where it makes the bound invalid."""
+    """How many samples the reverse model gets at once; None for all. Raise if it makes the bound invalid."""
     proposal, weighting = ingredients.proposal, ingredients.weighting
     if proposal.reverse_traits is None:
         return None
@@ -228,14 +230,14 @@ def _reverse_chunk_size(ingredients: Ingredients, params: Params, draw: Draw) ->
             "r(z_0 | z) is the same for all members; give every row the same treatment, or use "
             "weighting=hj.uniform_weighting()"
         )
-    # Only a reverse model whose rows do not know of one another can be given one row.
+    # The reverse model can be called with one row at a time only if its rows do not depend on one another.
     return ingredients.chunk_size if must_be_alike or traits.alike is True else None
 
 
 def _log_reverse(
     proposal: Proposal, params: Params, context: Any, z0: Any, z: Any, chunk_size: int | None
 ) -> Float[Array, " K"]:
-    """`log r(z_0 | z_j)`, for all auxiliary variables of sample j."""
+    """`log r(z_0 | z_j)`, where z_0 stands for all auxiliary variables of sample j."""
     log_reverse = proposal.log_reverse
     assert log_reverse is not None
     if chunk_size is None:
@@ -265,7 +267,7 @@ def _log_base(proposal: Proposal, base: Parameters, z0: Float[Array, "K D0"]) ->
 
 
 def _combined(densities: ModelDensities, proposal_term: Float[Array, ""], beta: Any, free_bits: float) -> Terms:
-    """`log p(x | z_j) + beta * (log p(z_j) + proposal_term_j)`, the second summand at most `-free_bits`."""
+    """`log p(x | z_j) + beta * (log p(z_j) + proposal_term_j)`, where the second summand is at most `-free_bits`."""
     bracket = densities.prior + proposal_term
     if free_bits == 0.0:
         return Terms(densities.likelihood + beta * bracket, None)

@@ -1,4 +1,4 @@
-"""What came, against what was expected: errors at trace time that name the argument and the remedy."""
+"""Checks of arguments and results. Errors are raised at trace time, and name the argument and the remedy."""
 
 import functools
 import inspect
@@ -16,7 +16,7 @@ R = TypeVar("R")
 
 
 def by_name(function: Callable[P, R]) -> Callable[P, R]:
-    """Wrap a public function: where a call does not fit its signature, the error lists what is given by name."""
+    """Wrap a public function. If a call does not fit its signature, the error lists the arguments to give by name."""
     signature = inspect.signature(function)
     names = [p.name for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY]
 
@@ -34,13 +34,13 @@ def by_name(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def function(name: str, value: Any, arguments: str, *, result: str = "") -> Any:
-    """Return a function that the caller gave, or raise if it is none or takes other arguments.
+    """Return a function that the caller gave. Raise if it is not a function, or takes other arguments.
 
     Args:
       name: the argument of the public function.
       value: what the caller gave.
       arguments: what the function will be called with, such as `(params, x, z)`.
-      result: what the function is to return, in words.
+      result: what the function must return, in words.
     """
     expected = f"a function {arguments}{f' -> {result}' if result else ''}"
     if not callable(value):
@@ -57,7 +57,7 @@ def function(name: str, value: Any, arguments: str, *, result: str = "") -> Any:
 
 
 def number(name: str, value: Any, *, least: float = -math.inf, above: float = -math.inf, remark: str = "") -> float:
-    """Return a static finite number, at least `least` and more than `above`, or say what came in its place."""
+    """Return a static finite number that is at least `least` and more than `above`, or raise."""
     if isinstance(value, jax.core.Tracer):
         raise TypeError(f"{name}: expected a number that is known when the bound is made, got a traced one")
     is_scalar = isinstance(value, numbers.Real) or (hasattr(value, "dtype") and jnp.shape(value) == ())
@@ -71,7 +71,7 @@ def number(name: str, value: Any, *, least: float = -math.inf, above: float = -m
 
 
 def integer(value: Any) -> int | None:
-    """The value as a static integer, or None if it is none; a boolean is none."""
+    """The value as a static integer, or None if it is not one. A boolean is not one."""
     if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
         return None
     try:
@@ -81,7 +81,7 @@ def integer(value: Any) -> int | None:
 
 
 def float_array(name: str, value: Any, *, remark: str = "") -> jax.Array:
-    """Return an array of floats in at least float32, or say what came in its place."""
+    """Return an array of floats in at least float32, or raise."""
     try:
         array = jnp.asarray(value)
     except (TypeError, ValueError):  # JAX does not know what to do with it
@@ -93,7 +93,7 @@ def float_array(name: str, value: Any, *, remark: str = "") -> jax.Array:
 
 
 def at_least_float32(array: jax.Array) -> jax.Array:
-    """Return `array` as float32, or unchanged where it is a wider float.
+    """Return `array` as float32, or unchanged if it is a wider float.
 
     >>> at_least_float32(jnp.ones(2, jnp.bfloat16)).dtype
     dtype('float32')
@@ -103,7 +103,7 @@ def at_least_float32(array: jax.Array) -> jax.Array:
 
 
 def is_array(leaf: Any) -> bool:
-    """Whether a leaf of a pytree is an array or a number; some libraries' modules have functions among theirs."""
+    """Whether a leaf of a pytree is an array or a number. The modules of some libraries have functions as leaves."""
     if hasattr(leaf, "dtype"):
         return getattr(leaf.dtype, "kind", "") not in ("U", "S", "O")  # text and objects are no arrays for JAX
     return isinstance(leaf, (bool, int, float, complex))
@@ -112,15 +112,15 @@ def is_array(leaf: Any) -> bool:
 def distribution_parameters(
     name: str, parameters: Any, *, ndim: int, expected: str, equal_shapes: bool, rows: int | None = None
 ) -> Any:
-    """Return the arrays that the callable `name` gave, in at least float32, or say what is wrong with them.
+    """Return the arrays that the callable `name` returned, in at least float32, or raise.
 
     Args:
-      name: the argument of the public function that the user will recognise.
+      name: the argument of the public function, for the error message.
       parameters: what the callable returned, a pytree of arrays.
-      ndim: the rank of its first leaf.
-      expected: the shapes in words.
-      equal_shapes: whether it must be a pair `(loc, scale)` of equal shapes.
-      rows: the number of leading rows of every leaf, where it is known.
+      ndim: the number of axes that the first leaf must have.
+      expected: the expected shapes, in words.
+      equal_shapes: whether the parameters must be a pair `(loc, scale)` of equal shapes.
+      rows: the number of leading rows of every leaf, if it is known.
     """
     leaves = jax.tree.leaves(parameters)
     for leaf in leaves:
@@ -153,7 +153,7 @@ def distribution_parameters(
 
 
 def scalar(name: str, value: Any, *, z: jax.Array) -> jax.Array:
-    """Return a log-density as a scalar of at least float32, or say what is wrong with it."""
+    """Return a log-density as a scalar of at least float32, or raise."""
     if not hasattr(value, "dtype") and not isinstance(value, float):
         raise TypeError(f"{name}: expected a scalar array, got {type(value).__name__}")
     if jnp.shape(value) != ():
@@ -167,25 +167,25 @@ def scalar(name: str, value: Any, *, z: jax.Array) -> jax.Array:
 
 
 def boolean(name: str, value: Any) -> bool:
-    """Return True or False, or raise: in an `if`, a string such as "no" would count as true."""
+    """Return True or False, or raise. In an `if`, a string such as "no" would count as true."""
     if not isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name}: expected True or False, got {value!r:.80}")
     return bool(value)
 
 
 def known_range(array: Any) -> tuple[float, float] | None:
-    """Least and largest entry of an array, or None where its values are not known, as under `jit`, or it has none."""
+    """Least and largest entry of an array. None if it is empty, or if its values are not known, as under `jit`."""
     if isinstance(array, jax.core.Tracer) or array.size == 0:
         return None
-    # With NumPy: under `jit` JAX would trace operations on known arrays too.
+    # NumPy, because under `jit` JAX would trace operations on known arrays too.
     values = np.asarray(array).astype(np.float64)
     return float(values.min()), float(values.max())
 
 
 def scalar_number(name: str, value: Any, *, least: float) -> jax.Array:
-    """Return a number as a scalar array, or say what came in its place.
+    """Return a number as a scalar array, or raise.
 
-    It may be traced; `least` is asked for only where the value is known.
+    The number may be traced. It is compared with `least` only if its value is known.
     """
     is_number = is_array(value) and jnp.issubdtype(getattr(value, "dtype", type(value)), np.number)
     if not is_number or isinstance(value, complex):
@@ -198,7 +198,7 @@ def scalar_number(name: str, value: Any, *, least: float) -> jax.Array:
 
 
 def positive_integer(name: str, value: Any) -> int:
-    """Return a static count of at least one, or say what is wrong with it."""
+    """Return a static integer of at least one, or raise."""
     count = integer(value)
     if count is None or count < 1:
         raise ValueError(f"{name}: expected an integer of at least 1, got {value!r:.80}")
@@ -206,7 +206,7 @@ def positive_integer(name: str, value: Any) -> int:
 
 
 def logits(name: str, value: Any, *, num_samples: int) -> jax.Array:
-    """Return the logits [K] of a weighting in at least float32, or say what is wrong with them."""
+    """Return the logits [K] of a weighting in at least float32, or raise."""
     if jnp.shape(value) != (num_samples,):
         raise ValueError(
             f"{name}: expected {num_samples} logits (shape ({num_samples},)), one for each member, at one z; "
@@ -218,7 +218,7 @@ def logits(name: str, value: Any, *, num_samples: int) -> jax.Array:
 
 
 def one_key(key: Any) -> jax.Array:
-    """Return the key of one example, or say that it is no typed key, or more than one."""
+    """Return the key of one example, or raise if it is not a typed key or more than one."""
     is_typed = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
     if not is_typed:
         kind = f"{key.dtype} of shape {key.shape}" if hasattr(key, "dtype") else type(key).__name__

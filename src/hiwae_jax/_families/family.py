@@ -56,8 +56,8 @@ class Family(NamedTuple):
     `forward`. It finds the noise with which another member would have made the same sample. `hj.check_family` checks
     that the functions agree.
 
-    The parameters are a pytree of arrays. Its first leaf (in a dict: by name) must have the shape [D] of z, because its
-    length says how much noise is drawn. In a proposal of K members every leaf has K leading rows.
+    The parameters are a pytree of arrays. Its first leaf must have the shape [D] of z, because its length says how much
+    noise is drawn. (The leaves of a dict are sorted by name.) In a proposal of K members every leaf has K leading rows.
 
     On a curved support, such as the simplex, z may have more entries than the noise. The first leaf then has the shape
     of the noise. The density is that of the first entries of z, as many as the noise has.

@@ -1,10 +1,10 @@
-"""The rule of the code that was released with the paper, for comparisons with its runs."""
+"""The rule of the code that was released with the paper. It is there to compare with published runs."""
 
 from hiwae_jax._gradients.rule import Rule, RuleInputs, Step, base_scores, needs_independent_samples, needs_members
 
 
 def authors_step(inputs: RuleInputs) -> Step:
-    """Squared weights for all of the proposal: paths, shared z_0 and the score of q_0, which stays."""
+    """Squared weights for the whole proposal: on the paths, on a shared z_0, and on the score of q_0, which is kept."""
     tangents, weights = inputs.tangents, inputs.weights
     z = weights[:, None] * tangents.z
     if tangents.z0 is None:

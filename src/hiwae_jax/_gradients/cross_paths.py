@@ -1,23 +1,23 @@
-r"""All scores as paths where the weighting compares the members: the phantom refill.
+r"""The phantom refill: it turns all scores into paths where the weighting compares the members.
 
 The score of member i at sample j, i != j, has weight `-alpha beta h_j(z_j) pi_i(z_j)` with
-`h_j(z) = w_j(z) / (w_j(z) + sum_{m != j} w_m)`. Turned into a path it moves z_j as member i would (`rule.py`), by
-large amounts where z_j is far from member i. The refilled estimator (`refilled.py`) avoids that by a change of measure
-to q_i, but then needs a second sample for the slot of z_i. Both are halves of the rule here: for any `h0_ij(z_j)` that
-does not depend on z_i,
+`h_j(z) = w_j(z) / (w_j(z) + sum_{m != j} w_m)`. As a path, it moves z_j as member i would (`rule.py`). This move is
+large where z_j is far from member i. The refilled estimator (`refilled.py`) avoids that by a change of measure to q_i,
+but then needs a second sample for the slot of z_i. The rule here combines both. For any `h0_ij(z_j)` that does not
+depend on z_i,
 
     E[h_j pi_i d log q_i(z_j)] = E[h0_ij pi_i d log q_i(z_j)] + E[(h_j - h0_ij) pi_i d log q_i(z_j)].
 
-In the first part slot i is empty, so that z_i is free to take the place of z_j and nothing has to be drawn for it: with
-`kappa_ij = q_j pi_i / q_i` it is `E[grad(kappa_ij h0_ij)(z_i) . J_i(z_i) d eta_i]`, on member i's own path. The second
-part goes along the cross path; it is small where `h0` is close to `h`. It is unbiased for every `h0` without jumps in
-z, where log_joint has none. The one used leaves z_i's weight out and puts a phantom in its slot, the mean of the
-weights that are known without it:
+In the first part slot i is empty. So z_i can take the place of z_j, and nothing has to be drawn for it. With
+`kappa_ij = q_j pi_i / q_i`, this part is `E[grad(kappa_ij h0_ij)(z_i) . J_i(z_i) d eta_i]`, on member i's own path. The
+second part uses the cross path, and is small where `h0` is close to `h`. The rule is unbiased for every `h0` without
+jumps in z, if log_joint has none. The `h0` used here leaves out z_i's weight and puts a phantom in its slot. The
+phantom is the mean of the weights that are known without z_i:
 
     rest_ij = sum_{m not in {i, j}} w_m,    w0 = (w_i(a) + rest_ij) / (K - 1),
     h0_ij(a) = w_j(a) / (w_j(a) + rest_ij + w0),
 
-with `w_i(a) = w_j(a) (q_i(a) / q_j(a))^(beta (alpha - 1))` the weight that a would have in slot i. docs/gradients.md
+Here `w_i(a) = w_j(a) (q_i(a) / q_j(a))^(beta (alpha - 1))` is the weight that a would have in slot i. docs/gradients.md
 has the derivation.
 """
 
@@ -38,7 +38,7 @@ LEAST_ALPHA = 0.5  # below it kappa has tails without a second moment, and there
 
 
 class _AtSample(NamedTuple):
-    """What is known at sample j. Arrays have an entry for each member i.
+    """Quantities at sample j. Arrays have an entry for each member i.
 
     Attributes:
       is_own: 1 at the sample's own member, 0 elsewhere.
@@ -66,7 +66,7 @@ class _Phantom(NamedTuple):
 
 
 def cross_paths_step(inputs: RuleInputs) -> Step:
-    """Where the samples go, for a power heuristic of distinct members or for correlated samples."""
+    """The step for a power heuristic of distinct members, or for correlated samples."""
     members, draw, tangents = inputs.members, inputs.draw, inputs.tangents
     if members.joint_log_prob is None:
         own_parameters = members.own(draw.parameters)[0]
@@ -85,11 +85,11 @@ def cross_paths_step(inputs: RuleInputs) -> Step:
 
 
 def _moves(inputs: RuleInputs, drawn_slopes: Float[Array, "K D"]) -> tuple[Any, ...]:
-    """For each sample its move in place of scores, the scores that remain, and the sum and size of its directions."""
+    """For each sample: its move in place of scores, the remaining scores, and the sum and size of its directions."""
     members, draw = inputs.members, inputs.draw
     K = len(inputs.weights)
     log_prob, pairs = members.pairs().log_prob, members.pairs(products=K >= PRODUCTS_FROM)
-    # Free bits or a joint density would have to be known in the other slot; a constant needs to know nothing.
+    # A phantom would need the free bits or the joint density in the other slot. A constant h0 needs neither.
     has_phantom = _has_first_part(inputs) and members.joint_log_prob is None and inputs.terms.clipped is None
     without = leave_two_out(inputs.terms.log_weights) if has_phantom else None
 
@@ -146,7 +146,7 @@ def _at_sample(inputs: RuleInputs, index: Any, gap: Float[Array, " K"]) -> _AtSa
 
 
 def _all_on_cross_paths(inputs: RuleInputs, at: _AtSample) -> PathWeights:
-    """Own scores on own paths, and all cross scores on cross paths: column i is the member that moves the sample."""
+    """Own scores on own paths, and all cross scores on cross paths. Column i is the member that moves the sample."""
     alpha, beta, h, is_own = inputs.request.weighting.alpha, inputs.beta, at.h, at.is_own
     kept = -alpha * beta * (1.0 - is_own) * at.partition * h
     along_own = -(alpha**2) * beta * h * jnp.exp(at.log_own_partition) * is_own
@@ -161,7 +161,7 @@ def _all_on_cross_paths(inputs: RuleInputs, at: _AtSample) -> PathWeights:
 
 
 def _with_joint_score(inputs: RuleInputs, at: _AtSample, path_weights: PathWeights) -> PathWeights:
-    """Correlated samples: nothing cancels between the density drawn from and the one scored.
+    """For correlated samples, the density drawn from and the one scored do not cancel.
 
     A constant 1/K of the score has mean zero, and is left out.
     """
@@ -174,11 +174,12 @@ def _with_joint_score(inputs: RuleInputs, at: _AtSample, path_weights: PathWeigh
 def _with_first_part(
     inputs: RuleInputs, at: _AtSample, path_weights: PathWeights, placed: _Phantom, elsewhere: _Phantom
 ) -> PathWeights:
-    """The first part, at this sample in the slots of the others; what it has, the second part has not."""
+    """Add the first part, with this sample in the slots of the others, and take it away from the second part."""
     alpha, beta, is_own = inputs.request.weighting.alpha, inputs.beta, at.is_own
     level = _level(inputs)
     log_kappa = at.gap + at.log_own_partition
-    # At most 1 where alpha is at least 1; below that the tails of q_i may hold larger ones: kept finite.
+    # kappa is at most 1 where alpha is at least 1. Below, the tails of q_i may give larger values, which are kept
+    # finite.
     largest = 0.25 * math.log(float(np.finfo(inputs.weights.dtype).max))
     kappa = (1.0 - is_own) * jnp.exp(jnp.minimum(log_kappa, largest))
     moved = alpha * beta * kappa * (placed.h0 + level * placed.slope)
@@ -213,12 +214,12 @@ def _along_z0(at: _AtSample, path_weights: PathWeights) -> Float[Array, " K"]:
 def _phantoms(
     inputs: RuleInputs, at: _AtSample, others: tuple[Float[Array, " K"], Float[Array, " K"]] | None
 ) -> tuple[_Phantom, _Phantom]:
-    """`h0` of this sample in the slot of i, and of a sample in this slot with the weight that it would have there.
+    """`h0` of this sample in slot i, and `h0` of a sample in this slot, with the weights that they would have there.
 
     Args:
-      inputs: of the rule.
+      inputs: the inputs of the rule.
       at: this sample.
-      others: `sum_{m not in {i, j}} w_m` for each i as `exp(log_shift) * total`; None for the constant `h0 = 1/K`.
+      others: `sum_{m not in {i, j}} w_m` for each i, as `exp(log_shift) * total`. None for the constant `h0 = 1/K`.
     """
     if others is None:
         nothing = jnp.zeros_like(at.gap)

@@ -1,4 +1,4 @@
-"""The default rule: every score becomes a path, and the mean stays."""
+"""The default rule: every score becomes a path, and the mean of the gradient stays the same."""
 
 from hiwae_jax._gradients.cross_paths import cross_paths_step
 from hiwae_jax._gradients.own_paths import own_paths_step
@@ -6,7 +6,7 @@ from hiwae_jax._gradients.rule import Rule, RuleInputs, Step, needs_members
 
 
 def doubly_reparameterized_step(inputs: RuleInputs) -> Step:
-    """Own paths where the scores of own densities are all there is, cross paths besides where members are compared."""
+    """Own paths if only own densities are scored; cross paths too if the weighting compares the members."""
     return own_paths_step(inputs) if inputs.request.scores_are_constant else cross_paths_step(inputs)
 
 

@@ -11,12 +11,12 @@ from jaxtyping import Array, Float
 def leave_two_out(log_weights: Float[Array, " K"]) -> Callable[[Any], tuple[Float[Array, " K"], Float[Array, " K"]]]:
     """`sum_{m not in {i, j}} w_m` at [i], and `sum_{m != j} w_m` at [j], as `exp(shift) * total`, for a given j.
 
-    Accurate however small the remainder is next to the weights that leave: the sum is taken relative to the largest
-    weight that stays, which is one of the three largest of all. Weights above it have left; of those below, at most two
-    are subtracted from a sum that holds them and the largest itself, so that nothing cancels.
+    The sum is accurate however small it is beside the weights that are left out. It is computed relative to the largest
+    weight that stays, which is one of the three largest of all. All weights above that one are left out anyway. Of
+    those below it, at most two are subtracted from a sum that contains them and the largest itself, so nothing cancels.
 
     Returns:
-      `row(j) -> (shift, total)`; where nothing remains, `-inf` and 0.
+      `row(j) -> (shift, total)`. Where nothing remains they are `-inf` and 0.
 
     >>> shift, total = jax.vmap(leave_two_out(jnp.log(jnp.array([1.0, 2.0, 4.0]))))(jnp.arange(3))
     >>> (jnp.exp(shift) * total).round().tolist()
@@ -25,7 +25,7 @@ def leave_two_out(log_weights: Float[Array, " K"]) -> Callable[[Any], tuple[Floa
     K = log_weights.shape[0]
     ranks = min(3, K)
     index = jnp.arange(K)
-    # Maxima one after another: a sort would gather weights that lie on several devices.
+    # Maxima are found one after another, because a sort would gather weights that lie on several devices.
     largest, places, left = [], [], [log_weights == -jnp.inf]
     for _ in range(ranks):
         staying = jnp.where(left[-1], -jnp.inf, log_weights)

@@ -1,8 +1,8 @@
-"""A bound whose value is the usual one and whose derivative is a rule's.
+"""A bound with the usual value, and with a derivative that a gradient rule defines.
 
-The direction in which a rule sends the samples depends on the weights, hence on the value. So the log-weights are
-linearized once, and the rule's direction is pushed through: one forward and one backward pass of the generative model.
-Three steps do that:
+The direction in which a rule moves the samples depends on the weights, which come from the value. So the log-weights
+are linearized once, and then the rule's direction is pushed through. This takes one forward and one backward pass of
+the generative model, in three steps:
 
 1. `_capture` turns the arrays that the model closes over into arguments, so that their derivatives are seen;
 2. `_linearize` evaluates the log-weights and keeps how they change;
@@ -27,11 +27,12 @@ from hiwae_jax._proposals.proposal import Draw
 
 
 class _Functions(NamedTuple):
-    """Functions of arrays that they no longer close over.
+    """Functions that take the arrays that they depend on as arguments, instead of closing over them.
 
     Attributes:
-      parts: those of the log-weights.
-      members_at: `(z0, *arrays) -> the members' parameters`, for a rule that follows each sample's own z_0; or None.
+      parts: the functions of the log-weights.
+      members_at: `(z0, *arrays) -> the members' parameters`, for a rule that follows each sample's own z_0; otherwise
+        None.
     """
 
     parts: Parts
@@ -44,8 +45,9 @@ class _Moving(NamedTuple):
     Attributes:
       arrays: the primals, those of the generative model first.
       tangents: their tangents.
-      num_of_model: how many of them the generative model captures.
-      among_all: all captured arrays, with the first few moving ones replaced by the arrays given.
+      num_of_model: how many of the arrays the generative model captures.
+      among_all: `arrays -> CapturedArrays`. It returns all captured arrays, with the first few moving ones replaced by
+        the arrays given.
     """
 
     arrays: list[Any]
@@ -55,7 +57,7 @@ class _Moving(NamedTuple):
 
 
 class _Linearized(NamedTuple):
-    """Log-weights and how they change.
+    """The log-weights, and how they change.
 
     Attributes:
       terms: the log-weights.
@@ -71,7 +73,7 @@ class _Linearized(NamedTuple):
 
 
 def stopped(tree: Any) -> Any:
-    """The tree with the gradient of every array stopped; what else it holds, such as a layer's function, as it is."""
+    """The tree with the gradient of every array stopped. Other leaves, such as a layer's function, stay as they are."""
     return jax.tree.map(lambda leaf: jax.lax.stop_gradient(leaf) if _checks.is_array(leaf) else leaf, tree)
 
 
@@ -93,8 +95,8 @@ def bound_by_rule(
       rule: the rule.
       request: proposal, weighting and free bits.
       beta: the warm-up factor.
-      frozen_params: `(params, context)`, both stopped: with a z_0 of its own for each sample, the densities still
-        depend on z_0 through the members, and that dependence belongs to the path.
+      frozen_params: `(params, context)`, both stopped. If each sample has a z_0 of its own, the densities still depend
+        on z_0 through the members, and that dependence belongs to the path.
       backward_samples: how many samples are drawn by their weights for the backward pass through the model; None for
         all.
     """
@@ -112,7 +114,7 @@ def bound_by_rule(
         linearized = _linearize(functions, draw, moving, scores=rule.scores, backward_samples=backward_samples)
         inputs = _rule_inputs(functions, request, draw, draw_tangents, beta, arrays, linearized.terms)
         step = rule.step(inputs)
-        # Weights may be wider than samples.
+        # The dtype of the weights may be wider than that of the samples.
         step = step._replace(z=_as(draw.z, step.z), z0=_as(draw.z0, step.z0))
         scored = (draw_tangents.parameters, draw_tangents.base) if rule.scores else ()
         return log_sum_exp(linearized.terms.log_weights, -1), _push(linearized, step, scored, moving)
@@ -168,7 +170,7 @@ def _moving(arrays: CapturedArrays, tangents: CapturedArrays) -> _Moving:
 def _linearize(
     functions: _Functions, draw: Draw, moving: _Moving, *, scores: bool, backward_samples: int | None
 ) -> _Linearized:
-    """Evaluate the log-weights, and keep how they change with samples, moving arrays and, for `scores`, parameters."""
+    """Evaluate the log-weights, and keep how they change with samples, moving arrays and, if `scores`, parameters."""
     parts = functions.parts
 
     def model(z: Any, *arrays: Any) -> Any:
@@ -213,7 +215,7 @@ def _rule_inputs(
     members_with_z0 = None
     members_at = functions.members_at
     if members_at is not None:
-        # How the members move with a sample's own z_0 while their parameters stay.
+        # How the members move with a sample's own z_0, while the arrays that they depend on stay.
         at = lambda z0: members_at(z0, *arrays.members_at)
         members_with_z0 = jax.jvp(at, (draw.z0,), (tangents.z0,))[1]
 

@@ -1,10 +1,10 @@
-r"""How the generative model is differentiated: at all samples at once, at a few of them, or a chunk at a time.
+r"""How the generative model is differentiated: at all samples at once, at a few of them, or in chunks.
 
-In chunks, one pass is enough. The gradient in the model's arrays is `sum_j wbar_j d log w_j`, whose weights are known
-only when all samples are; but up to a factor they are known at once. A chunk goes by its weights relative to the
-largest so far, and the sum is scaled down when a larger one comes (for the softmax alone: Milakov and Gimelshein, 2018,
-"Online normalizer calculation for softmax"). Every estimator sends these weights to the model; they differ in where
-they send the samples, for which the slope of each log-weight is kept.
+For chunks, one pass is enough. The gradient in the model's arrays is `sum_j wbar_j d log w_j`. The weights wbar_j are
+known only when all samples are, but up to a factor they are known earlier. A chunk uses its weights relative to the
+largest so far, and the sum is scaled down when a larger one comes. (Milakov and Gimelshein, 2018, "Online normalizer
+calculation for softmax", do this for the softmax alone.) Every estimator uses the same weights for the model.
+Estimators differ in how they move the samples, so the slope of each log-weight is kept for that.
 """
 
 from collections.abc import Callable
@@ -31,8 +31,8 @@ class ModelPass(NamedTuple):
     """The generative model at K samples.
 
     Attributes:
-      densities: [K] each.
-      push: `(step, tangents of the model's arrays) -> (tangents of the densities, a scalar)`: the scalar is the part of
+      densities: the model's densities, [K] each.
+      push: `(step, tangents of the model's arrays) -> (tangents of the densities, scalar)`. The scalar is the part of
         the bound's tangent that does not come through the densities.
     """
 
@@ -49,7 +49,7 @@ def _over_all(model: Model, chunk_size: int | None) -> Callable[..., ModelDensit
 
 
 def at_all_samples(model: Model, z: Samples, arrays: Arrays, *, chunk_size: int | None) -> ModelPass:
-    """Linearized at every sample; in chunks, each is evaluated again for its derivative."""
+    """Linearize the model at every sample. In chunks, each is evaluated again for its derivative."""
     densities, push = jax.linearize(_over_all(model, chunk_size), z, *arrays)
     return ModelPass(densities, lambda step, moved: (push(step.z, *moved), 0.0))
 
@@ -57,7 +57,7 @@ def at_all_samples(model: Model, z: Samples, arrays: Arrays, *, chunk_size: int 
 def at_drawn_samples(
     model: Model, z: Samples, arrays: Arrays, *, chunk_size: int | None, num_samples: int, uniform: Float[Array, ""]
 ) -> ModelPass:
-    """Linearized at `num_samples` that are drawn by their weights, as the number `uniform` in [0, 1) says."""
+    """Linearize the model at `num_samples` samples, drawn by their weights with the number `uniform` in [0, 1)."""
     of_all = _over_all(model, chunk_size)
     densities = of_all(z, *arrays)
 
@@ -78,12 +78,13 @@ def at_drawn_samples(
 
 
 def one_pass_pays(model: Model, z: Samples, arrays: Arrays, *, chunk_size: int) -> bool:
-    """Whether chunks take less time in one pass than evaluated twice, and not many times the memory.
+    """Whether one pass over the chunks is faster than evaluating them twice, and does not take many times the memory.
 
-    In one pass each example has a gradient of the model to itself until its weights are known. There is room for it
-    where it is no larger than what a chunk keeps for its backward pass, and it is then written in less time than the
-    chunk takes to be evaluated again. Of a convolution it would be one with a group for each example under `vmap`,
-    which is slow everywhere; and in arrays that the devices of a `jax.shard_map` share it would be summed over them.
+    In one pass, each example has a gradient of the model of its own until its weights are known. There is room for it
+    if it is no larger than what a chunk keeps for its backward pass. Writing it then takes less time than evaluating
+    the chunk again. Two cases are excluded. Under `vmap`, the gradient of a convolution would become one with a group
+    for each example, which is slow everywhere. And in arrays that the devices of a `jax.shard_map` share, the gradient
+    would be summed over the devices.
     """
     if chunk_size >= len(z) or jax.sharding.get_abstract_mesh().manual_axes:
         return False
@@ -116,14 +117,14 @@ def in_one_pass(
     combine: Callable[[ModelDensities, Float[Array, " C"]], Terms],
     chunk_size: int,
 ) -> ModelPass:
-    """Densities, slopes and gradient of each chunk while it is in memory.
+    """Compute densities, slopes and gradient of each chunk while it is in memory.
 
     Args:
-      model: of one sample.
+      model: the model of one sample.
       z: the samples, more than `chunk_size`.
-      arrays: what the model depends on and a gradient is wanted for.
-      proposal_term: what the log-weights have besides the model.
-      combine: the log-weights of a chunk from the two.
+      arrays: the arrays on which the model depends, for which a gradient is wanted.
+      proposal_term: the terms of the log-weights besides the model.
+      combine: the function that computes the log-weights of a chunk from the two.
       chunk_size: how many samples are in memory.
     """
 
@@ -158,7 +159,7 @@ def in_one_pass(
 
 
 def _added(sums: _Sums, log_weights: Any, pull: Callable[[Any], Any]) -> tuple[_Sums, Any]:
-    """The sums with a chunk more, and the slope of each of its log-weights in its sample."""
+    """Add a chunk to the sums, and return the slope of each of its log-weights in its sample too."""
     larger = jnp.maximum(sums.largest, jax.lax.stop_gradient(jnp.max(log_weights)))
     shift = jnp.where(larger == -jnp.inf, 0.0, larger)
     weights, rescale = jnp.exp(log_weights - shift), jnp.exp(sums.largest - shift)
@@ -170,7 +171,7 @@ def _added(sums: _Sums, log_weights: Any, pull: Callable[[Any], Any]) -> tuple[_
 
 
 def _scan_chunks(add: Callable[..., Any], sums: _Sums, rows: Any, chunk_size: int) -> tuple[_Sums, Any]:
-    """`jax.lax.scan` of `add` over chunks of the rows, the last of which may be smaller; results are rows again."""
+    """Scan `add` over chunks of the rows, of which the last may be smaller. The results are rows again."""
     K = len(jax.tree.leaves(rows)[0])
     whole = K - K % chunk_size
     chunks = jax.tree.map(lambda rows: rows[:whole].reshape(-1, chunk_size, *rows.shape[1:]), rows)

@@ -1,6 +1,6 @@
-"""Each sample on its own path, where the weighting does not compare the members.
+"""Each sample moves along its own path, if the weighting does not compare the members.
 
-Then own densities alone are scored, with weight -1, and the identity of `rule.py` with `Q = q_j` turns that score into
+Then only own densities are scored, with weight -1. The identity of `rule.py` with `Q = q_j` turns that score into
 `-beta wbar_j (1 - wbar_j)` on the sample's own path.
 """
 

@@ -1,10 +1,10 @@
-"""Own paths with squared weights and no scores, for every weighting: little noise, and a bias."""
+"""Own paths with squared weights and no scores, for every weighting. The noise is low, and there is a bias."""
 
 from hiwae_jax._gradients.rule import Rule, RuleInputs, Step, needs_independent_samples, needs_members
 
 
 def path_squared_step(inputs: RuleInputs) -> Step:
-    """Own paths with squared weights, and no scores; a shared z_0 keeps its plain path."""
+    """Own paths with squared weights, and no scores. A shared z_0 keeps its plain path."""
     tangents, weights = inputs.tangents, inputs.weights
     return Step(weights[:, None] * tangents.z, inputs.z0_along(weights[:, None]), weights)
 

@@ -1,10 +1,10 @@
-"""The plain pathwise rule: differentiate everything."""
+"""The plain pathwise rule, which differentiates everything."""
 
 from hiwae_jax._gradients.rule import Rule, RuleInputs, Step
 
 
 def plain_step(inputs: RuleInputs) -> Step:
-    """Every sample along its path; the densities' parameters move too."""
+    """Every sample moves along its path, and the densities' parameters move too."""
     return Step(inputs.tangents.z, inputs.tangents.z0, inputs.weights)
 
 

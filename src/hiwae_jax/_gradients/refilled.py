@@ -1,24 +1,24 @@
-r"""The refilled-slot estimator: all scores as paths of a sample's own, at K more evaluations of the weight.
+r"""The refilled-slot estimator: it turns all scores into samples' own paths, for K more evaluations of the weight.
 
-Where the weighting looks at densities, the score of member i meets the samples of all others. Let `w_j(z)` be the
-weight of a point z in slot j, `h_j(z) = w_j(z) / (w_j(z) + sum_{m != j} w_m)`, and the part to estimate
+If the weighting compares densities, the score of member i is taken at the samples of all other members. Let `w_j(z)` be
+the weight of a point z in slot j, and `h_j(z) = w_j(z) / (w_j(z) + sum_{m != j} w_m)`. The part to estimate is
 
     sum_j E_{z_j ~ q_j}[h_j(z_j) pi_i(z_j) d log q_i(z_j)] = sum_j E_{z ~ q_i}[kappa_ij(z) h_j(z) d log q_i(z)],
     kappa_ij = q_j pi_i / q_i = q_j q_i^(alpha - 1) / sum_m q_m^alpha.
 
-After the change of measure from q_j to q_i the density scored is the one that is drawn from, and the
-reparameterization identity under q_i gives `E_{z ~ q_i}[grad(kappa_ij h_j)(z) . J_i(z) d eta_i]`: member i's own sample
-on its own path. When z_i sits in slot j, slot i needs another sample that is independent of it: the refill
-`z'_i ~ q_i(. | z_0)`, of which only the weight is evaluated. Then
+After the change of measure from q_j to q_i, the density scored is the one drawn from. The reparameterization identity
+under q_i gives `E_{z ~ q_i}[grad(kappa_ij h_j)(z) . J_i(z) d eta_i]`, which is member i's own sample on its own path.
+While z_i is in slot j, slot i needs another sample that is independent of it. This is the refill `z'_i ~ q_i(. | z_0)`,
+of which only the weight is evaluated. Then
 
     others_ij = sum_{m not in {i, j}} w_m + w_i(z'_i) for j != i,    others_ii = sum_{m != i} w_m,
     w_j(z_i) = w_i(z_i) (q_j(z_i) / q_i(z_i))^(beta (alpha - 1)),    h_ij = w_j(z_i) / (w_j(z_i) + others_ij),
 
-and the tangent is, along the own path of each z_i with `others` fixed,
+The tangent, along the own path of each z_i with `others` fixed, is
 
     sum_i wbar_i d log w_i + beta d((alpha - 1) h_ii - alpha sum_j kappa_ij h_ij).
 
-With a z_0 of its own for each sample the same holds of the pairs (z_0, z). docs/gradients.md has the derivation.
+If each sample has a z_0 of its own, the same holds for the pairs (z_0, z). docs/gradients.md has the derivation.
 """
 
 import math
@@ -49,8 +49,8 @@ class _OwnMove(NamedTuple):
     Attributes:
       z: the sample [D].
       z_tangent: how it moves.
-      log_q: its own density.
-      log_q_tangent: how that moves.
+      log_q: its log-density under its own member.
+      log_q_tangent: how that log-density moves.
     """
 
     z: Any
@@ -60,7 +60,7 @@ class _OwnMove(NamedTuple):
 
 
 def refilled_step(inputs: RuleInputs) -> Step:
-    """Where the samples go: own paths everywhere, with coefficients that the weights in other slots decide."""
+    """The step of the rule: own paths everywhere, with coefficients that depend on the weights in other slots."""
     if inputs.request.scores_are_constant:
         return own_paths_step(inputs)
     refills = inputs.draw.refill
@@ -70,7 +70,7 @@ def refilled_step(inputs: RuleInputs) -> Step:
     z0 = inputs.tangents.z0
     if z0 is not None:
         z0 = scale * (coefficient if inputs.members.own_z0 else inputs.weights)[:, None] * z0
-    # A sample of small weight may have a large coefficient: in a slot that a dominating sample has left.
+    # A sample of small weight may have a large coefficient, in a slot that a dominating sample has left.
     draw_weights = factor + jnp.abs(coefficient)
     z = scale * coefficient[:, None] * inputs.tangents.z
     return Step(z, z0, factor, jnp.sum(scores), draw_weights=draw_weights)
@@ -79,7 +79,7 @@ def refilled_step(inputs: RuleInputs) -> Step:
 def _own_path_coefficients(
     inputs: RuleInputs, *, log_refills: Float[Array, " K"]
 ) -> tuple[Float[Array, " K"], Float[Array, " K"]]:
-    """For each sample the factor of `d log w_i` on its own path, and what the densities add to the tangent."""
+    """For each sample: the factor of `d log w_i` on its own path, and the densities' contribution to the tangent."""
     members, draw, with_z0 = inputs.members, inputs.draw, inputs.members_with_z0
     if with_z0 is None:
         own = lambda z: members.own_densities(draw.parameters, z)
@@ -121,18 +121,20 @@ def _log_odds(
     is_own = jnp.arange(len(gap)) == index
     log_others = jnp.where(is_own, log_others, jnp.logaddexp(log_others, log_refills[index]))
     placed = inputs.terms.log_weights[index] + inputs.beta * (inputs.request.weighting.alpha - 1.0) * gap
-    # In logarithms: a weight that underflows next to the largest may dominate once that one has left its slot.
+    # Computed in logarithms: a weight that underflows beside the largest may dominate once the largest has left its
+    # slot.
     return jnp.where(placed == -jnp.inf, -jnp.inf, placed - log_others)
 
 
 def _coefficient_and_scores(
     inputs: RuleInputs, index: Any, gap: Float[Array, " K"], gap_tangent: Float[Array, " K"], odds: Float[Array, " K"]
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """The last formula of this file's head, for sample i: the factor of `d log w_i`, and the rest of its summand."""
+    """The last formula in this file's docstring, for sample i: the factor of `d log w_i`, and what is added to it."""
     alpha, beta = inputs.request.weighting.alpha, inputs.beta
     log_total = jax.nn.logsumexp(alpha * gap)
     partition, log_kappa = jnp.exp(alpha * gap - log_total), gap - log_total
-    # Below alpha = 1 the ratio is not bounded. Under q_i it is never as large as this; a degenerate scale may.
+    # Below alpha = 1 the ratio is not bounded. For samples of q_i it is never as large as this limit, unless a scale is
+    # degenerate.
     kappa = jnp.exp(jnp.minimum(log_kappa, 0.25 * math.log(float(np.finfo(inputs.weights.dtype).max))))
     h = jax.nn.sigmoid(odds)
     slope = h * jax.nn.sigmoid(-odds)

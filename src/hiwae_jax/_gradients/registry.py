@@ -1,4 +1,4 @@
-"""The list of all gradient rules: whatever needs their names reads it."""
+"""The list of all gradient rules. All code that needs their names reads it."""
 
 from typing import Literal
 
@@ -19,10 +19,10 @@ GradientName = Literal["reparameterized", "doubly_reparameterized", "refilled", 
 
 
 def chosen_rule(name: str | None, request: Request) -> Rule:
-    """The rule of this name, or the recommended one.
+    """The rule of this name, or the default rule if the name is None.
 
     Raises:
-      ValueError: for a name that is not in the list, and for a rule that is not valid for what is requested.
+      ValueError: for a name that is not in the list, and for a rule that is not valid for the request.
     """
     if name is None:
         return _recommended_rule(request)
@@ -37,7 +37,7 @@ def chosen_rule(name: str | None, request: Request) -> Rule:
 
 
 def _recommended_rule(request: Request) -> Rule:
-    """The plain rule where samples are correlated, or may be because a sampler of the user's draws their noise."""
+    """The default rule: the plain one if samples are correlated, or may be because of a user's sampler."""
     members = request.proposal.members
     if members is None or members.joint_log_prob is not None or not request.proposal.independent_noise:
         return PLAIN

@@ -1,24 +1,24 @@
-r"""What a gradient rule is: where it sends the samples, and what it adds from the densities.
+r"""The type of a gradient rule. A rule says where the samples move, and what the densities add to the derivative.
 
-Notation, after the paper: sample `z_j` comes from member `q_j`; `l[j, i] = log q_i(z_j | z_0)`; `w_j` are the weights,
-`wbar_j` the self-normalised ones. Every rule differentiates
+The notation follows the paper. Sample `z_j` comes from member `q_j`, and `l[j, i] = log q_i(z_j | z_0)`. The weights
+are `w_j`, and the self-normalised weights `wbar_j`. Every rule differentiates
 
     bound = log sum_j w_j,
     log w_j = log p(x | z_j) + beta * (log p(z_j) + log r(z_0 | z_j) - log q_0(z_0) - l[j, j] + log pi_j(z_j)).
 
 The generative model, the reverse model and a learned weighting always receive the plain gradient
-`sum_j wbar_j d log w_j`. What differs is how the proposal's parameters are reached: through the samples (*paths*) or
+`sum_j wbar_j d log w_j`. Rules differ in how they reach the proposal's parameters: through the samples (*paths*) or
 through the densities at fixed samples (*scores*). The plain estimator has scores with weights
 `h[j, i] = beta * wbar_j * G[j, i]`, where `G[j, i] = d (log pi_j - l[j, j]) / d l[j, i]`. The generalised
-reparameterization identity (Bauer and Mnih, ICML 2021) turns them into paths without changing the mean, where h, and
-with it log_joint, is continuous in z,
+reparameterization identity (Bauer and Mnih, ICML 2021) turns scores into paths without changing the mean, if h, and
+with it log_joint, is continuous in z:
 
     E_Q[h d log q_i(z_j)] = E_Q[(grad_j h + h * (grad_j log Q - grad log q_i)(z_j)) . J_i(z_j) d eta_i],
 
-where Q is the joint density of the samples (`grad_j log Q = grad log q_j` where they are independent) and `J_i(z)`
-says how z would move with the parameters of member i if member i had drawn it.
+Here Q is the joint density of the samples (`grad_j log Q = grad log q_j` where they are independent). `J_i(z)` says how
+z would move with the parameters of member i if member i had drawn it.
 
-A rule is one value, a `Rule`. Each is in a file of its own that derives it; `registry.py` lists them all.
+A rule is one value, a `Rule`. Each is in a file of its own that derives it, and `registry.py` lists them all.
 """
 
 from collections.abc import Callable
@@ -35,7 +35,7 @@ from hiwae_jax._weightings import Weighting
 
 
 class Request(NamedTuple):
-    """What is known of a bound before anything is drawn: what a rule may refuse."""
+    """What is known of a bound before anything is drawn. A rule may refuse it."""
 
     proposal: Proposal
     weighting: Weighting
@@ -43,25 +43,25 @@ class Request(NamedTuple):
 
     @property
     def scores_are_constant(self) -> bool:
-        """Whether `l[j, j]` alone is scored, with weight -1, and samples are independent given z_0: no pairs matter."""
+        """Whether no pairs matter: `l[j, j]` alone is scored, with weight -1, and samples are independent given z_0."""
         members = self.proposal.members
         independent = members is not None and members.joint_log_prob is None
         return independent and (self.proposal.equal_members or not self.weighting.compares_densities)
 
 
 class RuleInputs(NamedTuple):
-    """What a rule knows of the K samples.
+    """What a rule knows about the K samples of an example.
 
     Attributes:
       request: proposal, weighting and free bits.
       draw: the samples and what made them.
-      tangents: how the arrays of the draw move: a draw of tangents.
+      tangents: how the arrays of the draw move, as a draw of tangents.
       beta: the warm-up factor.
-      members_with_z0: the tangent of the members' parameters with each sample's own z_0, all else fixed; None where z_0
-        is shared, where there is none, and for rules that do not follow z_0.
+      members_with_z0: the tangent of the members' parameters along each sample's own z_0, with all else fixed. None if
+        z_0 is shared, if there is none, and for rules that do not follow z_0.
       terms: the log-weights.
       weights: the normalised weights [K].
-      chunk_size: for how many samples what is of the size of all members is in memory at once; None for all.
+      chunk_size: for how many samples at once arrays of the size of all members are in memory; None for all.
       log_weights_at: `(z [K, D], z0) -> [K]`, the log-weights of other samples from the same members.
     """
 
@@ -83,7 +83,7 @@ class RuleInputs(NamedTuple):
         return members
 
     def z0_along(self, factor: Float[Array, "K 1"]) -> Float[Array, "K D0"] | None:
-        """The direction of z_0: its own path with this factor; the plain path where z_0 is shared; None without z_0."""
+        """The direction of z_0: its own path with this factor, the plain path if z_0 is shared, or None without z_0."""
         z0 = self.tangents.z0
         return factor * z0 if z0 is not None and self.members.own_z0 else z0
 
@@ -96,14 +96,15 @@ class RuleInputs(NamedTuple):
 
 
 class Step(NamedTuple):
-    """Where a rule sends the samples, and what it adds from the densities.
+    """Where a rule moves the samples, and what it adds from the densities.
 
     Attributes:
       z: the direction [K, D] along which log w_j is differentiated in z_j.
       z0: likewise [K, D0] in z_0, or None.
       weights: the factor [K] of each log-weight's derivative.
-      scores: scalar, all of the tangent that does not pass through the generative model.
-      draw_weights: [K], in proportion to which samples are drawn for a backward pass of some only; `weights` if None.
+      scores: scalar, the whole part of the tangent that does not pass through the generative model.
+      draw_weights: [K]. If only some samples have a backward pass, they are drawn in proportion to these; `weights` if
+        None.
     """
 
     z: Float[Array, "K D"]
@@ -114,17 +115,18 @@ class Step(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """A gradient estimator of the bound, which leaves its value alone.
+    """A gradient estimator of the bound. It does not change the bound's value.
 
     Attributes:
-      name: what `gradient=` calls it.
-      unbiased: where it is unbiased, as the documentation's table says it.
-      step: where it sends the samples.
-      needs: what it needs of a proposal and weighting; each gives the reason to refuse a request, or None.
-      scores: whether the densities' parameters move too. If not, densities are differentiated in the samples alone.
-      follows_z0: whether a density's dependence on a sample's own z_0, through the members, belongs to the path.
-      refills: whether every sample is drawn a second time, where the weighting compares the members' densities.
-      automatic: whether the rule is what automatic differentiation of the value gives.
+      name: the name for `gradient=`.
+      unbiased: where it is unbiased, in the words of the documentation's table.
+      step: the function that says where the samples move.
+      needs: functions that check what the rule needs of a proposal and weighting. Each returns the reason to refuse a
+        request, or None.
+      scores: whether the densities' parameters move too. If not, densities are differentiated in the samples only.
+      follows_z0: whether the path includes a density's dependence on a sample's own z_0 through the members.
+      refills: whether every sample is drawn a second time if the weighting compares the members' densities.
+      automatic: whether automatic differentiation of the value gives the rule.
     """
 
     name: str
@@ -138,14 +140,14 @@ class Rule(NamedTuple):
 
 
 def needs_members(request: Request) -> str | None:
-    """Paths need members: how a sample would move with the parameters of each."""
+    """Refuse a proposal without members: paths need how a sample would move with the parameters of each."""
     if request.proposal.members is not None:
         return None
     return f"is not valid for this proposal: {request.proposal.why_plain}; use gradient='reparameterized'"
 
 
 def needs_independent_samples(request: Request) -> str | None:
-    """The density that a sample is drawn from must not depend on the other samples."""
+    """Refuse correlated samples: the density that a sample is drawn from must not depend on the other samples."""
     members = request.proposal.members
     if members is None or members.joint_log_prob is None:
         return None
@@ -160,9 +162,9 @@ def outer_factor(
 ) -> tuple[Float[Array, " K"], Float[Array, "K 1"]]:
     """The factor of each log-weight's derivative, and its inverse, for directions that have weights of their own.
 
-    The derivative of log w_j is pushed through once, with one factor for all that moves; what a sample's direction is
-    to have instead is divided by it. A factor that underflows is lifted to where it does not matter, so that the
-    quotient is finite. A sample of weight zero takes no part.
+    The derivative of log w_j is pushed through once, with one factor for everything that moves. If a sample's direction
+    is to have another factor, it is divided by this one first. A factor that underflows is raised to a size where it
+    does not matter, so that the quotient is finite. A sample of weight zero takes no part.
     """
     least = float(np.finfo(weights.dtype).eps) ** 2
     factor = jnp.where(log_weights == -jnp.inf, 0.0, jnp.maximum(weights, least))
@@ -184,9 +186,10 @@ def base_scores(inputs: RuleInputs, score_weights: Float[Array, " K"]) -> Float[
 
 
 def without_clipped_scores(inputs: RuleInputs, step: Step) -> Step:
-    """Free bits: the weight of a score jumps where they clip a sample, and no path can replace a jump.
+    """Correct a step for free bits: the weight of a score jumps where they clip, and no path can replace a jump.
 
-    The paths of `step` stand for the scores without free bits; what clipping takes away is taken away as scores.
+    The paths of `step` replace the scores as if there were no free bits. The part that clipping removes is subtracted
+    as scores.
     """
     clipped = inputs.terms.clipped
     if clipped is None:
@@ -194,7 +197,7 @@ def without_clipped_scores(inputs: RuleInputs, step: Step) -> Step:
     lost = -inputs.beta * inputs.weights * clipped
     tangents = inputs.tangents.parameters
     if inputs.members_with_z0 is not None:
-        # How the members follow a sample's own z_0 is of the path, and stays.
+        # How the members follow a sample's own z_0 belongs to the path, and stays.
         tangents = jax.tree.map(jnp.subtract, tangents, inputs.members_with_z0)
     total = lambda parameters: jnp.sum(lost * inputs.log_pi_over_q(parameters))
     scores = step.scores + jax.jvp(total, (inputs.draw.parameters,), (tangents,))[1]
