@@ -50,10 +50,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--alpha", nargs="+", type=alpha, default=[0.0, 1.0, 3.0], help="default: 0 1 3")
     parser.add_argument("--num-samples", nargs="+", type=count, default=[2, 5, 10, 50], help="K; default: 2 5 10 50")
     parser.add_argument(
-        "--steps", type=count, default=5_000, help="of training, a multiple of 20; default: %(default)s"
+        "--steps", type=count, default=5_000, help="steps of training, a multiple of 20; default: %(default)s"
     )
-    parser.add_argument("--seeds", type=count, default=3, help="of training; default: %(default)s")
-    parser.add_argument("--draws", type=count, default=4_000, help="of the gradient; default: %(default)s")
+    parser.add_argument("--seeds", type=count, default=3, help="seeds of training; default: %(default)s")
+    parser.add_argument("--draws", type=count, default=4_000, help="draws of each gradient; default: %(default)s")
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("runs/gradient_quality"))
     options = parser.parse_args(arguments)
     for name, least in (("steps", STORED_POINTS), ("draws", 2 * GROUPS)):

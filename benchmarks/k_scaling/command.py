@@ -262,14 +262,16 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--time-limit",
         type=command_line.number(least=0.0),
-        help="seconds; default: 450 on an accelerator, none on a CPU",
+        help="stop after so many seconds; default: 450 on an accelerator, none on a CPU",
     )
     parser.add_argument(
-        "--memory-limit", type=command_line.number(above=0.0), help="GB of temporary memory that a cell may ask for"
+        "--memory-limit",
+        type=command_line.number(above=0.0),
+        help="GB of temporary memory that a cell may need; larger cells are left out",
     )
-    parser.add_argument("--only", nargs="+", default=[], help="cells whose names contain all of these")
-    parser.add_argument("--again", action="store_true", help="begin the file anew: what it has is lost")
-    parser.add_argument("--smoke", action="store_true", help="tiny sizes, into runs/k_scaling_smoke")
+    parser.add_argument("--only", nargs="+", default=[], help="run only cells whose names contain all of these words")
+    parser.add_argument("--again", action="store_true", help="replace the file of results instead of adding to it")
+    parser.add_argument("--smoke", action="store_true", help="tiny sizes, results in runs/k_scaling_smoke")
     parser.add_argument("--output", type=pathlib.Path, help="folder; default: results")
     options = parser.parse_args(arguments)
     with command_line.refusals(NAME):

@@ -66,19 +66,25 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     count, alpha = command_line.whole_number(1), command_line.number(least=0.0)
     parser.add_argument("--decoders", nargs="+", choices=("mlp", "conv"), default=["mlp", "conv"])
     parser.add_argument(
-        "--proposals", nargs="+", choices=("small", "large"), default=["small", "large"], help="100/100, 450/1,920"
+        "--proposals",
+        nargs="+",
+        choices=("small", "large"),
+        default=["small", "large"],
+        help="sizes of the networks: 100/100 or 450/1,920 units",
     )
     parser.add_argument("--num-samples", nargs="+", type=count, default=[1, 2, 5, 10, 20, 50], help="K")
     parser.add_argument("--alpha", nargs="+", type=alpha, default=[0.0, 1.0, 3.0], help="default: 0 1 3")
     parser.add_argument("--batch-size", type=count, default=64, help="default: %(default)s")
-    parser.add_argument("--chunk-size", type=count, help="examples at once; default: chosen by the library")
-    parser.add_argument("--no-draw", action="store_true", help="the proposal in chunks as well")
+    parser.add_argument(
+        "--chunk-size", type=count, help="number of examples evaluated at once; default: chosen by the library"
+    )
+    parser.add_argument("--no-draw", action="store_true", help="evaluate the proposal in chunks as well")
     parser.add_argument("--rounds", type=count, default=9, help="default: %(default)s")
     parser.add_argument("--cores", type=count, help="CPU cores to run on; default: all that the process may use")
-    parser.add_argument("--no-steps", action="store_true", help="the contest alone")
-    parser.add_argument("--no-contest", action="store_true", help="without the PyTorch port")
-    parser.add_argument("--again", action="store_true", help="begin the file anew: what it has is lost")
-    parser.add_argument("--smoke", action="store_true", help="tiny, into runs/overhead_smoke")
+    parser.add_argument("--no-steps", action="store_true", help="run only the comparison with the PyTorch port")
+    parser.add_argument("--no-contest", action="store_true", help="leave out the PyTorch port")
+    parser.add_argument("--again", action="store_true", help="replace the file of results instead of adding to it")
+    parser.add_argument("--smoke", action="store_true", help="tiny sizes, results in runs/overhead_smoke")
     parser.add_argument("--output", type=pathlib.Path, help="folder; default: results")
     options = parser.parse_args(arguments)
     with command_line.refusals(NAME):

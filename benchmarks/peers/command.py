@@ -66,13 +66,15 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     count = command_line.whole_number(1)
     parser.add_argument("--num-samples", nargs="+", type=count, help="K; default: 1 5 50 500")
     parser.add_argument("--contestants", nargs="+", choices=tuple(PEERS), metavar="NAME", help="default: all")
-    parser.add_argument("--rounds", type=count, help="default: 15")
+    parser.add_argument("--rounds", type=count, help="rounds of measurement; default: 15")
     parser.add_argument(
-        "--seconds", type=command_line.number(above=0.0), help="that one contestant takes in one round; default: 0.3"
+        "--seconds", type=command_line.number(above=0.0), help="seconds of one contestant in one round; default: 0.3"
     )
-    parser.add_argument("--cores", type=count, default=1, help="that the process may use; default: %(default)s")
+    parser.add_argument("--cores", type=count, default=1, help="CPU cores to run on; default: %(default)s")
     parser.add_argument(
-        "--data-dir", type=command_line.existing_folder, help="take images of binarized MNIST, whose files are here"
+        "--data-dir",
+        type=command_line.existing_folder,
+        help="folder of the files of binarized MNIST, to use its images",
     )
     parser.add_argument("--peak", action="store_true", help="measure peak memory, each contestant in its own process")
     parser.add_argument(
@@ -80,7 +82,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         type=pathlib.Path,
         help="folder of table and JSON; default: results, and runs/peers for a part of K or contestants",
     )
-    parser.add_argument("--figure", type=pathlib.Path, help="default: docs/peers.png, or in runs/peers")
+    parser.add_argument(
+        "--figure", type=pathlib.Path, help="file of the figure; default: docs/peers.png, or peers.png in runs/peers"
+    )
     parser.add_argument("--smoke", action="store_true", help="tiny sizes, one short round, results in runs/peers_smoke")
     parser.add_argument("--peak-of", choices=tuple(PEERS), help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)

@@ -25,10 +25,21 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = command_line.Parser(NAME, __doc__)
     results, output = pathlib.Path("results/tables"), pathlib.Path("docs/tables.md")
-    parser.add_argument("--results", nargs="+", type=pathlib.Path, default=[results], help=f"default: {results}")
-    parser.add_argument("--output", type=pathlib.Path, default=output, help="default: %(default)s, and .png beside it")
     parser.add_argument(
-        "--collect", nargs="+", type=command_line.existing_folder, metavar="DIR", help="copy to --results first"
+        "--results", nargs="+", type=pathlib.Path, default=[results], help=f"folders of results; default: {results}"
+    )
+    parser.add_argument(
+        "--output",
+        type=pathlib.Path,
+        default=output,
+        help="the document; its figure goes beside it as .png; default: %(default)s",
+    )
+    parser.add_argument(
+        "--collect",
+        nargs="+",
+        type=command_line.existing_folder,
+        metavar="DIR",
+        help="first add the finished results in DIR to --results",
     )
     options = parser.parse_args(arguments)
     if options.collect and len(options.results) > 1:

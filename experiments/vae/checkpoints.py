@@ -67,7 +67,7 @@ class Checkpoints(NamedTuple):
         except Exception as error:  # Orbax and the libraries below it raise many kinds
             reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
             raise UnusableError(
-                f"{self.folder}: checkpoint {step} is not one to go on from: {reason}; delete that folder, and the "
+                f"{self.folder}: checkpoint {step} cannot be continued: {reason}; delete that folder, and the "
                 "same command trains the cell anew"
             ) from error
         return content["state"], float(content["seconds"])

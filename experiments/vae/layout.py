@@ -59,8 +59,8 @@ def make_mesh(sizes: dict[str, int]) -> Mesh:
     asked = ",".join(f"{name}={size}" for name, size in sizes.items())
     if count > there:
         raise ValueError(
-            f"--mesh: {asked} needs {count} devices, and there are {there}; XLA_FLAGS="
-            f"--xla_force_host_platform_device_count={count} makes so many of a CPU"
+            f"--mesh: {asked} needs {count} devices, and there are {there}; to make that many of "
+            f"a CPU, set XLA_FLAGS=--xla_force_host_platform_device_count={count}"
         )
     if count < there and jax.process_count() > 1:
         raise ValueError(f"--mesh: several processes use all their {there} devices, and {asked} are {count}")

@@ -23,20 +23,24 @@ NUMBERS = {
 def parse(arguments: list[str] | None = None, *, description: str | None = None) -> argparse.Namespace:
     """Read the command line; a setting that is left out is None."""
     parser = command_line.Parser(NAME, description)
-    parser.add_argument("--sweep", choices=tuple(sweeps.SWEEPS), help="a named grid")
+    parser.add_argument(
+        "--sweep", choices=tuple(sweeps.SWEEPS), help="a named grid of settings, one cell for each table entry"
+    )
     parser.add_argument("--data-dir", type=command_line.existing_folder, help="folder of the raw files, plain or .gz")
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("runs"), help="default: %(default)s")
     seconds = command_line.number(least=0.0)
-    parser.add_argument("--time-limit", type=seconds, help="seconds after which to stop, to go on another time")
+    parser.add_argument("--time-limit", type=seconds, help="stop after so many seconds; the same command continues")
     parser.add_argument("--in-turn", action="store_true", help="run the seeds one after another, not vectorised")
     parser.add_argument("--tensorboard", action="store_true", help="also write learning curves for TensorBoard")
-    parser.add_argument("--mesh", type=layout.parse_mesh, help="devices by axis: data=4,sample=2 (docs/devices.md)")
+    parser.add_argument(
+        "--mesh", type=layout.parse_mesh, help="number of devices of each axis, as data=4,sample=2 (docs/devices.md)"
+    )
     parser.add_argument(
         "--distributed",
         nargs="?",
         const="auto",
-        help="one of several processes: found by itself under Slurm, Open MPI, Kubernetes and on TPU pods, or "
-        "HOST:PORT,COUNT,INDEX; needs --mesh",
+        help="run as one of several processes; under Slurm, Open MPI, Kubernetes and on TPU pods address, count and "
+        "index are found, elsewhere give them as HOST:PORT,COUNT,INDEX; needs --mesh",
     )
     settings = parser.add_argument_group("settings", "one value or several; see experiments/vae/settings.py")
     for name, default in Settings()._asdict().items():

@@ -103,5 +103,5 @@ def expand(grids: Sequence[Grid], given: Grid) -> list[Settings]:
         cells += [Settings(**dict(zip(values, cell, strict=True))) for cell in itertools.product(*values.values())]
     if not cells:
         wanted = {name: list(values) for name, values in given.items() if name in SELECTED}
-        raise ValueError(f"nothing in this sweep has {wanted}; a sweep's cells can be chosen, not added to")
+        raise ValueError(f"nothing in this sweep has {wanted}; options choose among its cells, and cannot add any")
     return list(dict.fromkeys(cells))

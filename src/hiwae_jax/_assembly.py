@@ -250,7 +250,7 @@ def _log_reverse(
         except (TypeError, ValueError) as error:
             error.add_note(
                 f"reverse: with chunk_size it is called with one sample at a time, z of shape {one_z[None].shape}, "
-                f"where there are {len(z)}; give it as many rows as z has, z.shape[0]"
+                f"although there are {len(z)}; return as many rows as z has, z.shape[0]"
             )
             raise
 

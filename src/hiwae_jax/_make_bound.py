@@ -246,8 +246,8 @@ def _checked(densities: dict[str, Any], proposal: Any, weighting: Any) -> Weight
         raise TypeError(f"weighting: expected what hj.uniform_weighting or hj.power_heuristic returns, got {got}")
     if weighting.compares_densities and proposal.pair_densities is None:
         raise ValueError(
-            "weighting: a power heuristic compares the members' densities at one point, which this proposal does not "
-            f"give ({proposal.why_plain}); use hj.uniform_weighting() or hj.learned_weighting(logits_fn)"
+            "weighting: a power heuristic compares the densities of all members at one point, and this proposal does "
+            f"not have them ({proposal.why_plain}); use hj.uniform_weighting() or hj.learned_weighting(logits_fn)"
         )
     return weighting
 
@@ -294,4 +294,7 @@ def _require_extras(draw: Draw, rule: Rule, *, refill: bool, uniform: bool) -> N
         what = "the choice of backward_samples"
     else:
         return
-    raise ValueError(f"key: expected a key, or what bound.draw(params, x, key) has drawn; this lacks {what}")
+    raise ValueError(
+        f"key: expected a key, or what bound.draw(params, x, key) has drawn, got a draw that lacks {what}; "
+        "draw with this bound"
+    )

@@ -51,7 +51,7 @@ def antithetic(
     _checks.function("conditional", conditional, "(params, x)", result="(loc [D], scale [D])")
     require_sampler(sampler)
     if num_samples % 2:
-        raise ValueError(f"num_samples: antithetic samples come in pairs; expected an even number, got {num_samples}")
+        raise ValueError(f"num_samples: expected an even number, since samples come in pairs, got {num_samples}")
     require_family("family", family)
     members = Members(family=family, layout="one")
 

@@ -35,8 +35,8 @@ def check_distribution(name: str, family: Family, parameters: Parameters) -> Non
         )
     if z.shape != first.shape and not has_more_entries:
         raise ValueError(
-            f"{name}: the first leaf of its parameters has shape {first.shape}, which is taken for that of z, but "
-            f"family.forward gives a z of shape {z.shape}; put an array of the shape of z first"
+            f"{name}: expected the first leaf of the parameters to have the shape of z from family.forward, "
+            f"{z.shape}, got {first.shape}; put an array of the shape of z first"
         )
     density = jax.eval_shape(family.log_prob, parameters, z)
     if density.shape != ():

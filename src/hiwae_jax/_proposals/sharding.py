@@ -57,8 +57,8 @@ def placement_of(sharding: Any) -> Placement:
         raise ValueError(f"sharding: {wanted}, got {sharding.spec}")
     if any(kind != AxisType.Auto for kind in sharding.mesh.axis_types):
         raise ValueError(
-            "sharding: expected a mesh of Auto axes, on which the compiler places what is not said: "
-            f"jax.make_mesh(..., axis_types=(AxisType.Auto,) * n); got {sharding.mesh.axis_types}"
+            f"sharding: expected a mesh of Auto axes, got {sharding.mesh.axis_types}; make one with "
+            "jax.make_mesh(..., axis_types=(AxisType.Auto,) * n)"
         )
     return Placement(sharding)
 

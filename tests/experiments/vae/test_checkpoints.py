@@ -55,7 +55,7 @@ def test_a_damaged_checkpoint_is_refused(checkpoint, damage):
     for path in sorted(path for path in checkpoint.rglob("*") if path.is_file()):
         content = path.read_bytes()
         damage(path)
-        with pytest.raises(UnusableError, match=f"^{checkpoint}: checkpoint 2 is not one to go on from: .*; delete"):
+        with pytest.raises(UnusableError, match=f"^{checkpoint}: checkpoint 2 cannot be continued: .*; delete"):
             restored(checkpoint)
         path.write_bytes(content)
     assert restored(checkpoint) is not None
