@@ -45,7 +45,8 @@ def flow_chain(
 
     Reference: Huang et al. (2019), section 3.1.
 
-    >>> shift = affine_map(lambda params, x: (jnp.ones(2), 0.5 * jnp.ones(2)))
+    >>> import hiwae_jax as hj
+    >>> shift = hj.affine_map(lambda params, x: (jnp.ones(2), 0.5 * jnp.ones(2)))
     >>> proposal = flow_chain(lambda params, x: (jnp.zeros(2), jnp.ones(2)), [shift, shift])
     >>> proposal.draw(None, None, jax.random.key(0)).z.shape
     (3, 2)
