@@ -27,7 +27,7 @@ from jaxtyping import Array, Float, Shaped
 from hiwae_jax import _checks
 from hiwae_jax._families.family import Parameters
 from hiwae_jax._proposals.proposal import ReverseTraits
-from hiwae_jax._types import Params
+from hiwae_jax._types import Context, Params
 
 ReverseRows = Callable[[Params, Any, Float[Array, "K D"]], Parameters]
 """`(params, context, z) -> rows`."""
@@ -51,7 +51,7 @@ def make_reverse_trial(reverse_rows: ReverseRows) -> Callable[[Params, Any, Floa
     def traits_for(call: _Call) -> ReverseTraits:
         return _find_out(reverse_rows, call)
 
-    def reverse_traits(params: Params, context: Any, z: Float[Array, "K D"]) -> ReverseTraits:
+    def reverse_traits(params: Params, context: Context, z: Float[Array, "K D"]) -> ReverseTraits:
         call = _described(params, context, z)
         return _UNKNOWN if call is None else traits_for(call)
 
@@ -94,7 +94,7 @@ class _Call(NamedTuple):
         return params, context
 
 
-def _described(params: Params, context: Any, z: Float[Array, "K D"]) -> _Call | None:
+def _described(params: Params, context: Context, z: Float[Array, "K D"]) -> _Call | None:
     """The call without the numbers in its arrays; None where it holds something that cannot be tried."""
     leaves, structure = jax.tree.flatten((params, context))
     described = tuple(_described_leaf(leaf) for leaf in leaves)
