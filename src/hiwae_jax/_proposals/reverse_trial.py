@@ -22,6 +22,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import PyTreeDef
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Shaped
 
 from hiwae_jax import _checks
@@ -75,7 +77,7 @@ class _Call(NamedTuple):
       types: those of the leaves; numbers of different types may be equal.
     """
 
-    structure: Any
+    structure: PyTreeDef
     leaves: tuple[_ArrayType | Hashable, ...]
     z: _ArrayType
     types: tuple[type, ...]
@@ -85,7 +87,7 @@ class _Call(NamedTuple):
         """The types of the arrays among the leaves."""
         return [leaf for leaf in self.leaves if isinstance(leaf, _ArrayType)]
 
-    def filled(self, arrays: Sequence[Any]) -> tuple[Params, Any]:
+    def filled(self, arrays: Sequence[ArrayLike]) -> tuple[Params, Any]:
         """`(params, context)` with these arrays for leaves."""
         given = iter(arrays)
         params, context = self.structure.unflatten(
@@ -133,7 +135,7 @@ def _rows_of_sets(
 ) -> list[np.ndarray]:
     """The leaves [N, K, ...] of the rows that the reverse model gives for N sets of samples, at random parameters."""
 
-    def rows_of(arrays: Sequence[Any], sets: Any) -> Any:
+    def rows_of(arrays: Sequence[ArrayLike], sets: Float[Array, "N K D"]) -> Parameters:
         params, context = call.filled(arrays)
         # One after another, which takes a sixth of the time to compile.
         return jax.lax.map(lambda z: reverse_rows(params, context, z), sets)
