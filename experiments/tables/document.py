@@ -41,25 +41,29 @@ INTRODUCTION = """# Tables of Huang et al. (2019)
 
 Made by `python -m experiments.tables` from {number} of `experiments.vae`, not edited by hand.
 
-Nats; lower is better: bounds are printed negative, as in the paper, and NLL is minus the estimate of log p(x). A cell
-is our mean over seeds +- their standard deviation, or one number where there is one seed. In brackets are the
-published value, which is of the paper's residual networks beside our MLPs too, and how far we are above it (+) or below
-it (-), in standard errors. The standard error is ours alone: standard deviation over seeds / sqrt(seeds). Of the
-paper's own spread over 5 seeds it is only known that it is {least} to {largest} (MNIST). Our spread knows nothing of
-the choice of images, nor of Monte Carlo error; the notes below each table give both.
+All figures are in nats, and lower is better. Bounds are printed negated, as in the paper. The negative log-likelihood
+(NLL) is minus the estimate of log p(x).
 
-NLL samples are samples of z in all: 2,000 with K = 5 are 400 draws of the K-sample weights. The paper's released code
-draws the K-sample weights 2,000 times.
+A cell is our mean over seeds +- their standard deviation, or one number where there is one seed. The brackets first
+have the published value, which always belongs to the paper's residual networks. Then they say by how many standard
+errors we are above (+) or below it (-). The standard error is ours alone: standard deviation over seeds / sqrt(seeds).
+The paper's own spread over 5 seeds is known only to be {least} to {largest} (MNIST). Our spread includes neither the
+choice of images nor Monte Carlo error. The notes below each table give both.
 
-Where a cell was run with several settings, the one with the best mean validation NLL is shown, among those evaluated
-on the most images and with the most samples; the test set has no part in it. Except under "Which gradient" all cells
-were trained with the gradient "{gradient}". Letters in square brackets point to the notes below the table."""
+NLL samples count samples of z: 2,000 of them with K = 5 are 400 draws of K samples. The paper's released code takes
+2,000 draws of K samples.
+
+If a cell was run with several settings, the table shows the one with the best mean validation NLL, among those that
+were evaluated on the most images and with the most samples. The test set plays no part in this choice. All cells were
+trained with the gradient "{gradient}", except those under "Which gradient". Letters in square brackets point to the
+notes below the table."""
 NO_BOUNDS = "Of the published table only the test NLL was at hand, not its other columns."
-GRADIENTS = f"""Differences are those from "{GRADIENT}", lower is better, seed by seed since seeds share initialisation
-and minibatches: their mean, and in brackets its standard error. ESS is the effective sample size over training and
-validation examples at the end of training, between 1 and K; seconds are those of training all seeds."""
-REACHED = """Mean test NLL, only for cells with exactly the settings of the paper's sweeps (conv in
-`experiments/vae/sweeps.py`)."""
+GRADIENTS = f"""Each difference is from "{GRADIENT}", and lower is better. Seeds share initialisation and
+minibatches, so differences are taken seed by seed. The table shows their mean, and its standard error in brackets. ESS
+is the effective sample size at the end of training, between 1 and K, over training and validation examples. The seconds
+are those of training all seeds."""
+REACHED = """This section compares mean test NLL with the published mean. It includes only cells with exactly the
+settings of the paper's sweeps (conv in `experiments/vae/sweeps.py`)."""
 
 
 def sweep_of(**wanted: str | int) -> str | None:

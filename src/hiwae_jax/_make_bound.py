@@ -1,4 +1,4 @@
-"""Bounds as functions: a log-joint and a proposal in, `bound(params, x, key)` for one example out."""
+"""`make_bound` and its like turn a log-joint and a proposal into `bound(params, x, key)` for one example."""
 
 import dataclasses
 from collections.abc import Callable
@@ -26,7 +26,7 @@ class Bound:
 
     Attributes:
       evaluate: the function. In place of the key it takes what `draw` has drawn.
-      draw: `(params, x, key, *shared) -> Draw`, all that the bound draws, for
+      draw: `(params, x, key, *shared) -> Draw`. It draws all random numbers of the bound, for
         `batched_value_and_grad(bound, draw=bound.draw)`.
     """
 
@@ -34,7 +34,7 @@ class Bound:
     draw: Callable[..., Draw]
 
     def __call__(self, params: Params, x: Example, key: Key, *shared: Any, **named: Any) -> Float[Array, ""]:
-        """The value for one example, in nats; what is `shared`, or `named`, is the beta of an annealed objective."""
+        """The value for one example, in nats. An annealed objective takes beta as `shared`, or by name."""
         return self.evaluate(params, x, key, *shared, **named)
 
 
@@ -44,8 +44,8 @@ class LogWeights:
 
     Attributes:
       evaluate: the function. In place of the key it takes what the `draw` of a bound with the same proposal has drawn.
-      independent_samples: whether the K samples are known to be independent of each other, so that diagnostics of
-        independent weights, such as `pareto_khat`, hold for them.
+      independent_samples: whether the K samples are known to be independent of each other. Diagnostics of independent
+        weights, such as `pareto_khat`, need that.
     """
 
     evaluate: Callable[[Params, Example, Any], Float[Array, " K"]]
@@ -68,52 +68,51 @@ def make_bound(
 ) -> Bound:
     """A lower bound on log p(x) as a pure function of one example: `log sum_j w_j`, to be maximised.
 
-    With `independent` samples it is the importance-weighted bound (the ELBO at K = 1), with a `hierarchical` proposal
-    the hierarchical one (H-IWLB). The value does not depend on `gradient` (for "refilled", which asks for more noise,
-    with generators whose first numbers do not depend on how many there are, as JAX's default).
+    With `independent` samples it is the importance-weighted bound, which is the ELBO at K = 1. With a `hierarchical`
+    proposal it is the hierarchical bound (H-IWLB). The value does not depend on `gradient`. ("refilled" draws more
+    noise. With it, this holds for generators whose first numbers do not depend on how many are drawn, such as JAX's
+    default.)
 
     Args:
       log_joint: `(params, x, z [D]) -> scalar`, `log p(x, z)` of one latent sample. Where it jumps in z (a box prior,
-        `floor`), every gradient loses a surface term: take `hj.transformed`.
-      proposal: from `independent`, `hierarchical` and their like.
-      weighting: how the members share the target; `uniform_weighting()` if None. Where all members are equal only a
-        learned one makes a difference.
-      gradient: how the proposal's parameters are reached. The generative model, the reverse model and a learned
-        weighting always receive the plain gradient. None is "doubly_reparameterized", and "reparameterized" where
-        samples are correlated or their noise may be (a `sampler` of the caller's: the others need noise that is
-        independent from sample to sample).
-        "reparameterized": plain pathwise; unbiased for every proposal where log_joint has no jumps in z
-        (docs/guide.md, "Where unbiased holds"), noisy at large K.
-        "doubly_reparameterized": unbiased for every weighting under the same condition, without the scores that make
-        the plain one noisy.
-        "refilled": likewise, with the samples' own paths only, at K more evaluations of the model (no backward pass);
-        a little less noise. The same as "doubly_reparameterized" under a weighting that does not look at densities.
-        "path_squared": own paths with squared weights and nothing else; least noise, biased unless the weighting is
+        `floor`), every gradient loses a surface term; `hj.transformed` avoids that.
+      proposal: what `independent`, `hierarchical` and their like return.
+      weighting: how the members share the target; `uniform_weighting()` if None. If all members are equal, only a
+        learned weighting makes a difference.
+      gradient: how the bound is differentiated in the proposal's parameters. The generative model, the reverse model
+        and a learned weighting always receive the plain gradient. None chooses "doubly_reparameterized", but
+        "reparameterized" if samples are correlated or the caller gave a `sampler`. The other gradients need noise that
+        is independent from sample to sample. "Unbiased" holds where log_joint has no jumps in z (docs/guide.md, "Where
+        unbiased holds").
+        "reparameterized": the plain pathwise gradient. Unbiased for every proposal; noisy at large K.
+        "doubly_reparameterized": unbiased for every weighting, without the scores that make the plain one noisy.
+        "refilled": likewise unbiased, and moves samples along their own paths only. It costs K more evaluations of the
+        model (no backward pass). A little less noise. Under a weighting that does not compare densities it is the same
+        as "doubly_reparameterized".
+        "path_squared": own paths with squared weights and nothing else. Least noise; biased unless the weighting is
         uniform or learned.
-        "authors": the rule of the code released with the paper; biased where there is a z_0, and where "path_squared"
-        is. For comparisons.
-      backward_samples: M, to run the backward pass through the generative model for M samples only, drawn by their
-        weights (systematic resampling), after a forward pass of all K: the gradient stays as unbiased as without
-        it, at K + M forward and M backward evaluations. The choice has a key of its own, folded from the one given.
-        None for all K.
-      chunk_size: how many samples the model evaluates at once, so that memory does not grow with K. Each chunk is
-        differentiated while it is in memory, in one pass, where the model's gradient is no larger than what a chunk
-        keeps (a hundred samples or two for an MLP) and there are no convolutions; otherwise, and inside of
-        `jax.shard_map`, the backward pass evaluates each chunk again. Value and gradient change by rounding only. None
-        for all K.
+        "authors": the rule of the code released with the paper, for comparisons. Biased where there is a z_0, and where
+        "path_squared" is.
+      backward_samples: M, or None for all K samples. After a forward pass of all K, the backward pass through the
+        generative model runs for M samples only, which are drawn by their weights (systematic resampling). The gradient
+        stays as unbiased as without it, at K + M forward and M backward evaluations. The choice has a key of its own,
+        folded from the one given.
+      chunk_size: how many samples the model evaluates at once, or None for all K. With it, memory does not grow with K,
+        and value and gradient change by rounding only. Each chunk is differentiated in one pass, while it is in memory,
+        if the model has no convolutions and its gradient is no larger than what a chunk keeps (a hundred samples or two
+        for an MLP). Otherwise, and inside `jax.shard_map`, the backward pass evaluates each chunk again.
 
     Returns:
-      `bound(params, x, key) -> scalar`, in nats, in at least float32. `params` is any pytree, `x` one example, `key`
-      one typed key, or in its place what `bound.draw(params, x, key)` has drawn with the same parameters. It composes
-      with `jit`, `grad`, `jvp`, `vmap` and `scan`; vmap it over the batch, with a key for each example. The estimators
-      are of first derivatives: for second ones take "reparameterized".
+      `bound(params, x, key) -> scalar`, in nats, in at least float32. `params` is any pytree, `x` one example, and
+      `key` one typed key. In place of the key it takes what `bound.draw(params, x, key)` has drawn with the same
+      parameters. The bound composes with `jit`, `grad`, `jvp`, `vmap` and `scan`; for a batch use `vmap`, with a key
+      for each example. The estimators are of first derivatives; for second ones take "reparameterized".
 
     Raises:
-      ValueError: for an unknown `gradient` or one that is not valid for the proposal, for a weighting that is not, and
-        when called: for arrays of unexpected shape, and for a reverse model that treats members differently under a
+      ValueError: for an unknown `gradient`, and for a `gradient` or `weighting` that is not valid for the proposal.
+        When called: for arrays of unexpected shape, and for a reverse model that treats members differently under a
         weighting that is not uniform.
-      TypeError: for something that is no proposal or weighting, and when called, for unexpected dtypes or an untyped
-        key.
+      TypeError: for a `proposal` or `weighting` of another type. When called: for unexpected dtypes or an untyped key.
 
     Reference: Burda et al. (2016), equation 8; Huang et al. (2019), section 3.2; Tucker et al. (2019); Bauer and Mnih
     (2021); Huang and Courville (2017), for `backward_samples` = 1.
@@ -148,26 +147,26 @@ def make_annealed_objective(
     backward_samples: int | None = None,
     chunk_size: int | None = None,
 ) -> Bound:
-    """The objective of warm-up: the log-density terms besides the likelihood are scaled by beta, then floored.
+    """A training objective with warm-up and free bits, which scale and floor all terms besides the likelihood.
 
     With `kl_j = log q_0 + log q_j - log r - log p(z_j) - log pi_j` the log-weights are
-    `log p(x | z_j) - max(beta * kl_j, free_bits)`. It is a bound, and equal to `make_bound`, only at beta = 1 without
-    free bits.
+    `log p(x | z_j) - max(beta * kl_j, free_bits)`. The objective is a bound, and equal to `make_bound`, only at
+    beta = 1 without free bits.
 
     Args:
       log_likelihood: `(params, x, z [D]) -> scalar`, `log p(x | z)`.
       log_prior: `(params, x, z [D]) -> scalar`, `log p(z)`.
       proposal: as for `make_bound`.
       weighting: as for `make_bound`.
-      gradient: as for `make_bound`. Where log_likelihood and log_prior have no jumps in z, unbiased means so for every
-        beta and `free_bits`, except that "path_squared" is unbiased at beta = 1 without free bits only. With free bits
-        and alpha of about 3 "reparameterized" is less noisy (docs/choosing.md).
-      free_bits: the floor, in nats for each sample; at least 0, where 0 means none. "refilled" needs 0.
+      gradient: as for `make_bound`. Where `make_bound` calls a gradient unbiased, it is unbiased here for every beta
+        and `free_bits`. The exception is "path_squared", which is unbiased only at beta = 1 without free bits. With
+        free bits and alpha of about 3, "reparameterized" is less noisy (docs/choosing.md).
+      free_bits: the floor in nats for each sample, at least 0. 0 means no floor. "refilled" needs 0.
       backward_samples: as for `make_bound`.
       chunk_size: as for `make_bound`.
 
     Returns:
-      `objective(params, x, key, beta) -> scalar`, with a `draw` like a bound; beta may be traced, so that a schedule
+      `objective(params, x, key, beta) -> scalar`, with a `draw` like a bound. `beta` may be traced, so that a schedule
       does not recompile.
 
     Reference: Sonderby et al. (2016) for warm-up, Kingma et al. (2016) for free bits.
@@ -191,7 +190,7 @@ def make_log_weights(
 ) -> LogWeights:
     """The K log-weights of one example, mixing weight included: `sum_j exp(log_w_j)` estimates p(x) without bias.
 
-    Because the mixing weight (1/K or pi_j) is inside, the bound is their log-sum-exp, not `iwlb` of them.
+    Each log-weight contains its mixing weight, 1/K or pi_j. So the bound is their log-sum-exp, not `iwlb` of them.
 
     Args:
       log_joint: as for `make_bound`.
@@ -202,10 +201,12 @@ def make_log_weights(
     Returns:
       `log_weights(params, x, key) -> [K]`, in at least float32. In place of the key it takes what `bound.draw` has
       drawn, for a bound with the same proposal. Its attribute `independent_samples` says whether the samples are
-      independent of each other. *Gradients*: the plain pathwise ones.
+      independent of each other.
 
     Raises:
       The errors of `make_bound`.
+
+    *Gradients*: the plain pathwise ones.
 
     >>> import hiwae_jax as hj
     >>> proposal = hj.independent(lambda params, x: (x, jnp.ones_like(x)), num_samples=4)
@@ -286,7 +287,7 @@ def _objective(ingredients: Ingredients, gradient: str | None, backward_samples:
 
 
 def _require_extras(draw: Draw, rule: Rule, *, refill: bool, uniform: bool) -> None:
-    """Raise if a draw of the caller's lacks what this bound would have drawn besides the samples."""
+    """Raise if the caller's draw lacks something that this bound would have drawn besides the samples."""
     if refill and draw.refill is None:
         what = f"the refills of gradient={rule.name!r}"
     elif uniform and draw.uniform is None:

@@ -1,4 +1,4 @@
-"""What a traced program holds: its primitives, and the memory of its backward pass. Nothing is evaluated."""
+"""What a traced program contains: its primitives, and the memory of its backward pass. Nothing is evaluated."""
 
 import math
 from collections.abc import Callable
@@ -10,18 +10,18 @@ from jax.extend.core import ClosedJaxpr, Jaxpr
 
 
 def bytes_of(tree: Any) -> int:
-    """The size in bytes of all arrays of a tree; abstract values will do, since shapes and dtypes decide."""
+    """The size in bytes of all arrays of a tree. Abstract values will do: only shapes and dtypes are read."""
     return sum(math.prod(jnp.shape(leaf)) * jnp.result_type(leaf).itemsize for leaf in jax.tree.leaves(tree))
 
 
 def kept_for_backward(
     function: Callable[..., Any], differentiated: tuple[Any, ...], given: tuple[Any, ...]
 ) -> tuple[int, list[bool]]:
-    """What `function(*differentiated, *given)` keeps for its derivative in the first of its arguments.
+    """The memory that `function(*differentiated, *given)` keeps for its derivative in `differentiated`.
 
     Returns:
-      The bytes kept, those of the arguments themselves not counted, and for each array among the differentiated
-      whether the value may depend on it; where it does not, the derivative is zero.
+      The number of bytes kept, without those of the arguments themselves. And for each array of `differentiated`,
+      whether the value may depend on it. If it does not, the derivative is zero.
     """
 
     def backward(differentiated: tuple[Any, ...], given: tuple[Any, ...]) -> Any:
@@ -40,7 +40,7 @@ def kept_for_backward(
 
 
 def primitive_names(program: Jaxpr | ClosedJaxpr) -> set[str]:
-    """The primitives of a program, those inside of loops, branches and called programs included."""
+    """The primitives of a program, including those inside loops, branches and called programs."""
     equations = (program.jaxpr if isinstance(program, ClosedJaxpr) else program).eqns
     names = {equation.primitive.name for equation in equations}
     for equation in equations:

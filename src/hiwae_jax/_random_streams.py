@@ -1,9 +1,9 @@
-"""The one place where random keys are derived from the caller's key.
+"""All random keys are derived from the caller's key here, and nowhere else.
 
-A proposal hands the caller's key to its sampler untouched (see `Sampler`). Whatever else is drawn for the same example
-comes from a key of its own, folded from the caller's key and the constant of a named stream. Samplers may split or fold
-the key that they receive. `jax.random.split` folds in small numbers, and so do most users; the constants here have 32
-bits, so that the keys do not meet.
+A proposal passes the caller's key unchanged to its sampler (see `Sampler`). Whatever else is drawn for the same example
+has a key of its own, folded from the caller's key and the constant of a named stream. Samplers may split or fold the
+key that they receive. `jax.random.split` folds in small numbers, and so do most users. The constants here have 32 bits,
+so that they differ from those.
 """
 
 import enum
@@ -16,7 +16,7 @@ from hiwae_jax._types import Key
 
 
 class Stream(enum.IntEnum):
-    """What random numbers are for, beside the noise that a sampler draws with the caller's key."""
+    """The purposes of random numbers, besides the noise that a sampler draws with the caller's key."""
 
     BASE_NOISE = 0xB9A1C3D7  # of z_0, where the members have another sampler
     MEMBER_NOISE = 0xC4E5F08B  # of the samples, where z_0 has another sampler
@@ -29,10 +29,10 @@ def stream_key(key: Key, stream: Stream) -> jax.Array:
 
 
 def example_keys(key: Key, num_examples: int) -> jax.Array:
-    """A key [num_examples] for each example of a minibatch."""
+    """Keys [num_examples], one for each example of a minibatch."""
     return jax.random.split(_checks.one_key(key), num_examples)
 
 
 def draw_key(key: Key, number: Any) -> jax.Array:
-    """The key of one of many independent draws for the same example; the caller's key itself draws nothing."""
+    """The key of one of many independent draws for the same example. The caller's own key draws nothing."""
     return jax.random.fold_in(_checks.one_key(key), number)

@@ -15,11 +15,11 @@ Logits = Callable[[Any, Any, Any, Any], Float[Array, " K"]]  # (params, x, z [D]
 
 @dataclasses.dataclass(frozen=True)
 class Weighting:
-    """`pi_i(z)`, at least 0, with `sum_i pi_i(z) = 1` at every z; make one with the functions below.
+    """Functions `pi_i(z)` of at least 0 that share the target out among the members: `sum_i pi_i(z) = 1` at every z.
 
     Attributes:
-      alpha: the power of `pi_i(z) = q_i(z)^alpha / sum_m q_m(z)^alpha`; 0 gives each member 1/K wherever z is.
-      logits: in place of the power heuristic, the logits of `pi`; None otherwise.
+      alpha: the power in `pi_i(z) = q_i(z)^alpha / sum_m q_m(z)^alpha`. 0 gives each member 1/K at every z.
+      logits: a function that returns the logits of `pi`, in place of the power heuristic; otherwise None.
     """
 
     alpha: float
@@ -36,7 +36,7 @@ class Weighting:
 
     @property
     def compares_densities(self) -> bool:
-        """Whether the members' densities decide, so that all pairs of them are needed."""
+        """Whether the weighting depends on the members' densities, so that those of all pairs are needed."""
         return self.alpha > 0.0
 
     @property
@@ -49,7 +49,7 @@ class Weighting:
 def uniform_weighting() -> Weighting:
     """The arithmetic weighting `pi_i(z) = 1/K`.
 
-    The only one under which each member may have a reverse model of its own.
+    It is the only weighting under which each member may have a reverse model of its own.
 
     Reference: Huang et al. (2019), section 3.2, alpha = 0.
     """
@@ -60,8 +60,8 @@ def power_heuristic(alpha: float) -> Weighting:
     """The power heuristic `pi_i(z) = q_i(z)^alpha / sum_m q_m(z)^alpha`.
 
     Args:
-      alpha: a finite number, at least 0. 0 is `uniform_weighting()`, 1 the balance heuristic, under which the bound
-        becomes that of the mixture of all members; larger values leave a point to the member that covers it best.
+      alpha: a finite number, at least 0. 0 is `uniform_weighting()`. 1 is the balance heuristic, under which the bound
+        is that of the mixture of all members. Larger values leave a point to the member that covers it best.
 
     Raises:
       ValueError: if `alpha` is negative or not finite.
@@ -78,20 +78,22 @@ def power_heuristic(alpha: float) -> Weighting:
 def learned_weighting(logits_fn: Logits) -> Weighting:
     """The weighting of a network, `log pi(z) = log_softmax(logits_fn(params, x, z, z0))`.
 
-    The log-softmax makes it a partition of unity whatever the network is, so the bound holds. A function that is one
-    already (its exponentials sum to one) passes through unchanged: that is the way to bring a weighting of your own.
+    The log-softmax makes the functions sum to one whatever the network is, so the bound holds. If the exponentials of
+    your logits sum to one already, the log-softmax leaves them unchanged. So you can bring a weighting of your own.
 
     Args:
-      logits_fn: `(params, x, z [D], z0) -> [K]`: the logits of all K members at one z. x is the proposal's context
-        where it has one; z0 [D0] is the auxiliary variable of the sample, or None. It must not know which member drew
-        z.
+      logits_fn: `(params, x, z [D], z0) -> [K]`, the logits of all K members at one z. x is the proposal's context if
+        it has one. z0 [D0] is the auxiliary variable of the sample, or None. The function must not depend on which
+        member drew z.
 
     Returns:
-      A weighting, valid for every proposal whose reverse model is the same for all members. *Gradients*: the network's
-      parameters receive the plain gradient of the bound under every estimator.
+      A weighting. It is valid for every proposal whose reverse model is the same for all members.
 
     Raises:
-      TypeError: if `logits_fn` is no function; ValueError when used, if it does not return K logits.
+      TypeError: if `logits_fn` is no function.
+      ValueError: when used, if it does not return K logits.
+
+    *Gradients*: the network's parameters receive the plain gradient of the bound under every estimator.
 
     Reference: Huang et al. (2019), appendix E.
 

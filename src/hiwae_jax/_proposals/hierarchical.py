@@ -38,33 +38,34 @@ def hierarchical(
 ) -> Proposal:
     """The hierarchical proposal: `z_0 ~ q_0(z_0 | x)`, then `z_j ~ q_j(z_j | z_0, x)`, weighed with `r(z_0 | z_j, x)`.
 
-    The augmented log-weight `log p(x, z_j) + log r(z_0 | z_j) - log q_0(z_0) - log q_j(z_j | z_0) + log pi_j(z_j)`
-    makes the bound valid without the members' marginals, whatever `r` is.
+    The log-weight is `log p(x, z_j) + log r(z_0 | z_j) - log q_0(z_0) - log q_j(z_j | z_0) + log pi_j(z_j)`. With it
+    the bound is valid whatever `r` is, and the marginal densities of the members, without z_0, are not needed.
 
     Args:
       base: `(params, x) -> (loc [D0], scale [D0])`, the parameters of q_0.
       conditionals: `(params, x, z0 [D0]) -> (loc [K, D], scale [K, D])`, a row for each member.
-      reverse: `(params, x, z [K, D]) -> (loc [K, D0], scale [K, D0])`, row j being `r_j(. | z_j)`, a function of `z[j]`
-        alone. It may treat the members differently only under the uniform weighting: under any other the bound would
-        not be valid.
-      shared: one z_0 for all members. False gives each sample a z_0 of its own; IWAE(h) when the members are equal.
+      reverse: `(params, x, z [K, D]) -> (loc [K, D0], scale [K, D0])`. Row j has the parameters of `r_j(. | z_j)` and
+        must depend on `z[j]` alone. Only under the uniform weighting may it treat the members differently; under any
+        other the bound would not be valid.
+      shared: whether all members have one z_0. False gives each sample a z_0 of its own; with equal members that is
+        IWAE(h).
       num_samples: K, if all members are one distribution. `conditionals` then returns one row, [1, D].
-      context: `(params, x) -> context`, evaluated once an example; the three callables receive its value in place of
-        x. This is the place for an encoder.
+      context: `(params, x) -> context`, such as an encoder. It is evaluated once an example, and the three callables
+        receive its value in place of x.
       family: the family of the members.
       base_family: the family of q_0 and r.
-      sampler: draws the noise of z_0 and of all members, in one call and in place of the families' own; as for
-        `independent`. Families that have the same sampler draw in one call too. Otherwise the sampler of each receives
-        a key of its own, folded from the caller's.
-      sharding: `NamedSharding(mesh, P(axis))`, to split the samples of each example over a mesh axis of devices, as
-        for `independent`. A power heuristic communicates the members' parameters as well.
+      sampler: draws the noise of z_0 and of all members in one call, in place of the families' own; see `independent`.
+        Without it, two families with the same sampler draw in one call too. Two different samplers each receive a key
+        of their own, folded from the caller's.
+      sharding: `NamedSharding(mesh, P(axis))` splits the samples of each example over the devices of a mesh axis; see
+        `independent`. A power heuristic communicates the members' parameters as well.
 
     Returns:
       A proposal for `make_bound` and `make_log_weights`.
 
     Raises:
-      TypeError, ValueError: for a `sharding` of another kind, and when called, if it cannot split K evenly, and for a
-        reverse model that no bound is valid with, where trying it on random numbers shows that.
+      TypeError, ValueError: for a `sharding` of another kind. When called: if it cannot split K evenly, and for a
+        reverse model with which no bound is valid, if a trial on random numbers shows that.
 
     Reference: Huang et al. (2019), section 3.2.
     """
@@ -118,7 +119,7 @@ class _Given(NamedTuple):
 
     @property
     def layout(self) -> Layout:
-        """How the members' parameters lie, see `Members`."""
+        """The layout of the members' parameters; see `Members`."""
         if self.num_samples is None:
             return "rows" if self.shared else "table"
         return "one" if self.shared else "own"
@@ -130,8 +131,8 @@ class _Noise(NamedTuple):
     Attributes:
       z0: of z_0.
       z: of the samples.
-      refill_z0: of a second z_0, where each sample has one of its own and refills are asked for; otherwise empty.
-      refill_z: of second samples, where refills are asked for; otherwise empty.
+      refill_z0: of a second z_0, where each sample has one of its own and refills are asked for. Otherwise empty.
+      refill_z: of second samples, where refills are asked for. Otherwise empty.
     """
 
     z0: Float[Array, " n"]
@@ -141,7 +142,7 @@ class _Noise(NamedTuple):
 
 
 def _draw(given: _Given, members: Members, params: Params, x: Example, key: Key, *, refill: bool = False) -> Draw:
-    """z_0, then the members' parameters at it, then a sample of each; and all but a shared z_0 again for refills."""
+    """Draw z_0, then a sample of each member given z_0. Refills repeat all of this but a shared z_0."""
     h = x if given.context is None else given.context(params, x)
     base = one_member("base", given.base, params, h, given.base_family, expected="[D0]")
     base_loc = jax.tree.leaves(base)[0]
@@ -178,13 +179,13 @@ def _draw(given: _Given, members: Members, params: Params, x: Example, key: Key,
 
 
 def _draw_noise(given: _Given, key: Key, *, z0: Any, shape: tuple[int, int], refill: bool) -> _Noise:
-    """All noise of one example: in one call of the sampler, or in one for z_0 and one for the samples.
+    """Draw all noise of one example, in one call of a sampler, or in one for z_0 and one for the samples.
 
     Args:
       given: the arguments of `hierarchical`.
       key: the caller's.
-      z0: an array of the shape [D0] and the dtype of one z_0.
-      shape: [K, D], that of the samples.
+      z0: an array with the shape [D0] and the dtype of one z_0.
+      shape: the shape [K, D] of the samples.
       refill: whether refills are asked for.
     """
     size_z0, size_z = (1 if given.shared else shape[0]) * z0.shape[-1], math.prod(shape)

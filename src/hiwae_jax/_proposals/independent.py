@@ -1,4 +1,4 @@
-"""Proposals whose samples are drawn without regard to one another."""
+"""The proposal of independent samples from one distribution."""
 
 from collections.abc import Callable
 
@@ -28,18 +28,18 @@ def independent(
     Args:
       conditional: `(params, x) -> (loc [D], scale [D])` for one example.
       num_samples: K.
-      family: the family that `conditional` parameterizes; a diagonal Gaussian unless another is given.
-      sampler: draws the noise [K, D] in place of the family's own; receives the caller's key untouched, once. Rows that
-        depend on one another, such as quasi-random points, leave only `gradient="reparameterized"` unbiased (where
-        log_joint has no jumps in z). It is therefore the default with a sampler.
-      sharding: `NamedSharding(mesh, P(axis))`, to split the samples of each example over a mesh axis of devices; only
-        sums over them are then communicated (docs/devices.md). None to say nothing.
+      family: the family whose parameters `conditional` returns.
+      sampler: draws the noise [K, D] in place of the family's own. It receives the caller's key unchanged, once. If
+        rows depend on one another, as quasi-random points do, only `gradient="reparameterized"` is unbiased. That is
+        therefore the default with a sampler.
+      sharding: `NamedSharding(mesh, P(axis))` splits the samples of each example over the devices of a mesh axis. Only
+        sums over the samples are then communicated (docs/devices.md). None leaves the placement to the compiler.
 
     Returns:
-      A proposal for `make_bound` and `make_log_weights`. Every power heuristic of equal members is 1/K.
+      A proposal for `make_bound` and `make_log_weights`. All members are equal, so every power heuristic is 1/K.
 
     Raises:
-      TypeError, ValueError: for a `sharding` of another kind, and when called, if it cannot split K evenly.
+      TypeError, ValueError: for a `sharding` of another kind. When called: if it cannot split K evenly.
 
     Reference: Burda, Grosse and Salakhutdinov (2016).
     """
