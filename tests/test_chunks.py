@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import hiwae_jax as hj
+from hiwae_jax._gradients import linearize
 from tests import images, models
 
 SIZES = {"pixels": 12, "hidden": 6, "latent": 3}

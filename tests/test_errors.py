@@ -116,7 +116,7 @@ def test_free_bits_and_draws():
     with pytest.raises(ValueError, match="free_bits: expected a finite number of at least 0"):
         hj.make_annealed_objective(log_joint, log_joint, hj.independent(conditional, num_samples=2), free_bits=-0.1)
     log_weights = hj.make_log_weights(log_joint, hj.independent(conditional, num_samples=2))
-    with pytest.raises(ValueError, match="num_draws: at least 2"):
+    with pytest.raises(ValueError, match="num_draws: expected at least 2"):
         hj.make_log_evidence(log_weights, num_draws=1)
 
 

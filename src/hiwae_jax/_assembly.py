@@ -18,7 +18,7 @@ from jaxtyping import Array, Float
 from hiwae_jax import _checks
 from hiwae_jax._families.family import Parameters
 from hiwae_jax._proposals.proposal import Draw, Proposal, over_samples
-from hiwae_jax._types import Example, Params
+from hiwae_jax._types import Arrays, AuxiliarySamples, Context, Example, Params, Samples, Scalar
 from hiwae_jax._weightings import Weighting, log_partition
 
 LogDensity = Callable[[Params, Example, Float[Array, " D"]], Float[Array, ""]]
@@ -62,7 +62,7 @@ class Parts(NamedTuple):
     combine: Callable[..., Terms]
     chunk_size: int | None
 
-    def combine_all(self, densities: ModelDensities, proposal_term: Float[Array, " K"], *arrays: Any) -> Terms:
+    def combine_all(self, densities: ModelDensities, proposal_term: Float[Array, " K"], *arrays: jax.Array) -> Terms:
         """The log-weights of K samples from the densities and proposal terms of K samples."""
         terms: Terms = jax.vmap(lambda densities, term: self.combine(densities, term, *arrays))(
             densities, proposal_term
@@ -73,10 +73,10 @@ class Parts(NamedTuple):
 class CapturedArrays(NamedTuple):
     """The arrays that the functions of `Parts` close over, as lists of arguments. The model's come first."""
 
-    model: list[Any]
-    proposal_term: list[Any]
-    combine: list[Any]
-    members_at: list[Any]
+    model: Arrays
+    proposal_term: Arrays
+    combine: Arrays
+    members_at: Arrays
 
 
 NO_ARRAYS = CapturedArrays([], [], [], [])
@@ -111,7 +111,7 @@ class Ingredients(NamedTuple):
     chunk_size: int | None = None
 
 
-def make_parts(ingredients: Ingredients, params: Params, x: Example, draw: Draw, beta: Any = 1.0) -> Parts:
+def make_parts(ingredients: Ingredients, params: Params, x: Example, draw: Draw, beta: Scalar | float = 1.0) -> Parts:
     """Make the functions of `Parts` for one example.
 
     Raises:
@@ -120,10 +120,12 @@ def make_parts(ingredients: Ingredients, params: Params, x: Example, draw: Draw,
     """
     reverse_chunk_size = _reverse_chunk_size(ingredients, params, draw)
 
-    def model(z: Float[Array, " D"], *_: Any) -> ModelDensities:
+    def model(z: Float[Array, " D"], *_: jax.Array) -> ModelDensities:
         return _model_densities(ingredients, params, x, z)
 
-    def proposal_term(z: Any, z0: Any, parameters: Parameters, base: Parameters, *_: Any) -> Float[Array, " K"]:
+    def proposal_term(
+        z: Samples, z0: AuxiliarySamples, parameters: Parameters, base: Parameters, *_: jax.Array
+    ) -> Float[Array, " K"]:
         term = _log_pi_over_q(ingredients, params, draw.context, z, z0, parameters)
         if ingredients.proposal.log_reverse is not None:
             term += _log_reverse(ingredients.proposal, params, draw.context, z0, z, reverse_chunk_size)
@@ -131,7 +133,7 @@ def make_parts(ingredients: Ingredients, params: Params, x: Example, draw: Draw,
             term -= _log_base(ingredients.proposal, base, z0)
         return term
 
-    def combine(densities: ModelDensities, proposal_term: Float[Array, ""], *_: Any) -> Terms:
+    def combine(densities: ModelDensities, proposal_term: Float[Array, ""], *_: jax.Array) -> Terms:
         return _combined(densities, proposal_term, beta, ingredients.free_bits)
 
     return Parts(model, proposal_term, combine, ingredients.chunk_size)
@@ -151,7 +153,7 @@ def _model_densities(ingredients: Ingredients, params: Params, x: Example, z: Fl
 
 
 def _log_pi_over_q(
-    ingredients: Ingredients, params: Params, context: Any, z: Any, z0: Any, parameters: Parameters
+    ingredients: Ingredients, params: Params, context: Context, z: Samples, z0: AuxiliarySamples, parameters: Parameters
 ) -> Float[Array, " K"]:
     """`log pi_j(z_j) - log q_j(z_j)`."""
     proposal, weighting = ingredients.proposal, ingredients.weighting
@@ -165,7 +167,7 @@ def _log_pi_over_q(
 
 
 def log_pi_over_q_of_pairs(
-    proposal: Proposal, weighting: Weighting, parameters: Parameters, z: Any, chunk_size: int | None
+    proposal: Proposal, weighting: Weighting, parameters: Parameters, z: Samples, chunk_size: int | None
 ) -> Float[Array, " K"]:
     """`log pi_j(z_j) - log q_j(z_j)` under a power heuristic: each sample needs the densities of all members."""
     indices = jnp.arange(len(z))
@@ -196,7 +198,12 @@ def log_pi_over_q_of_pairs(
 
 
 def _learned_log_pi(
-    weighting: Weighting, params: Params, context: Any, z: Float[Array, "K D"], z0: Any, chunk_size: int | None
+    weighting: Weighting,
+    params: Params,
+    context: Context,
+    z: Float[Array, "K D"],
+    z0: AuxiliarySamples,
+    chunk_size: int | None,
 ) -> Float[Array, " K"]:
     """`log pi_j(z_j)` of a learned weighting."""
     logits_fn, K = weighting.logits, len(z)
@@ -235,7 +242,7 @@ def _reverse_chunk_size(ingredients: Ingredients, params: Params, draw: Draw) ->
 
 
 def _log_reverse(
-    proposal: Proposal, params: Params, context: Any, z0: Any, z: Any, chunk_size: int | None
+    proposal: Proposal, params: Params, context: Context, z0: AuxiliarySamples, z: Samples, chunk_size: int | None
 ) -> Float[Array, " K"]:
     """`log r(z_0 | z_j)`, where z_0 stands for all auxiliary variables of sample j."""
     log_reverse = proposal.log_reverse
@@ -266,7 +273,9 @@ def _log_base(proposal: Proposal, base: Parameters, z0: Float[Array, "K D0"]) ->
     return densities
 
 
-def _combined(densities: ModelDensities, proposal_term: Float[Array, ""], beta: Any, free_bits: float) -> Terms:
+def _combined(
+    densities: ModelDensities, proposal_term: Float[Array, ""], beta: Scalar | float, free_bits: float
+) -> Terms:
     """`log p(x | z_j) + beta * (log p(z_j) + proposal_term_j)`, where the second summand is at most `-free_bits`."""
     bracket = densities.prior + proposal_term
     if free_bits == 0.0:

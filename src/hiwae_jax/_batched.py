@@ -15,7 +15,7 @@ from hiwae_jax._proposals.sharding import on_auto_axes
 from hiwae_jax._random_streams import example_keys
 from hiwae_jax._types import Params
 
-Batch = Any  # the user's: an array or pytree with a leading axis of examples
+PerExample = Any  # the user's: an array or pytree of arrays with a leading axis of examples
 AxisName = str | tuple[str, ...]
 Result = TypeVar("Result")
 
@@ -45,7 +45,7 @@ def batched_value_and_grad(
       objective: `(params, x, key, *shared) -> scalar`, of one example: a bound, its negative, an annealed objective.
       draw: None, or a function `(params, x, key, *shared) -> drawn` of one example, as a rule `bound.draw`. It is
         evaluated and differentiated for all examples at once. Only `objective` then goes in chunks, as
-        `(params, x, drawn, *shared) -> scalar`: a bound takes what it has drawn in place of a key. Use `draw` where the
+        `(params, x, drawn, *shared) -> scalar`: a bound takes what it has drawn instead of a key. Use `draw` where the
         networks of the proposal are large beside a chunk, as those of a `hierarchical` one are: a chunk then has no
         gradient of theirs to add up. Their activations and the samples of the whole batch have to fit in memory.
       chunk_size: how many examples are evaluated at once. It is made smaller where the batch then divides more evenly;
@@ -86,17 +86,17 @@ def batched_value_and_grad(
     compiled = _compiled(objective, draw, dispatch, has_aux, spmd_axis_name)
 
     @on_auto_axes
-    def value_and_grad(params: Params, batch: Batch, key: PRNGKeyArray, *shared: Any) -> tuple[Any, Params]:
+    def value_and_grad(params: Params, batch: PerExample, key: PRNGKeyArray, *shared: Any) -> tuple[Any, Params]:
         num_examples = _length(batch)
         _check_call(params, batch, key, shared, dispatch=dispatch)
         drawn = compiled.draw_all(params, batch, example_keys(key, num_examples), shared)
         given = Given(None, batch, drawn.fixed, None, num_examples, shared)
-        plan = plan_chunks(num_examples, size_asked_for or compiled.needs(params, drawn.moving, given)[0])
+        plan = plan_chunks(num_examples, size_asked_for or compiled.needs(params, drawn.moving, given).at_once)
         if plan.chunks == 1:
             (value, aux), (gradient, moved) = compiled.of_chunk(params, drawn.moving, given)
         else:
             # Chunks need not return the zeros of the parameters that only `draw` reads.
-            is_read = None if draw is None else compiled.needs(params, drawn.moving, given)[1]
+            is_read = None if draw is None else compiled.needs(params, drawn.moving, given).is_read
             (value, gradient), (moved, aux) = _over_chunks(compiled, plan, params, is_read, drawn.moving, given)
         whole = gradient if drawn.pull is None else compiled.pull_back(drawn.pull, moved, gradient)
         as_params = jax.tree.map(lambda leaf, param: leaf.astype(jnp.result_type(param)), whole, params)
@@ -115,9 +115,9 @@ class Drawn(NamedTuple):
       fixed: the other arrays of the draw; without a `draw`, the examples' keys.
     """
 
-    moving: Any
-    pull: Callable[[Any], tuple[Params]] | None
-    fixed: Any
+    moving: PerExample
+    pull: Callable[[PerExample], tuple[Params]] | None
+    fixed: PerExample
 
 
 class Given(NamedTuple):
@@ -133,8 +133,8 @@ class Given(NamedTuple):
     """
 
     others: Params | None
-    batch: Batch
-    fixed: Any
+    batch: PerExample
+    fixed: PerExample
     counted: Bool[Array, " M"] | None
     num_examples: int
     shared: tuple[Any, ...]
@@ -150,26 +150,41 @@ class Total(NamedTuple):
 class OfExamples(NamedTuple):
     """What is returned for each example: the gradient in `Drawn.moving`, and `aux`."""
 
-    moved: Any
-    aux: Any
+    moved: PerExample
+    aux: PerExample
+
+
+class Needs(NamedTuple):
+    """What is known of an objective without evaluating it.
+
+    Attributes:
+      at_once: how many examples to evaluate at once.
+      is_read: for each array of the parameters, whether the objective reads it.
+    """
+
+    at_once: int
+    is_read: list[bool]
+
+
+OfIndex = Callable[[int | Int[Array, ""]], tuple[Total, OfExamples]]  # what a chunk gives, by the index of the chunk
 
 
 class Compiled(NamedTuple):
-    """The functions of one `batched_value_and_grad`, which are compiled once for all its calls.
+    """The functions of one `batched_value_and_grad`. All its calls use the same ones, so that each compiles once.
 
     Attributes:
       draw_all: `(params, batch, keys, shared) -> Drawn`.
       of_chunk: `(params, moving, Given) -> ((value, aux), (gradient in params, gradient in moving))`.
       pull_back: `(Drawn.pull, gradient in moving, gradient so far) -> gradient`.
-      needs: `(params, moving, Given) -> (how many examples to evaluate at once, which parameters objective reads)`.
+      needs: `(params, moving, Given) -> Needs`.
       sum_over: `(of_index, number of chunks) -> (Total, OfExamples)`, the sum of `of_index(index)` over all chunks.
     """
 
     draw_all: Callable[..., Drawn]
     of_chunk: Callable[..., Any]
     pull_back: Callable[..., Params]
-    needs: Callable[..., tuple[int, list[bool]]]
-    sum_over: Callable[..., tuple[Total, OfExamples]]
+    needs: Callable[..., Needs]
+    sum_over: Callable[[OfIndex, int], tuple[Total, OfExamples]]
 
 
 def _compiled(
@@ -183,17 +198,20 @@ def _compiled(
     draw_all = functools.partial(_draw_all, draw, spmd_axis_name)
     pull_back = lambda pull, moved, so_far: _add(so_far, pull(moved)[0])
     part_of_mean = functools.partial(_part_of_mean, objective, has_aux, spmd_axis_name)
+    value_alone = lambda *arguments: part_of_mean(*arguments)[0]
     return Compiled(
         draw_all=jax.jit(draw_all) if dispatch else draw_all,
         # Under jit even inside of a loop, which traces it twice.
         of_chunk=jax.jit(jax.value_and_grad(part_of_mean, argnums=(0, 1), has_aux=True)),
         pull_back=jax.jit(pull_back) if dispatch else pull_back,
-        needs=_once_for_each_shape(lambda *arguments: _examples_at_once(lambda *a: part_of_mean(*a)[0], *arguments)),
+        needs=_once_for_each_shape(lambda *arguments: Needs(*_examples_at_once(value_alone, *arguments))),
         sum_over=_dispatched if dispatch else _in_a_loop,
     )
 
 
-def _check_arguments(objective: Any, draw: Any, dispatch: Any, has_aux: Any, spmd_axis_name: Any) -> None:
+def _check_arguments(
+    objective: object, draw: object, dispatch: object, has_aux: object, spmd_axis_name: object
+) -> None:
     """Raise if an argument of `batched_value_and_grad` is not what it should be."""
     # What the functions take is not checked: shared arguments of any number may follow the key.
     for name, function in (("objective", objective), ("draw", draw)):
@@ -208,7 +226,7 @@ def _check_arguments(objective: Any, draw: Any, dispatch: Any, has_aux: Any, spm
         _checks.boolean(name, flag)
 
 
-def _check_call(params: Any, batch: Any, key: Any, shared: tuple[Any, ...], *, dispatch: bool) -> None:
+def _check_call(params: Params, batch: PerExample, key: object, shared: tuple[Any, ...], *, dispatch: bool) -> None:
     """Raise if the parameters or the key of a call are not what they should be, or it cannot be traced."""
     for leaf in jax.tree.leaves(params):
         if not _checks.is_array(leaf):
@@ -262,7 +280,7 @@ def plan_chunks(num_examples: int, largest_size: int) -> ChunkPlan:
 
 
 def _over_chunks(
-    compiled: Compiled, plan: ChunkPlan, params: Params, is_read: list[bool] | None, moving: Any, given: Given
+    compiled: Compiled, plan: ChunkPlan, params: Params, is_read: list[bool] | None, moving: PerExample, given: Given
 ) -> tuple[Total, OfExamples]:
     """The sum over several chunks, and what each example gave in the order of the batch.
 
@@ -282,31 +300,32 @@ def _over_chunks(
     return total, jax.tree.map(in_order, of_examples)
 
 
-def _interleaved(plan: ChunkPlan, of_each: Any) -> tuple[Any, Bool[Array, "M chunks"] | None]:
+def _interleaved(plan: ChunkPlan, of_each: PerExample) -> tuple[PerExample, Bool[Array, "M chunks"] | None]:
     """The arrays of all examples with axes [chunk_size, chunks], and which of them count; None if all do.
 
     Neighbours of the batch go to different chunks: where the axis of examples lies on several devices, each chunk then
     has some examples of every device.
     """
-    counted = None
-    if plan.padding:
-        # The last chunk is filled up with examples of the batch that do not count.
-        numbers = jnp.arange(plan.num_examples + plan.padding)
-        indices = numbers % plan.num_examples
-        of_each = jax.tree.map(lambda leaf: jnp.asarray(leaf)[indices], of_each)
-        counted = numbers < plan.num_examples
+    filled, counted = _filled_up(plan, of_each) if plan.padding else (of_each, None)
     apart = lambda leaf: jnp.reshape(leaf, (plan.chunk_size, plan.chunks, *jnp.shape(leaf)[1:]))
-    interleaved: tuple[Any, Bool[Array, "M chunks"] | None] = jax.tree.map(apart, (of_each, counted))
+    interleaved: tuple[PerExample, Bool[Array, "M chunks"] | None] = jax.tree.map(apart, (filled, counted))
     return interleaved
 
 
+def _filled_up(plan: ChunkPlan, of_each: PerExample) -> tuple[PerExample, Bool[Array, " filled"]]:
+    """The arrays of all examples, then of some of them again that fill up the last chunk, and which of them count."""
+    numbers = jnp.arange(plan.num_examples + plan.padding)
+    indices = numbers % plan.num_examples
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf)[indices], of_each), numbers < plan.num_examples
+
+
 @jax.jit
-def _chunk(interleaved: Any, index: Any) -> Any:
+def _chunk(interleaved: Any, index: int | Int[Array, ""]) -> Any:
     """One of the chunks of `_interleaved`."""
     return jax.tree.map(lambda leaf: jax.lax.dynamic_index_in_dim(leaf, index, axis=1, keepdims=False), interleaved)
 
 
-def _in_a_loop(of_index: Callable[[Any], tuple[Total, OfExamples]], chunks: int) -> tuple[Total, OfExamples]:
+def _in_a_loop(of_index: OfIndex, chunks: int) -> tuple[Total, OfExamples]:
     """The sum over chunks, and what each gave for its examples, stacked; in a loop inside of the caller's program."""
     shapes, _ = jax.eval_shape(of_index, 0)
     zeros = jax.tree.map(lambda part: jnp.zeros(part.shape, part.dtype), shapes)
@@ -318,7 +337,7 @@ def _in_a_loop(of_index: Callable[[Any], tuple[Total, OfExamples]], chunks: int)
     return jax.lax.scan(add_chunk, zeros, jnp.arange(chunks))
 
 
-def _dispatched(of_index: Callable[[Any], tuple[Total, OfExamples]], chunks: int) -> tuple[Total, OfExamples]:
+def _dispatched(of_index: OfIndex, chunks: int) -> tuple[Total, OfExamples]:
     """The same as `_in_a_loop`; each chunk is a compiled program that is called from Python."""
     total, first = of_index(0)
     parts = [first]
@@ -340,7 +359,7 @@ def _draw_all(
     draw: Callable[..., Any] | None,
     spmd_axis_name: AxisName | None,
     params: Params,
-    batch: Batch,
+    batch: PerExample,
     keys: PRNGKeyArray,
     shared: tuple[Any, ...],
 ) -> Drawn:
@@ -359,9 +378,9 @@ def _part_of_mean(
     has_aux: bool,
     spmd_axis_name: AxisName | None,
     read: Params,
-    moving: Any,
+    moving: PerExample,
     given: Given,
-) -> tuple[Float[Array, ""], Any]:
+) -> tuple[Float[Array, ""], PerExample]:
     """What the examples given add to the mean over the whole batch, and the `aux` of each."""
     params, drawn = _join(read, given.others), _join(moving, given.fixed)
     result = _over_examples(objective, params, given.batch, drawn, shared=given.shared, spmd_axis_name=spmd_axis_name)
@@ -373,7 +392,7 @@ def _part_of_mean(
 def _over_examples(
     function: Callable[..., Any],
     params: Params,
-    *of_each: Any,
+    *of_each: PerExample,
     shared: tuple[Any, ...],
     spmd_axis_name: AxisName | None,
 ) -> Any:
@@ -388,7 +407,7 @@ def _over_examples(
     return jax.vmap(function, in_axes=axes, spmd_axis_name=spmd_axis_name)(params, *of_each, *shared)
 
 
-def _value_and_aux(result: Any, *, has_aux: bool) -> tuple[Float[Array, " M"], Any]:
+def _value_and_aux(result: Any, *, has_aux: bool) -> tuple[Float[Array, " M"], PerExample]:
     """The values of some examples and their `aux`, from what the objective returned; or what is wrong with it."""
     if has_aux and not (isinstance(result, tuple) and len(result) == 2):
         raise TypeError(
@@ -405,7 +424,7 @@ def _value_and_aux(result: Any, *, has_aux: bool) -> tuple[Float[Array, " M"], A
     return values, aux
 
 
-def _length(batch: Batch) -> int:
+def _length(batch: PerExample) -> int:
     """The number of examples of a batch."""
     leaves = jax.tree.leaves(batch)
     for leaf in leaves:
@@ -469,7 +488,7 @@ def _once_for_each_shape(function: Callable[..., Result]) -> Callable[..., Resul
 
 
 def _examples_at_once(
-    part_of_mean: Callable[..., Any], params: Params, moving: Any, given: Given
+    part_of_mean: Callable[..., Any], params: Params, moving: PerExample, given: Given
 ) -> tuple[int, list[bool]]:
     """How many examples keep no more than they should for the backward pass, and which parameters they read."""
     kept, is_used = kept_for_backward(part_of_mean, (params, moving), (given,))

@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hiwae_jax._types import Key
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -217,7 +219,7 @@ def logits(name: str, value: Any, *, num_samples: int) -> jax.Array:
     return at_least_float32(jnp.asarray(value))
 
 
-def one_key(key: Any) -> jax.Array:
+def one_key(key: Key) -> jax.Array:
     """Return the key of one example, or raise if it is not a typed key or more than one."""
     is_typed = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
     if not is_typed:

@@ -16,7 +16,7 @@ from hiwae_jax._gradients.rule import Request, Rule
 from hiwae_jax._log_weights.bounds import log_sum_exp
 from hiwae_jax._proposals.proposal import Draw, Proposal
 from hiwae_jax._random_streams import Stream, stream_key
-from hiwae_jax._types import Example, Params
+from hiwae_jax._types import Example, Key, Params
 from hiwae_jax._weightings import Weighting, uniform_weighting
 
 
@@ -33,7 +33,7 @@ class Bound:
     evaluate: Callable[..., Float[Array, ""]]
     draw: Callable[..., Draw]
 
-    def __call__(self, params: Params, x: Example, key: Any, *shared: Any, **named: Any) -> Float[Array, ""]:
+    def __call__(self, params: Params, x: Example, key: Key, *shared: Any, **named: Any) -> Float[Array, ""]:
         """The value for one example, in nats. An annealed objective takes beta as `shared`, or by name."""
         return self.evaluate(params, x, key, *shared, **named)
 
@@ -51,7 +51,7 @@ class LogWeights:
     evaluate: Callable[[Params, Example, Any], Float[Array, " K"]]
     independent_samples: bool
 
-    def __call__(self, params: Params, x: Example, key: Any) -> Float[Array, " K"]:
+    def __call__(self, params: Params, x: Example, key: Key) -> Float[Array, " K"]:
         """The log-weights [K] of one example, mixing weight included."""
         return self.evaluate(params, x, key)
 
@@ -218,7 +218,7 @@ def make_log_weights(
     chunk_size = _checked_chunk_size(chunk_size)
     ingredients = Ingredients("log_joint", log_joint, _no_prior, proposal, weighting, chunk_size=chunk_size)
 
-    def log_weights(params: Params, x: Example, key: Any) -> Float[Array, " K"]:
+    def log_weights(params: Params, x: Example, key: Key) -> Float[Array, " K"]:
         draw = key if isinstance(key, Draw) else proposal.draw(params, x, key)
         return log_weight_terms(make_parts(ingredients, params, x, draw), draw).log_weights
 
@@ -260,13 +260,13 @@ def _objective(ingredients: Ingredients, gradient: str | None, backward_samples:
         backward_samples = _checks.positive_integer("backward_samples", backward_samples)
     refill = rule.refills and not request.scores_are_constant
 
-    def draw(params: Params, x: Example, key: Any, *shared: Any) -> Draw:
+    def draw(params: Params, x: Example, key: Key, *shared: Any) -> Draw:
         drawn = ingredients.proposal.draw(params, x, key, refill=refill)
         if backward_samples is None:
             return drawn
         return drawn._replace(uniform=jax.random.uniform(stream_key(key, Stream.BACKWARD_CHOICE), dtype=drawn.z.dtype))
 
-    def evaluate(params: Params, x: Example, key: Any, beta: Any) -> Float[Array, ""]:
+    def evaluate(params: Params, x: Example, key: Key, beta: Any) -> Float[Array, ""]:
         drawn = key if isinstance(key, Draw) else draw(params, x, key)
         _require_extras(drawn, rule, refill=refill, uniform=backward_samples is not None)
         beta = _checks.scalar_number("beta", beta, least=0.0).astype(drawn.z.dtype)

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 
 from hiwae_jax import _checks
+from hiwae_jax._types import Key
 
 
 class Stream(enum.IntEnum):
@@ -22,16 +23,16 @@ class Stream(enum.IntEnum):
     BACKWARD_CHOICE = 0xE7632D15  # which samples have a backward pass
 
 
-def stream_key(key: Any, stream: Stream) -> jax.Array:
+def stream_key(key: Key, stream: Stream) -> jax.Array:
     """The key of one stream of one example."""
     return jax.random.fold_in(_checks.one_key(key), stream.value)
 
 
-def example_keys(key: Any, num_examples: int) -> jax.Array:
+def example_keys(key: Key, num_examples: int) -> jax.Array:
     """Keys [num_examples], one for each example of a minibatch."""
     return jax.random.split(_checks.one_key(key), num_examples)
 
 
-def draw_key(key: Any, number: Any) -> jax.Array:
+def draw_key(key: Key, number: Any) -> jax.Array:
     """The key of one of many independent draws for the same example. The caller's own key draws nothing."""
     return jax.random.fold_in(_checks.one_key(key), number)

@@ -6,20 +6,19 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from hiwae_jax import _checks
 from hiwae_jax._discrete.score_function import SIGNALS, check_others, iwlb_with_signals
+from hiwae_jax._types import Example, Params
 
 Parameters = Any  # a pytree of arrays, as the family defines it
-Params = Any  # any pytree of the user's
-Example = Any  # one observation, an array or a pytree
 
 
 class Sample(Protocol):
-    """Draws `num_samples` independent samples along a leading axis; receives the caller's key untouched, once."""
+    """Draws `num_samples` independent samples along a leading axis. It receives the caller's key untouched, once."""
 
-    def __call__(self, key: Any, parameters: Parameters, num_samples: int) -> Float[Array, "K ..."]: ...
+    def __call__(self, key: PRNGKeyArray, parameters: Parameters, num_samples: int) -> Float[Array, "K ..."]: ...
 
 
 class LogProb(Protocol):
@@ -29,7 +28,7 @@ class LogProb(Protocol):
 
 
 class DiscreteFamily(NamedTuple):
-    """A family of distributions of z that need not be differentiable in z: two functions of one example's parameters.
+    """A family of distributions of z, which need not be differentiable in z. Both functions are of one example.
 
     Attributes:
       sample: `(key, parameters, num_samples) -> z [K, ...]`.
@@ -40,7 +39,7 @@ class DiscreteFamily(NamedTuple):
     log_prob: LogProb
 
 
-def _bernoulli_sample(key: Any, parameters: Float[Array, " D"], num_samples: int) -> Float[Array, "K D"]:
+def _bernoulli_sample(key: PRNGKeyArray, parameters: Float[Array, " D"], num_samples: int) -> Float[Array, "K D"]:
     logits = _checked_logits(parameters, "[D]")
     num_samples = _checks.positive_integer("num_samples", num_samples)
     means = jnp.broadcast_to(jax.nn.sigmoid(logits), (num_samples, *logits.shape))
@@ -57,7 +56,7 @@ bernoulli = DiscreteFamily(_bernoulli_sample, _bernoulli_log_prob)
 """Independent Bernoulli variables; the parameters are logits [D], and z is a float array [D] of zeros and ones."""
 
 
-def _categorical_sample(key: Any, parameters: Float[Array, "D C"], num_samples: int) -> Float[Array, "K D C"]:
+def _categorical_sample(key: PRNGKeyArray, parameters: Float[Array, "D C"], num_samples: int) -> Float[Array, "K D C"]:
     logits = _checked_logits(parameters, "[D, C]")
     num_samples = _checks.positive_integer("num_samples", num_samples)
     chosen = jax.random.categorical(_checks.one_key(key), logits, shape=(num_samples, logits.shape[0]))
@@ -82,7 +81,7 @@ def make_discrete_bound(
     num_samples: int,
     family: DiscreteFamily,
     gradient: str = "vimco",
-) -> Callable[[Params, Example, Any], Float[Array, ""]]:
+) -> Callable[[Params, Example, PRNGKeyArray], Float[Array, ""]]:
     """The importance-weighted bound on log p(x) with discrete latents, `log 1/K sum_j p(x, z_j) / q(z_j | x)`.
 
     Args:
@@ -91,11 +90,11 @@ def make_discrete_bound(
         `categorical`.
       num_samples: K.
       family: `bernoulli`, `categorical`, or another `DiscreteFamily`.
-      gradient: how the parameters of q are reached. The value does not depend on it.
+      gradient: how the gradient in the parameters of q is estimated. The value does not depend on it.
         "score_function": unbiased; the whole bound is the learning signal of each sample, and noise grows with it.
         "vimco": unbiased, K >= 2; the signal of a sample is what it adds to the bound beyond the other samples.
-        "wake_phase": not the gradient of the bound: q receives that of `wake_phase`, which brings it closer to the
-        posterior in the inclusive divergence.
+        "wake_phase": not the gradient of the bound: q receives the gradient of `wake_phase`, which brings it closer to
+        the posterior in the inclusive divergence.
 
     Returns:
       `bound(params, x, key) -> scalar`, in nats, in at least float32, to be maximised. `params` is any pytree, `x` one
@@ -104,9 +103,10 @@ def make_discrete_bound(
     *Gradients*: `log p(x, z_j)` receives the self-normalised weight `wbar_j`, the gradient of the bound under every
     choice. `log q(z_j | x)` receives `L - wbar_j` ("score_function", L the bound), `L - L_j - wbar_j` ("vimco", see
     `vimco`) or `wbar_j` ("wake_phase"); z receives nothing. First derivatives only: a second derivative runs, but
-    estimates nothing. Where every weight is zero the bound is `-inf` and all receive zero. So they do where `log_joint`
-    is NaN at a sample: mostly a category that the model rules out, whose log-probability `-inf` is multiplied with a
-    zero of the one-hot z. Index with `jnp.argmax(z, axis=-1)` instead. Outside of `jit` a warning says so.
+    estimates nothing. Where every weight is zero the bound is `-inf` and all receive zero. The same happens where
+    `log_joint` is NaN at a sample. The usual cause is a category that the model rules out: its log-probability `-inf`
+    is multiplied with a zero of the one-hot z. Index with `jnp.argmax(z, axis=-1)` instead. Outside of `jit` a warning
+    says so.
 
     Raises:
       ValueError: for an unknown `gradient` and for "vimco" with one sample, and when called, for unexpected shapes.
@@ -127,16 +127,9 @@ def make_discrete_bound(
     num_samples = _checks.positive_integer("num_samples", num_samples)
     _checks.function("log_joint", log_joint, "(params, x, z)", result="scalar")
     _checks.function("conditional", conditional, "(params, x)", result="parameters")
-    if not isinstance(family, DiscreteFamily):
-        got = type(family).__name__
-        raise TypeError(f"family: expected hj.bernoulli, hj.categorical or a DiscreteFamily, got {got}")
-    if not isinstance(gradient, str) or gradient not in SIGNALS:
-        names = ", ".join(repr(name) for name in SIGNALS)
-        raise ValueError(f"gradient: expected one of {names}, got {gradient!r:.80}")
-    if gradient == "vimco":
-        check_others("num_samples", num_samples)
+    _check_family_and_gradient(family, gradient, num_samples)
 
-    def bound(params: Params, x: Example, key: Any) -> Float[Array, ""]:
+    def bound(params: Params, x: Example, key: PRNGKeyArray) -> Float[Array, ""]:
         parameters = conditional(params, x)
         z = jax.lax.stop_gradient(family.sample(key, parameters, num_samples))
         if z.shape[:1] != (num_samples,):
@@ -146,41 +139,55 @@ def make_discrete_bound(
             joint = _checks.scalar("log_joint", log_joint(params, x, z), z=z)
             return joint, _checks.scalar("family.log_prob", family.log_prob(parameters, z), z=z)
 
-        joints, proposals = jax.vmap(densities)(z)
-        joints = _without_nan(joints, proposals)
-        log_weights = joints - proposals
+        log_joints, log_proposals = jax.vmap(densities)(z)
+        log_weights = _without_nan(log_joints, log_proposals) - log_proposals
         signals = SIGNALS[gradient](jax.lax.stop_gradient(log_weights))
-        return iwlb_with_signals(log_weights, proposals, signals, -1)
+        return iwlb_with_signals(log_weights, log_proposals, signals, -1)
 
     return bound
 
 
-def _checked_z(z: Any) -> Any:
+def _check_family_and_gradient(family: Any, gradient: Any, num_samples: int) -> None:
+    """Raise if the family is none, or the gradient has no such name or needs more samples."""
+    if not isinstance(family, DiscreteFamily):
+        got = type(family).__name__
+        raise TypeError(f"family: expected hj.bernoulli, hj.categorical or a DiscreteFamily, got {got}")
+    if not isinstance(gradient, str) or gradient not in SIGNALS:
+        names = ", ".join(repr(name) for name in SIGNALS)
+        raise ValueError(f"gradient: expected one of {names}, got {gradient!r:.80}")
+    if gradient == "vimco":
+        check_others("num_samples", num_samples)
+
+
+def _checked_z(z: Any) -> Array:
+    """The zeros and ones that the caller gave, or what is wrong with them."""
     if not hasattr(z, "dtype") or not (jnp.issubdtype(z.dtype, jnp.floating) or z.dtype == jnp.bool_):
         got = f"dtype {z.dtype}" if hasattr(z, "dtype") else type(z).__name__
         raise TypeError(f"z: expected a floating-point array of zeros and ones, got {got}")
     known = _checks.known_range(z)
     if known is not None and not (known[0] >= 0.0 and known[1] <= 1.0):
         raise ValueError(f"z: expected zeros and ones, got values from {known[0]:g} to {known[1]:g}")
-    return z
+    checked: Array = z
+    return checked
 
 
-def _without_nan(joints: Float[Array, " K"], proposals: Float[Array, " K"]) -> Float[Array, " K"]:
-    """The values of `log_joint`; all `-inf`, with a warning where it can be given, if one of them is NaN.
+def _without_nan(log_joints: Float[Array, " K"], log_proposals: Float[Array, " K"]) -> Float[Array, " K"]:
+    """The values of `log_joint`; if one of them is NaN, `-inf` for all, with a warning outside of `jit`.
 
-    What q itself makes NaN stays so.
+    A NaN of q itself stays: where `log_proposals` are not finite, nothing is replaced.
     """
-    is_undefined = jnp.any(jnp.isnan(joints) & jnp.isfinite(proposals))
+    is_undefined = jnp.any(jnp.isnan(log_joints) & jnp.isfinite(log_proposals))
     if not isinstance(is_undefined, jax.core.Tracer) and bool(is_undefined):
         warnings.warn(
             "log_joint: NaN at a sample, so the bound is -inf. A log-probability of -inf times a zero of a one-hot z "
             "is NaN: index with jnp.argmax(z, axis=-1) instead of multiplying, or use hj.categorical.log_prob",
             stacklevel=3,
         )
-    return jnp.where(is_undefined, -jnp.inf, joints)
+    return jnp.where(is_undefined, -jnp.inf, log_joints)
 
 
-def _checked_logits(logits: Any, expected: str, z: Any = None) -> jax.Array:
+def _checked_logits(logits: Any, expected: str, z: Array | None = None) -> jax.Array:
+    """The logits in at least float32, or what is wrong with them or with the shape of z."""
     ndim = expected.count(",") + 1
     if not hasattr(logits, "dtype") or jnp.ndim(logits) != ndim:
         got = f"shape {logits.shape}" if hasattr(logits, "dtype") else type(logits).__name__

@@ -1,6 +1,6 @@
 """Gradients by scores, for samples that cannot be reparameterized: one value, and a learning signal for each sample.
 
-With `L` the bound and `wbar_j` the self-normalised weights, the mean bound over independent samples has the gradient
+Let `L` be the bound and `wbar_j` the self-normalised weights. The mean bound over independent samples has the gradient
 
     E[ sum_j wbar_j d log w_j + sum_j signal_j d log q(z_j) ],    signal_j = L - (anything that does not depend on z_j).
 
@@ -23,9 +23,9 @@ def vimco(
 ) -> Float[Array, "..."]:
     """The importance-weighted bound `L = log 1/K sum_j w_j`, differentiated without a path through the samples.
 
-    For proposals that cannot be reparameterized. The value is `iwlb(log_weights)`; the learning signal of sample j is
-    `L - L_j`, where `L_j` is the bound with `w_j` replaced by the geometric mean of the other weights. Where all others
-    are zero, `L_j` would be `-inf`, and 0 takes its place.
+    It is for proposals that cannot be reparameterized. The value is `iwlb(log_weights)`. The learning signal of sample
+    j is `L - L_j`, where `L_j` is the bound with `w_j` replaced by the geometric mean of the other weights. Where all
+    other weights are zero, `L_j` would be `-inf`, and 0 is taken instead.
 
     Args:
       log_weights: `log p(x, z_j) - log q(z_j | x)` of K >= 2 independent samples, not stopped, without a mixing weight;
@@ -74,16 +74,18 @@ def _iwlb_with_signals_jvp(axis, primals, tangents):  # type: ignore[no-untyped-
 
 
 def _score_function_signals(log_weights: Float[Array, " K"]) -> Float[Array, " K"]:
+    """The bound as the signal of every sample; zero where it is `-inf`."""
     bound = iwlb(log_weights)
     return jnp.broadcast_to(jnp.where(bound == -jnp.inf, 0.0, bound), log_weights.shape)
 
 
 def _vimco_signals(log_weights: Float[Array, " K"]) -> Float[Array, " K"]:
+    """`L - L_j` for each sample j; row j of the matrices below has the weights that `L_j` is made of."""
     K = log_weights.shape[0]
-    own, weights = jnp.eye(K, dtype=bool), log_weights[None, :]
+    is_own, rows = jnp.eye(K, dtype=bool), log_weights[None, :]
     # The others are summed afresh for each sample: taking one weight out of the sum of all cancels if it dominates.
-    geometric_mean = jnp.sum(jnp.where(own, 0.0, weights), axis=1, keepdims=True) / (K - 1)
-    without = log_sum_exp(jnp.where(own, geometric_mean, weights), -1)
+    log_geometric_mean = jnp.sum(jnp.where(is_own, 0.0, rows), axis=1, keepdims=True) / (K - 1)
+    without = log_sum_exp(jnp.where(is_own, log_geometric_mean, rows), -1)
     signals = log_sum_exp(log_weights, -1) - without  # the log K of the two bounds cancels
     return jnp.where(without == -jnp.inf, _score_function_signals(log_weights), signals)
 
@@ -91,13 +93,13 @@ def _vimco_signals(log_weights: Float[Array, " K"]) -> Float[Array, " K"]:
 SIGNALS: dict[str, Callable[[Float[Array, " K"]], Float[Array, " K"]]] = {
     "score_function": _score_function_signals,
     "vimco": _vimco_signals,
-    # With -wbar_j from the log-weights this leaves wbar_j: the wake phase, which is not the gradient of the bound.
+    # The log-weights bring -wbar_j, so that wbar_j is left: the wake phase, which is not the gradient of the bound.
     "wake_phase": lambda log_weights: 2.0 * normalized_weights(log_weights),
 }
 
 
 def check_others(name: str, num_samples: int) -> None:
-    """Raise if there is no other sample to compare with."""
+    """Raise if there is only one sample, which has no other to be compared with."""
     if num_samples < 2:
         raise ValueError(
             f"{name}: vimco compares each sample with the others and needs at least 2, got {num_samples}; "

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from hiwae_jax import _checks
+from hiwae_jax._types import Key
 
 Parameters = Any  # a pytree of arrays whose first leaf has the shape of z; for the Gaussian `(loc, scale)`
 
@@ -35,7 +36,7 @@ class LogProb(Protocol):
 class Sampler(Protocol):
     """Draws noise. It receives the caller's key unchanged, once for each example."""
 
-    def __call__(self, key: Any, shape: tuple[int, ...], dtype: Any) -> Float[Array, "..."]: ...
+    def __call__(self, key: Key, shape: tuple[int, ...], dtype: Any) -> Float[Array, "..."]: ...
 
 
 def standard_normal(key: PRNGKeyArray, shape: tuple[int, ...], dtype: Any) -> Float[Array, "..."]:
@@ -88,7 +89,7 @@ def require_sampler(sampler: Any) -> None:
         _checks.function("sampler", sampler, "(key, shape, dtype)", result="noise")
 
 
-def draw_noise(sampler: Sampler, key: Any, shape: tuple[int, ...], dtype: Any) -> Float[Array, "..."]:
+def draw_noise(sampler: Sampler, key: Key, shape: tuple[int, ...], dtype: Any) -> Float[Array, "..."]:
     """Draw noise, and raise if it does not have the shape asked for."""
     noise = sampler(key, shape, dtype)
     if jnp.shape(noise) != shape:

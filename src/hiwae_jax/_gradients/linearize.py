@@ -24,6 +24,7 @@ from hiwae_jax._gradients.model_passes import ModelPass, at_all_samples, at_draw
 from hiwae_jax._gradients.rule import Request, Rule, RuleInputs, Step
 from hiwae_jax._log_weights.bounds import log_sum_exp, normalized_weights, weighted_tangent
 from hiwae_jax._proposals.proposal import Draw
+from hiwae_jax._types import Arrays, AuxiliarySamples, Samples
 
 
 class _Functions(NamedTuple):
@@ -50,10 +51,10 @@ class _Moving(NamedTuple):
         the arrays given.
     """
 
-    arrays: list[Any]
-    tangents: list[Any]
+    arrays: Arrays
+    tangents: Arrays
     num_of_model: int
-    among_all: Callable[[Sequence[Any]], CapturedArrays]
+    among_all: Callable[[Sequence[jax.Array]], CapturedArrays]
 
 
 class _Linearized(NamedTuple):
@@ -140,7 +141,7 @@ def _capture(parts: Parts, draw: Draw, members_at: Callable[[Any], Any] | None) 
     proposal_term, term_arrays = jax.closure_convert(parts.proposal_term, *densities)
     of_one = jax.eval_shape(lambda *given: (parts.model(given[0][0]), parts.proposal_term(*given)[0]), *densities)
     combine, combine_arrays = jax.closure_convert(parts.combine, *jax.tree.map(jnp.zeros_like, of_one))
-    members_arrays: list[Any] = []
+    members_arrays: Arrays = []
     if members_at is not None:
         members_at, members_arrays = jax.closure_convert(members_at, draw.z0)
     functions = _Functions(Parts(model, proposal_term, combine, parts.chunk_size), members_at)
@@ -152,7 +153,7 @@ def _moving(arrays: CapturedArrays, tangents: CapturedArrays) -> _Moving:
     tangent_leaves = jax.tree.leaves(tangents)
     active = [i for i, tangent in enumerate(tangent_leaves) if not isinstance(tangent, SymbolicZero)]
 
-    def among_all(moving: Sequence[Any]) -> CapturedArrays:
+    def among_all(moving: Sequence[jax.Array]) -> CapturedArrays:
         full = list(leaves)
         for i, array in zip(active, moving, strict=False):
             full[i] = array
@@ -173,17 +174,17 @@ def _linearize(
     """Evaluate the log-weights, and keep how they change with samples, moving arrays and, if `scores`, parameters."""
     parts = functions.parts
 
-    def model(z: Any, *arrays: Any) -> Any:
+    def model(z: Samples, *arrays: jax.Array) -> Any:
         return parts.model(z, *moving.among_all(arrays).model)
 
-    def proposal_term(z: Any, z0: Any, scored: Any, *arrays: Any) -> Any:
+    def proposal_term(z: Samples, z0: AuxiliarySamples, scored: Any, *arrays: jax.Array) -> Any:
         captured = moving.among_all(arrays)
         parameters, base = scored if scores else (draw.parameters, draw.base)
         if functions.members_at is not None:
             parameters = functions.members_at(z0, *captured.members_at)
         return parts.proposal_term(z, z0, parameters, base, *captured.proposal_term)
 
-    def combine(densities: Any, term: Any, *arrays: Any) -> Terms:
+    def combine(densities: Any, term: Any, *arrays: jax.Array) -> Terms:
         return parts.combine_all(densities, term, *moving.among_all(arrays).combine)
 
     scored = (draw.parameters, draw.base) if scores else ()
@@ -219,7 +220,7 @@ def _rule_inputs(
         at = lambda z0: members_at(z0, *arrays.members_at)
         members_with_z0 = jax.jvp(at, (draw.z0,), (tangents.z0,))[1]
 
-    def log_weights_at(z: Any, z0: Any) -> Float[Array, " K"]:
+    def log_weights_at(z: Samples, z0: AuxiliarySamples) -> Float[Array, " K"]:
         parameters = draw.parameters if members_at is None else members_at(z0, *arrays.members_at)
         elsewhere = draw._replace(z=z, z0=z0, parameters=parameters)
         return log_weight_terms(functions.parts, elsewhere, arrays).log_weights

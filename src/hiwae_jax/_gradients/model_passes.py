@@ -21,10 +21,9 @@ from hiwae_jax._gradients.rule import Step, outer_factor
 from hiwae_jax._log_weights.resampling import systematic_indices
 from hiwae_jax._programs import bytes_of, kept_for_backward, primitive_names
 from hiwae_jax._proposals.proposal import over_samples
+from hiwae_jax._types import Arrays, Samples
 
 Model = Callable[..., ModelDensities]  # (z [D], *arrays) -> the model's densities, of one sample
-Samples = Float[Array, "K D"]
-Arrays = list[Any]
 
 
 class ModelPass(NamedTuple):
@@ -41,7 +40,7 @@ class ModelPass(NamedTuple):
 
 
 def _over_all(model: Model, chunk_size: int | None) -> Callable[..., ModelDensities]:
-    def of_all(z: Samples, *arrays: Any) -> ModelDensities:
+    def of_all(z: Samples, *arrays: jax.Array) -> ModelDensities:
         densities: ModelDensities = over_samples(lambda one: model(one, *arrays), z, chunk_size)
         return densities
 
@@ -128,7 +127,7 @@ def in_one_pass(
       chunk_size: how many samples are in memory.
     """
 
-    def densities_of(z: Any, *arrays: Any) -> ModelDensities:
+    def densities_of(z: Samples, *arrays: jax.Array) -> ModelDensities:
         densities: ModelDensities = jax.vmap(lambda one: model(one, *arrays))(z)
         return densities
 

@@ -41,6 +41,7 @@ from hiwae_jax._gradients.rule import (
     needs_members,
     outer_factor,
 )
+from hiwae_jax._types import Samples
 
 
 class _OwnMove(NamedTuple):
@@ -53,7 +54,7 @@ class _OwnMove(NamedTuple):
       log_q_tangent: how that log-density moves.
     """
 
-    z: Any
+    z: Samples
     z_tangent: Any
     log_q: Any
     log_q_tangent: Any

@@ -31,6 +31,7 @@ from jaxtyping import Array, Float
 
 from hiwae_jax._assembly import Terms, log_pi_over_q_of_pairs
 from hiwae_jax._proposals.proposal import Draw, Members, Proposal
+from hiwae_jax._types import AuxiliarySamples, Samples
 from hiwae_jax._weightings import Weighting
 
 
@@ -73,7 +74,7 @@ class RuleInputs(NamedTuple):
     terms: Terms
     weights: Float[Array, " K"]
     chunk_size: int | None
-    log_weights_at: Callable[[Any, Any], Float[Array, " K"]]
+    log_weights_at: Callable[[Samples, AuxiliarySamples], Float[Array, " K"]]
 
     @property
     def members(self) -> Members:

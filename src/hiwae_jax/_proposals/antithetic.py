@@ -1,7 +1,6 @@
 """The proposal of mirrored pairs of samples."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +10,7 @@ from hiwae_jax._families.family import Family, Parameters, Sampler, draw_noise, 
 from hiwae_jax._families.gaussian import diagonal_gaussian
 from hiwae_jax._proposals.parameters import one_member
 from hiwae_jax._proposals.proposal import Draw, Members, Proposal
-from hiwae_jax._types import Example, Params
+from hiwae_jax._types import Example, Key, Params
 
 
 @_checks.by_name
@@ -55,7 +54,7 @@ def antithetic(
     require_family("family", family)
     members = Members(family=family, layout="one")
 
-    def draw(params: Params, x: Example, key: Any, *, refill: bool = False) -> Draw:
+    def draw(params: Params, x: Example, key: Key, *, refill: bool = False) -> Draw:
         parameters = one_member("conditional", conditional, params, x, family)
         loc = jax.tree.leaves(parameters)[0]
         noise = draw_noise(sampler or family.sampler, key, (num_samples // 2, loc.shape[-1]), loc.dtype)

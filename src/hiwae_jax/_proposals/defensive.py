@@ -1,7 +1,6 @@
 """The defensive proposal: a few samples from a broad distribution, which bounds the weights."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +11,7 @@ from hiwae_jax._families.family import Family, Parameters, Sampler, draw_noise, 
 from hiwae_jax._families.gaussian import diagonal_gaussian
 from hiwae_jax._proposals.parameters import one_member
 from hiwae_jax._proposals.proposal import Draw, Members, Proposal
-from hiwae_jax._types import Example, Params
+from hiwae_jax._types import Example, Key, Params
 
 
 @_checks.by_name
@@ -58,7 +57,7 @@ def defensive(
     require_family("family", family)
     members = Members(family=family, layout="rows")
 
-    def draw(params: Params, x: Example, key: Any, *, refill: bool = False) -> Draw:
+    def draw(params: Params, x: Example, key: Key, *, refill: bool = False) -> Draw:
         narrow = one_member("conditional", conditional, params, x, family)
         wide = one_member("broad", broad, params, x, family)
         shapes = [[leaf.shape for leaf in jax.tree.leaves(tree)] for tree in (narrow, wide)]

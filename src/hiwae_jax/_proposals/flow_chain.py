@@ -14,7 +14,7 @@ from hiwae_jax._families.family import Family, Parameters, Sampler, draw_noise, 
 from hiwae_jax._families.gaussian import diagonal_gaussian
 from hiwae_jax._proposals.parameters import one_member
 from hiwae_jax._proposals.proposal import Draw, Proposal
-from hiwae_jax._types import Example, Params
+from hiwae_jax._types import Context, Example, Key, Params
 
 
 @_checks.by_name
@@ -64,7 +64,7 @@ def flow_chain(
             got = type(bijection).__name__
             raise TypeError(f"maps: expected hj.Bijection(forward, inverse) at place {number}, got {got}")
 
-    def draw(params: Params, x: Example, key: Any, *, refill: bool = False) -> Draw:
+    def draw(params: Params, x: Example, key: Key, *, refill: bool = False) -> Draw:
         h = x if context is None else context(params, x)
         first = one_member("base", base, params, h, family)
         loc = jax.tree.leaves(first)[0]
@@ -93,11 +93,11 @@ class _Chain(NamedTuple):
     own_densities: Float[Array, " K"]
     first: Parameters
     params: Params
-    context: Any
+    context: Context
 
 
 def _pushed(
-    maps: Sequence[Bijection], params: Params, h: Any, z: Float[Array, " D"], density: Float[Array, ""]
+    maps: Sequence[Bijection], params: Params, h: Context, z: Float[Array, " D"], density: Float[Array, ""]
 ) -> tuple[Float[Array, "K D"], Float[Array, " K"]]:
     """Push the first sample and its log-density through one map after another."""
     samples, densities = [z], [density]

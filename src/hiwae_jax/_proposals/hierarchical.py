@@ -19,7 +19,7 @@ from hiwae_jax._proposals.proposal import Draw, Layout, Members, Proposal
 from hiwae_jax._proposals.reverse_trial import make_reverse_trial
 from hiwae_jax._proposals.sharding import Placement, placement_of
 from hiwae_jax._random_streams import Stream, stream_key
-from hiwae_jax._types import Example, Params
+from hiwae_jax._types import Context, Example, Key, Params
 
 
 @_checks.by_name
@@ -141,7 +141,7 @@ class _Noise(NamedTuple):
     refill_z: Float[Array, " n"]
 
 
-def _draw(given: _Given, members: Members, params: Params, x: Example, key: Any, *, refill: bool = False) -> Draw:
+def _draw(given: _Given, members: Members, params: Params, x: Example, key: Key, *, refill: bool = False) -> Draw:
     """Draw z_0, then a sample of each member given z_0. Refills repeat all of this but a shared z_0."""
     h = x if given.context is None else given.context(params, x)
     base = one_member("base", given.base, params, h, given.base_family, expected="[D0]")
@@ -178,7 +178,7 @@ def _draw(given: _Given, members: Members, params: Params, x: Example, key: Any,
     return Draw(z=z, parameters=parameters, z0=z0_rows, base=base, context=h, refill=refills)
 
 
-def _draw_noise(given: _Given, key: Any, *, z0: Any, shape: tuple[int, int], refill: bool) -> _Noise:
+def _draw_noise(given: _Given, key: Key, *, z0: Any, shape: tuple[int, int], refill: bool) -> _Noise:
     """Draw all noise of one example, in one call of a sampler, or in one for z_0 and one for the samples.
 
     Args:
@@ -202,7 +202,7 @@ def _draw_noise(given: _Given, key: Any, *, z0: Any, shape: tuple[int, int], ref
     return _Noise(*given.placement.whole(noise))
 
 
-def _members_at(given: _Given, params: Params, h: Any, z0: Float[Array, "rows D0"]) -> Parameters:
+def _members_at(given: _Given, params: Params, h: Context, z0: Float[Array, "rows D0"]) -> Parameters:
     """The members' parameters at the shared z_0 [1, D0], or at each sample's own [K, D0]."""
     are_equal = given.num_samples is not None
     expected = "[1, D] (num_samples was given: all members are equal)" if are_equal else "[K, D]"
@@ -223,7 +223,7 @@ def _members_at(given: _Given, params: Params, h: Any, z0: Float[Array, "rows D0
     return at(z0[0]) if given.shared else jax.vmap(at)(z0)
 
 
-def _reverse_rows(given: _Given, params: Params, h: Any, z: Float[Array, "K D"]) -> Parameters:
+def _reverse_rows(given: _Given, params: Params, h: Context, z: Float[Array, "K D"]) -> Parameters:
     """The parameters of `r(. | z_j)`, a row for each sample."""
     return _checks.distribution_parameters(
         "reverse",
@@ -236,7 +236,7 @@ def _reverse_rows(given: _Given, params: Params, h: Any, z: Float[Array, "K D"])
 
 
 def _log_reverse(
-    given: _Given, params: Params, h: Any, z0: Float[Array, "K D0"], z: Float[Array, "K D"]
+    given: _Given, params: Params, h: Context, z0: Float[Array, "K D0"], z: Float[Array, "K D"]
 ) -> Float[Array, " K"]:
     """`log r(z_0 | z_j)`."""
     rows = _reverse_rows(given, params, h, z)

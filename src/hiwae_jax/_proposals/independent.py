@@ -1,7 +1,6 @@
 """The proposal of independent samples from one distribution."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 from jax.sharding import NamedSharding
@@ -12,7 +11,7 @@ from hiwae_jax._families.gaussian import diagonal_gaussian
 from hiwae_jax._proposals.parameters import one_member
 from hiwae_jax._proposals.proposal import Draw, Members, Proposal
 from hiwae_jax._proposals.sharding import placement_of
-from hiwae_jax._types import Example, Params
+from hiwae_jax._types import Example, Key, Params
 
 
 @_checks.by_name
@@ -51,7 +50,7 @@ def independent(
     members = Members(family=family, layout="one")
     placement = placement_of(sharding)
 
-    def draw(params: Params, x: Example, key: Any, *, refill: bool = False) -> Draw:
+    def draw(params: Params, x: Example, key: Key, *, refill: bool = False) -> Draw:
         parameters = one_member("conditional", conditional, params, x, family)
         loc = jax.tree.leaves(parameters)[0]
         noise = draw_noise(sampler or family.sampler, key, (num_samples, loc.shape[-1]), loc.dtype)

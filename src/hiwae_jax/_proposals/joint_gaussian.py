@@ -12,7 +12,7 @@ from hiwae_jax import _checks
 from hiwae_jax._families.family import Parameters, Sampler, draw_noise, require_sampler, standard_normal
 from hiwae_jax._families.gaussian import diagonal_gaussian, forward_substitution
 from hiwae_jax._proposals.proposal import Draw, Members, Proposal
-from hiwae_jax._types import Example, Params
+from hiwae_jax._types import Example, Key, Params
 
 
 @_checks.by_name
@@ -47,7 +47,7 @@ def joint_gaussian(
     require_sampler(sampler)
     members = Members(family=diagonal_gaussian, layout="rows", joint_log_prob=_joint_log_prob)
 
-    def draw(params: Params, x: Example, key: Any, *, refill: bool = False) -> Draw:
+    def draw(params: Params, x: Example, key: Key, *, refill: bool = False) -> Draw:
         loc, scale_tril = _checked(conditional(params, x))
         noise = draw_noise(sampler, key, loc.shape, loc.dtype)
         z = loc + jnp.einsum("djk,kd->jd", scale_tril, noise)

@@ -12,7 +12,7 @@ from hiwae_jax._families.family import Family, Parameters, Sampler, draw_noise, 
 from hiwae_jax._families.gaussian import diagonal_gaussian
 from hiwae_jax._proposals.parameters import one_member
 from hiwae_jax._proposals.proposal import Draw, Proposal
-from hiwae_jax._types import Example, Params
+from hiwae_jax._types import Context, Example, Key, Params
 
 MarkovStep = Callable[[Params, Any, Float[Array, " D"], Any], Parameters]
 
@@ -76,7 +76,7 @@ def markov(
         _checks.function("context", context, "(params, x)")
     require_sampler(sampler)
 
-    def draw(params: Params, x: Example, key: Any, *, refill: bool = False) -> Draw:
+    def draw(params: Params, x: Example, key: Key, *, refill: bool = False) -> Draw:
         h = x if context is None else context(params, x)
         first = one_member("base", base, params, h, family)
         loc = jax.tree.leaves(first)[0]
@@ -96,7 +96,7 @@ def markov(
     def own_densities(parameters: Parameters, z: Float[Array, "K D"]) -> Float[Array, " K"]:
         return jnp.cumsum(jax.vmap(family.log_prob)(parameters, z))
 
-    def log_reverse(params: Params, h: Any, z0: None, z: Float[Array, "K D"]) -> Float[Array, " K"]:
+    def log_reverse(params: Params, h: Context, z0: None, z: Float[Array, "K D"]) -> Float[Array, " K"]:
         def before(z: Float[Array, " D"], later: Float[Array, " D"], number: Any) -> Float[Array, ""]:
             parameters = _parameters_after("reverse", reverse, params, h, later, number, family=family)
             return family.log_prob(parameters, z)
@@ -114,7 +114,7 @@ def markov(
 
 
 def _parameters_after(
-    name: str, step: MarkovStep, params: Params, h: Any, z: Float[Array, " D"], number: Any, *, family: Family
+    name: str, step: MarkovStep, params: Params, h: Context, z: Float[Array, " D"], number: Any, *, family: Family
 ) -> Parameters:
     """The parameters of the distribution to which a step of the chain goes from z."""
     parameters = one_member(name, lambda params, h: step(params, h, z, number), params, h, family)

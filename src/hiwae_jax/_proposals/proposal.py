@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from hiwae_jax._families.family import Family, Parameters
 from hiwae_jax._families.pairs import Own, Pairs, pairs_of
 from hiwae_jax._proposals.sharding import Placement
-from hiwae_jax._types import Example, Params
+from hiwae_jax._types import Context, Example, Key, Params
 
 Layout = Literal["one", "rows", "own", "table"]  # see `Members.layout`
 
@@ -21,7 +21,7 @@ class _DrawFields(NamedTuple):
     parameters: Parameters
     z0: Float[Array, "K D0"] | None = None
     base: Parameters | None = None
-    context: Any = None
+    context: Context = None
     joint: Parameters | None = None
     refill: tuple[Any, Any] | None = None
     uniform: Float[Array, ""] | None = None
@@ -160,7 +160,7 @@ class ReverseTraits(NamedTuple):
 class DrawSamples(Protocol):
     """Draws the K samples of one example, and with `refill` a second set from the same members."""
 
-    def __call__(self, params: Params, x: Example, key: Any, *, refill: bool = False) -> Draw: ...
+    def __call__(self, params: Params, x: Example, key: Key, *, refill: bool = False) -> Draw: ...
 
 
 class Proposal(NamedTuple):

@@ -22,12 +22,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import PyTreeDef
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Shaped
 
 from hiwae_jax import _checks
 from hiwae_jax._families.family import Parameters
 from hiwae_jax._proposals.proposal import ReverseTraits
-from hiwae_jax._types import Params
+from hiwae_jax._types import Context, Params
 
 ReverseRows = Callable[[Params, Any, Float[Array, "K D"]], Parameters]
 """`(params, context, z) -> rows`."""
@@ -51,7 +53,7 @@ def make_reverse_trial(reverse_rows: ReverseRows) -> Callable[[Params, Any, Floa
     def traits_for(call: _Call) -> ReverseTraits:
         return _find_out(reverse_rows, call)
 
-    def reverse_traits(params: Params, context: Any, z: Float[Array, "K D"]) -> ReverseTraits:
+    def reverse_traits(params: Params, context: Context, z: Float[Array, "K D"]) -> ReverseTraits:
         call = _described(params, context, z)
         return _UNKNOWN if call is None else traits_for(call)
 
@@ -75,7 +77,7 @@ class _Call(NamedTuple):
       types: those of the leaves; numbers of different types may be equal.
     """
 
-    structure: Any
+    structure: PyTreeDef
     leaves: tuple[_ArrayType | Hashable, ...]
     z: _ArrayType
     types: tuple[type, ...]
@@ -85,7 +87,7 @@ class _Call(NamedTuple):
         """The types of the arrays among the leaves."""
         return [leaf for leaf in self.leaves if isinstance(leaf, _ArrayType)]
 
-    def filled(self, arrays: Sequence[Any]) -> tuple[Params, Any]:
+    def filled(self, arrays: Sequence[ArrayLike]) -> tuple[Params, Any]:
         """`(params, context)` with these arrays for leaves."""
         given = iter(arrays)
         params, context = self.structure.unflatten(
@@ -94,7 +96,7 @@ class _Call(NamedTuple):
         return params, context
 
 
-def _described(params: Params, context: Any, z: Float[Array, "K D"]) -> _Call | None:
+def _described(params: Params, context: Context, z: Float[Array, "K D"]) -> _Call | None:
     """The call without the numbers in its arrays; None where it holds something that cannot be tried."""
     leaves, structure = jax.tree.flatten((params, context))
     described = tuple(_described_leaf(leaf) for leaf in leaves)
@@ -133,7 +135,7 @@ def _rows_of_sets(
 ) -> list[np.ndarray]:
     """The leaves [N, K, ...] of the rows that the reverse model gives for N sets of samples, at random parameters."""
 
-    def rows_of(arrays: Sequence[Any], sets: Any) -> Any:
+    def rows_of(arrays: Sequence[ArrayLike], sets: Float[Array, "N K D"]) -> Parameters:
         params, context = call.filled(arrays)
         # One after another, which takes a sixth of the time to compile.
         return jax.lax.map(lambda z: reverse_rows(params, context, z), sets)

@@ -1,7 +1,5 @@
 """ELU that keeps its output for the backward pass, and nothing else."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -18,7 +16,9 @@ def elu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 
 
 @elu.defjvp
-def _elu_jvp(primals: Any, tangents: Any) -> tuple[Any, Any]:
+def _elu_jvp(
+    primals: tuple[Float[Array, "*shape"]], tangents: tuple[Float[Array, "*shape"]]
+) -> tuple[Float[Array, "*shape"], Float[Array, "*shape"]]:
     (x,), (tangent,) = primals, tangents
     y = elu(x)
     return y, jnp.where(y > 0, tangent, tangent * (y + 1))

@@ -1,7 +1,7 @@
 """Networks of the hierarchical proposal: K conditionals with shared hidden units, and the reverse model."""
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,8 +20,8 @@ from hiwae_jax.nn._weight_norm import CONTEXT_STRENGTH, ELU_GAIN, WeightNormLine
 class _Given(NamedTuple):
     """The gains and biases that a context gives to every layer.
 
-    Arrays of their own, not one that is sliced when used: XLA's CPU code for two slices of an array that is itself a
-    slice, as in a loop over chunks, takes eight times as long.
+    They are arrays of their own and not one array that is sliced when used: XLA's CPU code for two slices of an array
+    that is itself a slice, as in a loop over chunks, takes eight times as long.
     """
 
     gain_of_z: Float[Array, "H+O"]
@@ -31,11 +31,11 @@ class _Given(NamedTuple):
 
 
 class _ConditionalGaussian(nnx.Module):
-    """The form that the conditionals and the reverse model have in common.
+    """The network that the conditionals and the reverse model have in common.
 
     `h = ELU(W_h z + b_h)`, `loc = W_mu h + b_mu + W_s z`, `raw = W_sigma h + b_sigma`, every layer with
-    conditional weight norm, as in `ConditionalWeightNormLinear`. What reads the same input is one matrix product: all
-    gains and biases, `W_h` with `W_s`, `W_mu` with `W_sigma`.
+    conditional weight norm, as in `ConditionalWeightNormLinear`. Layers that read the same input are one matrix
+    product: all gains and biases, `W_h` with `W_s`, `W_mu` with `W_sigma`.
     """
 
     def __init__(
@@ -71,10 +71,12 @@ class _ConditionalGaussian(nnx.Module):
         )
 
     def given(self, context: Shaped[Array, "C"]) -> _Given:
+        """The gains and biases for this context."""
         H, from_z, from_hidden = self.hidden_features, self.of_z.shape[1], self.of_hidden.shape[1]
         return _Given(*jnp.split(self.of_context(context), np.cumsum([from_z, from_hidden, H])))
 
     def __call__(self, z: Shaped[Array, "I"], given: _Given) -> tuple[Float[Array, "O"], Float[Array, "O"]]:
+        """`loc` and `raw` at z."""
         H = self.hidden_features
         y = given.gain_of_z * (z.astype(self.dtype) @ unit(self.of_z[...]).astype(self.dtype))
         hidden = elu(y[:H] + given.hidden_bias)
@@ -233,11 +235,11 @@ class ReverseModel(nnx.Module):
             rngs=rngs,
         )
 
-    def given(self, context: Shaped[Array, "C"]) -> Any:
-        """All that depends on x alone, a pytree for `at`: to be computed once for a batch whose samples go in chunks.
+    def given(self, context: Shaped[Array, "C"]) -> _Given | Float[Array, "K C"]:
+        """All that depends on x alone, a pytree for `at`: compute it once where the samples of a batch go in chunks.
 
-        Gains and biases of every layer; with `per_member` the members' contexts [K, C], since K times the gains and
-        biases would be most of a step's memory.
+        It has the gains and biases of every layer. With `per_member` it has the members' contexts [K, C] instead, since
+        K times the gains and biases would be most of a step's memory.
 
         Raises:
           ValueError: `context` has another shape.
@@ -248,7 +250,9 @@ class ReverseModel(nnx.Module):
             return self.network.given(contexts)
         return contexts.reshape(self.num_samples, self.context_features)
 
-    def at(self, given: Any, z: Shaped[Array, "K D"]) -> tuple[Float[Array, "K D0"], Float[Array, "K D0"]]:
+    def at(
+        self, given: _Given | Float[Array, "K C"], z: Shaped[Array, "K D"]
+    ) -> tuple[Float[Array, "K D0"], Float[Array, "K D0"]]:
         """Map `given(context)` and `z` [K, D] to `(loc [K, D0], scale [K, D0])`, row by row.
 
         Raises:
@@ -256,13 +260,13 @@ class ReverseModel(nnx.Module):
           ValueError: `z` has another shape; K is free when `per_member` is false.
         """
         require_shape("z", z, ("K" if self.num_samples is None else self.num_samples, self.latent_features))
-        if isinstance(given, _Given) is not (self.num_samples is None):
-            raise TypeError(f"given: expected what given(context) of this model returns, got {type(given).__name__}")
-        if self.num_samples is None:
+        if isinstance(given, _Given) and self.num_samples is None:
             loc, log_variance = jax.vmap(self.network, in_axes=(0, None))(z, given)
-        else:
+        elif not isinstance(given, _Given) and self.num_samples is not None:
             require_shape("given", given, (self.num_samples, self.context_features))
             loc, log_variance = jax.vmap(lambda z, context: self.network(z, self.network.given(context)))(z, given)
+        else:
+            raise TypeError(f"given: expected what given(context) of this model returns, got {type(given).__name__}")
         return at_least_float32(loc), scale_from_log_variance(log_variance)
 
     def __call__(

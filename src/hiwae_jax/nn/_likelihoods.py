@@ -39,7 +39,7 @@ def bernoulli_log_prob(logits: Float[Array, "*batch P"], x: Shaped[Array, "*batc
             raise TypeError(f"{name}: expected an array, got {type(array).__name__}")
     if not jnp.issubdtype(logits.dtype, jnp.floating):
         raise TypeError(f"logits: expected a floating-point array, got dtype {logits.dtype}; are these the pixels?")
-    if not any(jnp.issubdtype(x.dtype, kind) for kind in (jnp.bool_, jnp.integer, jnp.floating)):
+    if not any(jnp.issubdtype(x.dtype, numbers) for numbers in (jnp.bool_, jnp.integer, jnp.floating)):
         raise TypeError(f"x: expected pixels as booleans, integers or floats, got dtype {x.dtype}")
     if logits.shape != x.shape or logits.ndim == 0:
         raise ValueError(

@@ -3,7 +3,6 @@
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
@@ -14,6 +13,8 @@ from hiwae_jax.nn._checks import require_shape
 from hiwae_jax.nn._convolve import convolve, convolve_doubled
 from hiwae_jax.nn._elu import elu
 from hiwae_jax.nn._weight_norm import ELU_GAIN, WeightNormConv, WeightNormLinear
+
+Convolution = Callable[[Float[Array, "H W I"], Float[Array, "3 3 I O"]], Float[Array, "H2 W2 O"]]
 
 
 class ResidualLinear(nnx.Module):
@@ -164,17 +165,18 @@ class ResidualConv(nnx.Module):
             raise ValueError(f"stride must be 1 for a doubled image, got {self.stride}")
         return self._after(convolve_doubled, x)
 
-    def _after(
-        self, convolution: Callable[[Any, Any], Float[Array, "H2 W2 O"]], x: Shaped[Array, "H W I"]
-    ) -> Float[Array, "H2 W2 O"]:
+    def _after(self, convolution: Convolution, x: Shaped[Array, "H W I"]) -> Float[Array, "H2 W2 O"]:
+        """The block with this convolution for the layers that read `x`."""
         require_shape("x", x, ("H", "W", self.in_channels))
         kernel, bias = _side_by_side(self.inner, self.skip)
         hidden, skipped = jnp.split(convolution(x.astype(kernel.dtype), kernel) + bias[None, None, :], 2, axis=-1)
         return self.outer(elu(hidden)) + skipped
 
 
-def _side_by_side(*layers: WeightNormLinear | WeightNormConv) -> tuple[Any, Any]:
-    """Kernel and bias of one layer with the outputs of all: what reads the same input is one product."""
+def _side_by_side(
+    *layers: WeightNormLinear | WeightNormConv,
+) -> tuple[Float[Array, "*fan_in outputs"], Float[Array, " outputs"]]:
+    """Kernel and bias of one layer with the outputs of all: layers that read the same input become one product."""
     kernel = jnp.concatenate([layer.kernel() for layer in layers], axis=-1)
     bias = jnp.concatenate([layer.bias[...] for layer in layers if layer.bias is not None])
     return kernel, bias.astype(kernel.dtype)

@@ -1,7 +1,6 @@
 """Layers whose kernels are a direction and a gain (Salimans and Kingma 2016), plain and conditional."""
 
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -35,16 +34,24 @@ def weight_norm(direction: Float[Array, "*fan_in out"], gain: Float[Array, "out"
     return kernel
 
 
-@jax.custom_jvp
-def _weight_norm(direction: Any, gain: Any) -> Any:
-    """With a derivative that keeps `v` and a few numbers for each output, and whose transpose sums over `v` once.
+Direction = Float[Array, "*fan_in out"]
+PerOutput = Float[Array, " out"]
 
-    JAX's own keeps `v / |v|` as well and sums twice, for the gain and for the norm, in every chunk of a batch anew.
+
+@jax.custom_jvp
+def _weight_norm(direction: Direction, gain: PerOutput) -> Direction:
+    """`weight_norm` of wide arrays, with a derivative of its own.
+
+    The derivative keeps `v` and a few numbers for each output, and its transpose sums over `v` once. The derivative
+    that JAX would take keeps `v / |v|` as well, and sums twice, for the gain and for the norm, in every chunk of a
+    batch anew.
     """
     return direction * _across(_inverse_norm(direction)[0] * gain, direction)
 
 
-def _weight_norm_jvp(primals: Any, tangents: Any) -> tuple[Any, Any]:
+def _weight_norm_jvp(
+    primals: tuple[Direction, PerOutput], tangents: tuple[Direction, PerOutput]
+) -> tuple[Direction, Direction]:
     (direction, gain), (along_direction, along_gain) = primals, tangents
     inverse, squared = _inverse_norm(direction)
     scale = _across(inverse * gain, direction)
@@ -53,18 +60,20 @@ def _weight_norm_jvp(primals: Any, tangents: Any) -> tuple[Any, Any]:
     return direction * scale, turned
 
 
-def _inverse_norm(direction: Any) -> tuple[Any, Any]:
-    """`1 / |v|` of each output, and its square, or zero where the norm is taken as constant."""
+def _inverse_norm(direction: Direction) -> tuple[PerOutput, PerOutput]:
+    """`1 / |v|` of each output, and its square; the square is zero where the norm is treated as constant."""
     squared = _per_output(jnp.square(direction))
     inverse = jax.lax.rsqrt(jnp.maximum(squared, _SMALLEST_SQUARED_NORM))
     return inverse, jnp.where(squared > _SMALLEST_SQUARED_NORM, jnp.square(inverse), 0.0)
 
 
-def _per_output(terms: Any) -> Any:
+def _per_output(terms: Direction) -> PerOutput:
+    """The sum over the inputs of each output."""
     return jnp.sum(terms, axis=tuple(range(terms.ndim - 1)))
 
 
-def _across(of_output: Any, direction: Any) -> Any:
+def _across(of_output: PerOutput, direction: Direction) -> Direction:
+    """The number of each output, repeated for all its inputs."""
     return jax.lax.broadcast_in_dim(of_output, direction.shape, (direction.ndim - 1,))
 
 
