@@ -2,9 +2,9 @@
 
     taskset -c 0 python -m benchmarks.compile_time    # on one core
 
-The program is that of `experiments.vae` for the paper's MNIST cells at K = 5: some epochs of steps, the optimizer, and
-the bounds of train and validation images. Images are blank, which changes nothing. "initialization" is a program of its
-own, which is run too.
+The program is that of `experiments.vae` for the paper's MNIST cells at K = 5: a few epochs of steps, the optimizer, and
+the bounds of train and validation images. Images are blank, which does not change the time. "initialization" is a
+separate program, which is also run.
 """
 
 import itertools

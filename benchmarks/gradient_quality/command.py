@@ -1,13 +1,13 @@
-"""Gradient estimators side by side: bias, noise, cost, and the bound that training reaches with each.
+"""Compare gradient estimators: bias, noise, cost, and the bound that training reaches with each.
 
     python -m benchmarks.gradient_quality                                      # everything; hours on two cores
     python -m benchmarks.gradient_quality --problems toy --alpha 1 --num-samples 10 --steps 2000
 
-A cell is a problem (the 2-D density of Huang et al. (2019), figure 2, or an MLP H-IWAE on the digits), an alpha and a
-K. In each cell every estimator trains from the same initialisations for the same number of steps. The parameters of the
-first seed at the start, after a tenth of the steps and at the end, from training with the estimator that is unbiased
-and recommended, are where gradients are compared: all estimators on the same draws, for the parameters of the
-proposal alone (the others receive the same gradient from all). Columns of the table:
+A cell is a problem, an alpha and a K. The problems are the 2-D density of Huang et al. (2019), figure 2, and an MLP
+H-IWAE on the digits. In each cell every estimator trains from the same initialisations for the same number of steps.
+Gradients are compared at three points of the first seed's training with the default estimator: at the start, after a
+tenth of the steps, and at the end. There all estimators get the same draws. Only gradients for the parameters of the
+proposal are compared, since those for the other parameters are the same. Columns of the table:
 
   z         largest |z-score| over parameters of the paired difference from the mean of "doubly_reparameterized", which
             itself is compared with the plain estimator; in brackets what the largest of as many standard normal numbers
@@ -21,7 +21,7 @@ proposal alone (the others receive the same gradient from all). Columns of the t
   bound     after training, mean over seeds +- their standard deviation; "equal time": at the step that the estimator
             had reached when the plain one had used its time.
 
-Finished cells are kept in the output folder; a second call goes on where the first was stopped, and the table and the
+Finished cells are kept in the output folder. A second call continues where the first was stopped. The table and the
 figure show all cells that are there.
 """
 

@@ -1,4 +1,4 @@
-"""Time and memory of a training step as the number of samples K grows, on whatever device is there.
+"""Measure time and memory of a training step as the number of samples K grows, on the device that is there.
 
     python -m benchmarks.k_scaling                  # all cells; half an hour on two CPU cores. On an accelerator it
                                                     # stops within 8 minutes, and the same command goes on
@@ -6,7 +6,7 @@
     python -m benchmarks.k_scaling --smoke          # everything in tiny sizes, in a minute or two; figures mean nothing
 
 A step is the value and the gradient of the mean bound over a batch of 64 examples, without an optimizer. Images are
-coin flips from a fixed key and the networks are untrained: neither changes what a step costs. The bounds:
+coin flips from a fixed key, and the networks are untrained. Neither changes the cost of a step. The bounds are:
 
   IWLB            `hj.independent`; K to 10,000. All weightings are equal there, so alpha is not varied.
   H-IWLB          `hj.hierarchical` with the networks of `hiwae_jax.nn`, alpha 0 and 1. Each member has a head of its
@@ -15,7 +15,7 @@ coin flips from a fixed key and the networks are untrained: neither changes what
   H-IWLB offsets  the same with one head for all members and a learned offset [D] for each; K to 10,000 for alpha 0 and
                   to 1,000 for alpha 1, which compares all K x K pairs.
 
-and the ways of running them:
+The ways of running them are:
 
   recommended     `hj.batched_value_and_grad`, which chooses how many examples run at once, with `draw=bound.draw`
                   (on a CPU up to K = 100); on a CPU, from K = 1,000 on, one example and `make_bound(chunk_size=200)`,
@@ -25,7 +25,7 @@ and the ways of running them:
 
 "log evidence" is `hj.make_log_evidence` for one example.
 
-What a cell says:
+Each cell shows:
 
   ms            a step, median over rounds of calls; compilation and the first call are left out.
   us a sample   that over batch x K.
@@ -38,13 +38,14 @@ What a cell says:
                 these the fastest product of square matrices.
   temp MB       temporary memory of the compiled program.
 
-Precisions on an accelerator: "float32" and "tf32" are `jax.default_matmul_precision("float32" | "tensorfloat32")`, and
-"bfloat16" is networks of `dtype=bfloat16` with parameters and log-weights in float32 (the precision that JAX calls
-"bfloat16" leaves NVIDIA GPUs at tf32). On a CPU there is only float32.
+On an accelerator there are three precisions. "float32" and "tf32" are
+`jax.default_matmul_precision("float32" | "tensorfloat32")`. "bfloat16" means networks of `dtype=bfloat16`, with
+parameters and log-weights in float32. (The precision that JAX calls "bfloat16" leaves NVIDIA GPUs at tf32.) On a CPU
+there is only float32.
 
-Every cell is written to the JSON file when it is done, the most telling ones first. A second call with the same device,
-cores, versions and sizes measures what is missing there, and one with others refuses; `--again` measures all. What the
-time limit cut off is listed by name.
+Every cell is written to the JSON file when it is done, the most important ones first. A second call with the same
+device, cores, versions and sizes measures what is missing there. A call with others stops with an error. `--again`
+measures all cells anew. Cells that the time limit left out are listed by name.
 """
 
 import argparse

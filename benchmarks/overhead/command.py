@@ -1,18 +1,18 @@
-"""What the hierarchical bound costs beside the IWLB, where the cost goes, and a PyTorch port beside it.
+"""Measure the cost of the hierarchical bound beside the IWLB, find where it goes, and compare with a PyTorch port.
 
     python -m benchmarks.overhead                                     # everything; an hour or two on two cores
     python -m benchmarks.overhead --decoders conv --num-samples 5 50 --cores 1
     python -m benchmarks.overhead --smoke                             # tiny, in minutes; figures mean nothing
 
 A step is value and gradient of the mean bound of a batch, without an optimizer, compiled as a user would:
-`jax.jit(hj.batched_value_and_grad(bound, draw=bound.draw))`: samples of the whole batch at once, and the rest of the
-bound of as many examples at once as it chooses. The networks are the paper's
-(`hiwae_jax.nn`): 32 latents, context / hidden units of the proposal's networks 100 / 100 and 450 / 1,920, and an MLP
-encoder and decoder (784-200-context, latent-200-200-784, tanh units) or the residual convolutional ones.
+`jax.jit(hj.batched_value_and_grad(bound, draw=bound.draw))`. This draws the samples of the whole batch at once. It
+evaluates the rest of the bound for as many examples at once as it chooses. The networks are the paper's
+(`hiwae_jax.nn`) with 32 latents. The proposal's networks have 100 context and 100 hidden units, or 450 and 1,920.
+Encoder and decoder are MLPs (784-200-context, latent-200-200-784, tanh units) or the residual convolutional networks.
 
-Every method is compared with the IWLB of the same K, networks and family of gradients (plain with plain; for "refilled"
-the doubly reparameterized one). Programs take turns, one call each in a round, and a ratio is one of two calls of one
-round. Columns:
+Every method is compared with the IWLB of the same K, networks and family of gradients. Plain is compared with plain,
+and "refilled" with the doubly reparameterized one. Programs take turns, with one call each in a round. A ratio is that
+of two calls of one round. Columns:
 
   CPU         CPU seconds over those of the IWLB: median over rounds [quartiles]. All threads count.
   wall        the same of wall-clock seconds.
@@ -21,20 +21,21 @@ round. Columns:
   temp MiB    temporary memory of the compiled program.
   compile s   CPU seconds of tracing and compiling.
 
-The breakdown times programs that evaluate a part alone, value and gradient at the shapes of a step, in the same rounds:
-the encoder, the networks of the proposal (base, conditionals, reverse), and the decoder with the likelihood at all
-K x batch samples. The rest is the step less these: noise, densities, weighting, gradient rule, and under "refilled" the
-K more forward passes of the decoder. Each part pays for a program of its own, so the rest of small steps is below zero.
+The breakdown times programs that evaluate a part alone, in the same rounds, with value and gradient at the shapes of a
+step. The parts are the encoder, the networks of the proposal (base, conditionals, reverse), and the decoder with the
+likelihood at all K x batch samples. The rest is the step minus these parts: noise, densities, weighting, gradient rule,
+and under "refilled" the K more forward passes of the decoder. Each part includes the overhead of a program of its own,
+so the rest of small steps is negative.
 
-The contest is the convolutional H-IWLB at alpha = 1 as a port to PyTorch (`torch_port.py`), eager, all rows at once.
-Evaluated in float64 at the same parameters and noise, it has to give our float32 value to 1e-5 and our plain gradient
-to 1e-4, or there is no result; it is timed in float32. Ours are the plain estimator in one program, the same dispatched
-chunk by chunk from Python, and all examples at once. "MiB" is the temporary memory of our compiled program, gradients
-included, and what PyTorch's forward pass keeps for the backward pass, without gradients. Without PyTorch the port is
-left out.
+The contest compares the convolutional H-IWLB at alpha = 1 with a port to PyTorch (`torch_port.py`), eager, all rows at
+once. The port is evaluated in float64 at the same parameters and noise. Our float32 value must agree with it to 1e-5
+and our plain gradient to 1e-4, or there is no result. The port is timed in float32. Ours are the plain estimator in one
+program, the same dispatched chunk by chunk from Python, and all examples at once. "MiB" is the temporary memory of our
+compiled program, which includes gradients. For PyTorch it is what the forward pass keeps for the backward pass, without
+gradients. Without PyTorch the port is left out.
 
-Finished cells are kept in the JSON file; a second call adds what is missing, values of alpha too, and refuses a file of
-another machine, version or batch; `--again` begins it anew.
+Finished cells are kept in the JSON file. A second call adds what is missing, and new values of alpha too. If the file
+is from another machine, version or batch, the command stops with an error. `--again` replaces it.
 """
 
 import argparse

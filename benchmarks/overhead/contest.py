@@ -1,6 +1,6 @@
-"""The convolutional H-IWLB beside its port to PyTorch: first the same values, then the time of each.
+"""The convolutional H-IWLB beside its port to PyTorch. First their values are compared, then both are timed.
 
-PyTorch is imported where it is needed, so that the functions that need none of it work without it.
+PyTorch is imported only inside the functions that need it, so that the others work without it.
 """
 
 import argparse

@@ -1,15 +1,16 @@
-"""One optimisation step of one IWAE, in this library, in plain JAX, and in the libraries that also have it.
+"""Measure one optimisation step of one IWAE, in this library, in plain JAX, and in other libraries that have it.
 
     python -m benchmarks.peers                                        # everything that is installed, one core
     python -m benchmarks.peers --num-samples 5 50 --contestants hiwae-chunks numpyro --rounds 20
     python -m benchmarks.peers --peak --cores 2                       # peak memory too; two cores
     python -m benchmarks.peers --smoke                                # all of it in tiny sizes, to see that it works
 
-What is measured: loss, gradient and Adam update of one batch of 64 binary images, the parameters carried on from step
-to step, drawing the noise included. Encoder 784-200-200-(32 + 32), decoder 32-200-200-784 with Bernoulli logits, tanh,
-diagonal Gaussian q with scale softplus + 1e-4, standard normal prior, float32. Every ratio is to "plain JAX": vmap,
-logsumexp and optax written by hand, under one jit, the whole batch at once. CPU time is of all threads. What is not:
-data loading, compiling, logging, convergence; the batch is the same at every step and on the device.
+A step is loss, gradient and Adam update of one batch of 64 binary images, including the drawing of noise. The
+parameters are carried on from step to step. The encoder is 784-200-200-(32 + 32), and the decoder 32-200-200-784 with
+Bernoulli logits. Units are tanh, q is a diagonal Gaussian with scale softplus + 1e-4, the prior is standard normal, and
+all is float32. Every ratio is to "plain JAX": vmap, logsumexp and optax written by hand, under one jit, the whole batch
+at once. CPU time is that of all threads. Data loading, compiling, logging and convergence are not measured. The batch
+is the same at every step and lies on the device.
 
   hiwae_jax   plain and DReG ("doubly_reparameterized") gradient. "chunks": with `batched_value_and_grad`, which chooses
               how many examples it evaluates at once. "scanned": 20 of these steps in one call with `lax.scan` (2 at
@@ -21,24 +22,28 @@ data loading, compiling, logging, convergence; the batch is the same at every st
   Pyro        `SVI.step`, `RenyiELBO(alpha=0, vectorize_particles=True)`, validation off, `pyro.optim.Adam`.
   pythae      `IWAE` with the networks above.
 
-Before anything is timed, each must have the same loss to 1e-5 and gradient to 1e-3 as plain JAX, from the same
-parameters and the same noise. hiwae_jax draws its noise as plain JAX does. Pyro, pythae and PyTorch are handed noise in
-place of what they would draw. For NumPyro and TFP the z that belong to their key are drawn a second time, and plain JAX
-is evaluated there. pythae reports the mean of log w under the normalised weights as its loss, whose gradient is that of
-the bound, and is compared with that mean. Losses that are sums over the batch are divided by 64.
+Before anything is timed, each contestant must have the same loss to 1e-5 and gradient to 1e-3 as plain JAX, from the
+same parameters and the same noise. hiwae_jax draws its noise as plain JAX does. Pyro, pythae and PyTorch are given
+noise in place of what they would draw. For NumPyro and TFP, the z that belong to their key are drawn a second time, and
+plain JAX is evaluated there. The loss of pythae is the mean of log w under the normalised weights. Its gradient is that
+of the bound, and it is compared with that mean. Losses that are sums over the batch are divided by 64.
 
-Who is not installed is skipped by name. All of them, in an environment of their own, PyTorch's build for CPUs first:
+Contestants that are not installed are skipped, and named. To install all of them, use a separate environment, and
+install PyTorch's build for CPUs first:
 
     pip install torch==2.13.0
     pip install -e ".[peers]"
 
-A round is every contestant in shuffled order, each for at least 0.3 s; the tables have the median over rounds of the
-ratio within a round, and its quartiles.
+In a round every contestant runs in shuffled order, each for at least 0.3 s. The tables have the median over rounds of
+the ratio within a round, and its quartiles.
 
-On Linux the C library gives large buffers back to the system after each call and gets them again page by page: at
-K = 50 and 500 a third of the CPU time of plain JAX, and much of what chunks and scanning save. With
-MALLOC_ARENA_MAX=1 MALLOC_MMAP_THRESHOLD_=2000000000 MALLOC_TRIM_THRESHOLD_=4000000000 in the environment it keeps them
-(up to K = 50 also without the first). Such variables are recorded with the results; look at both kinds of figures.
+On Linux the C library returns large buffers to the system after each call and gets them again page by page. At K = 50
+and 500 this is a third of the CPU time of plain JAX, and much of what chunks and scanning save. It keeps large buffers
+with these variables in the environment (up to K = 50 also without the first):
+
+    MALLOC_ARENA_MAX=1 MALLOC_MMAP_THRESHOLD_=2000000000 MALLOC_TRIM_THRESHOLD_=4000000000
+
+Such variables are recorded with the results. Look at the figures with and without them.
 """
 
 import argparse

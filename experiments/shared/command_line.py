@@ -1,7 +1,7 @@
 """The parts of a command line that all commands share: options, refusals in one line, and exit statuses.
 
-Exit statuses of all commands: 0, done; 1, run, and something failed; 2, refused before any work; 75, stopped or in the
-way of another process, and the same command goes on; 130, interrupted by Ctrl-C.
+Exit statuses of all commands: 0, done; 1, run, and something failed; 2, refused before any work; 75, stopped, or
+another process is at work, and the same command continues; 130, interrupted by Ctrl-C.
 
 This module imports nothing that starts threads, since benchmarks choose their cores after reading the command line.
 """

@@ -3,8 +3,8 @@
 The lock is `flock` on the file `lock`. The operating system releases it when its holder ends, however it ends. A file
 system without such locks has no lock.
 
-The first SIGTERM or Ctrl-C is only noted. The program asks `stopping` wherever it can save all that is done. The second
-signal ends the process at once.
+The first SIGTERM or Ctrl-C is only recorded. The program calls `stopping` wherever it can save all that is done. The
+second signal ends the process at once.
 """
 
 import contextlib

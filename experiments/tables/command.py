@@ -4,8 +4,8 @@
     python -m experiments.tables --collect runs       # first add what is finished in runs to results/tables
     python -m experiments.tables --results runs --output runs/tables.md
 
-A folder of results is searched with all folders below it. Two results with the same settings and other numbers are an
-error. Where a cell of a table has several results, the one with the best validation NLL is shown. The published numbers
+A folder of results is searched with all folders below it. Two results with the same settings and different numbers are
+an error. If a cell of a table has several results, the one with the best validation NLL is shown. The published numbers
 are in `published.py`. Everything else comes from the results, and nothing is interpreted.
 """
 

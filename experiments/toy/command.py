@@ -4,9 +4,9 @@
     python -m experiments.toy --alpha 1 --z0 shared --num-samples 10 --gradient reparameterized doubly_reparameterized
     python -m experiments.toy --figure 2 3 4 7                 # the figures; --seeds is of 3 and 4, by default 25
 
-There is no data and no generative model to learn: with the target in place of the joint density the bound lies
-below log Z, and the gap is what the proposal leaves open. "shared" is one z_0 for all members, "separate" a z_0
-of its own for each sample, "markov" a chain of samples without z_0; the members are distinct under all three.
+There is no data and no generative model to learn. The target takes the place of the joint density, so the bound lies
+below log Z, and the gap measures the proposal alone. "shared" means one z_0 for all members, "separate" a z_0 for each
+sample, and "markov" a chain of samples without z_0. The members are distinct under all three.
 
 Columns of the table, each a mean over seeds, evaluated with --draws fresh draws of K samples a seed:
   bound     mean over draws of `log w`, w being `sum_j w_j`, mixing weights included.
@@ -17,9 +17,9 @@ Columns of the table, each a mean over seeds, evaluated with --draws fresh draws
   ESS       mean over draws of `(sum_j w_j)^2 / sum_j w_j^2`, between 1 and K.
   seconds   training of all seeds together, compilation included.
 
-Every fit is kept under --output and not repeated; one that is damaged or of other settings is made anew. Figure 4 is
-drawn from the fits of figure 3. Exit status: 0, done; 1, a fit diverged; 2, refused before any work, in one line; 75,
-another process works in --output; 130, Ctrl-C.
+Every fit is kept under --output and not repeated. A fit that is damaged or belongs to other settings is made anew.
+Figure 4 is drawn from the fits of figure 3. Exit status: 0, done; 1, a fit diverged; 2, refused before any work, in one
+line; 75, another process works in --output; 130, Ctrl-C.
 """
 
 import argparse

@@ -5,21 +5,21 @@
     python -m experiments.vae --sweep mnist --model iwae hiwae-1 --num-samples 5 --seeds 5 --data-dir DIR
     python -m experiments.vae --sweep mnist --data-dir DIR --time-limit 600
 
-Every setting takes one value or several, and all combinations are run. Without --sweep what is left out has the
-default of `settings.Settings`. With it the values given replace those of the named grid (`sweeps.py`), except that data
-set, model, K, gradient and encoder updates choose among its cells.
+Every setting takes one value or several, and all combinations are run. Without --sweep, settings that are not given
+have the default of `settings.Settings`. With --sweep, data set, model, K, gradient and encoder updates choose among the
+cells of the named grid (`sweeps.py`). Other values replace those of the grid.
 
-Finished cells are kept in --output and not repeated; one that was stopped, by whatever, goes on from its last
-checkpoint to the numbers that it would have had. With --time-limit the command stops by itself, though not before one
-compiled call, and SIGTERM or Ctrl-C make it save and stop. A cell in which another process works is left to that one.
-Files of a cell that are damaged or belong to other settings or data are refused by name, or made anew.
+Finished cells are kept in --output and not repeated. A cell that was stopped continues from its last checkpoint to the
+numbers that it would have had. With --time-limit the command stops by itself, but not before one compiled call. SIGTERM
+or Ctrl-C make it save and stop. A cell in which another process works is left to that process. Files of a cell that are
+damaged or belong to other settings or data are named in an error, or made anew.
 
-Exit status: 0, everything is finished; 1, some cell failed (it diverged, for example), which does not keep the other
-cells from being run; 2, refused before any work, in one line; 75, the same command goes on (the time limit, SIGTERM, or
-another process at work); 130, Ctrl-C, and the same command goes on too.
+Exit status: 0, everything is finished; 1, some cell failed, for example because it diverged, and the others were run;
+2, refused before any work, in one line; 75, the same command continues, after the time limit, SIGTERM, or because
+another process is at work; 130, Ctrl-C, and the same command continues too.
 
-`experiments.tables` makes tables of the results. With --mesh a run lies over several devices, with --distributed over
-several processes; docs/devices.md has the commands.
+`experiments.tables` makes tables of the results. With --mesh a run uses several devices, and with --distributed several
+processes. docs/devices.md has the commands.
 """
 
 import argparse

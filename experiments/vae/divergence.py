@@ -1,15 +1,15 @@
 """Tests whether a run has diverged: a figure is not finite, or far below that of the untrained model.
 
-A figure is far below where it is `FAR_BELOW` times as many nats below zero as the untrained model, and 100 nats at
-least. The untrained model is judged by its bound, or by the log-likelihood of the validation images under
-independent pixels with the means of the training set, whichever is lower. The second costs nothing, so the first is
-computed only where it might decide. For small networks they are about equal.
+A figure is far below if it is at least 100 nats, and `FAR_BELOW` times as many nats as the untrained model, below zero.
+The untrained model is judged by its bound or by the log-likelihood of the validation images under independent pixels
+with the means of the training set, whichever is lower. The second costs nothing, so the first is computed only where it
+might decide. For small networks they are about equal.
 
 On the digits the second is -25.0, and the limit -250. Learning rates up to 0.02 went down to -79 there and recovered.
 Rates from 0.025 on went below -1,000 and stayed there.
 
-Under warm-up hardly anything holds the proposal near the prior, and the bounds say little. They are judged when the
-warm-up is over and the Polyak average has forgotten it, or at the end. The objective is judged always.
+During the warm-up hardly anything keeps the proposal near the prior, and the bounds say little. They are judged when
+the warm-up is over and the Polyak average has forgotten it, or at the end. The objective is always judged.
 """
 
 from collections.abc import Callable, Mapping

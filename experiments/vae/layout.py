@@ -1,6 +1,6 @@
 """How a run lies on devices: batches over the mesh axis `data`, the K samples of an example over `sample`.
 
-Where arrays lie changes numbers by rounding only. Without a mesh these functions change nothing.
+The layout changes numbers by rounding only. Without a mesh these functions change nothing.
 """
 
 import argparse
