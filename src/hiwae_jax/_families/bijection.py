@@ -1,4 +1,4 @@
-"""Invertible maps with their volume: the maps of a flow chain, and what carries a family over to a bounded support."""
+"""Invertible maps with their log|det|, for `flow_chain` and for families on bounded supports."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -16,13 +16,13 @@ Mapped = tuple[Float[Array, " D"], Float[Array, ""]]
 
 
 class Bijection(NamedTuple):
-    """An invertible, differentiable map of R^D with its volume.
+    """An invertible, differentiable map of R^D with its log|det|, the change of volume.
 
     Attributes:
       forward: `(params, x, z [D]) -> (y [D], log|det dy/dz|)`.
       inverse: `(params, x, y [D]) -> (z [D], log|det dz/dy|)`.
-      limits: `dtype -> (low, high)`, the entries of z up to which numbers of this dtype tell y from the edge of its
-        support; None where y may be anywhere in R^D. `transformed` holds its draws between them.
+      limits: `dtype -> (low, high)`, or None where y may be anywhere in R^D. Within these limits for the entries of z,
+        numbers of this dtype can tell y from the edge of its support. `transformed` keeps its samples within them.
     """
 
     forward: Callable[[Params, Any, Float[Array, " D"]], Mapped]
@@ -31,7 +31,7 @@ class Bijection(NamedTuple):
 
 
 def _shift_and_scale(pair: Any, z: Float[Array, " D"]) -> tuple[Any, Any]:
-    """What the conditional of a map gave, or what is wrong with it. One array of two rows could be taken for a pair."""
+    """Return the pair that a map's conditional gave, or raise. A single array of two rows would unpack like a pair."""
     expected = f"a pair of arrays (shift, scale) of the shape of z, {z.shape}"
     if not isinstance(pair, (tuple, list)) or len(pair) != 2 or not all(map(_checks.is_array, pair)):
         raise TypeError(f"conditional: expected {expected}, got {type(pair).__name__}")
@@ -44,10 +44,10 @@ def _shift_and_scale(pair: Any, z: Float[Array, " D"]) -> tuple[Any, Any]:
 
 
 def affine_map(conditional: Callable[[Params, Any], tuple[Any, Any]]) -> Bijection:
-    """`y = shift + scale * z`, the shift and scale of an example.
+    """The map `y = shift + scale * z`, with the shift and scale of an example.
 
     Args:
-      conditional: `(params, x) -> (shift [D], scale [D])`; no scale may be zero.
+      conditional: `(params, x) -> (shift [D], scale [D])`. No scale may be zero.
     """
     _checks.function("conditional", conditional, "(params, x)", result="(shift [D], scale [D])")
 
@@ -65,12 +65,12 @@ def affine_map(conditional: Callable[[Params, Any], tuple[Any, Any]]) -> Bijecti
 def coupling_map(
     conditional: Callable[[Params, Any, Float[Array, " D"]], tuple[Any, Any]], *, kept: Sequence[bool]
 ) -> Bijection:
-    """An affine coupling layer: some dimensions stay, and a network of them scales and shifts the others.
+    """An affine coupling layer: some dimensions stay as they are, and a network of them shifts and scales the others.
 
     Args:
-      conditional: `(params, x, z [D]) -> (shift [D], scale [D])`; receives zeros in place of the dimensions that are
+      conditional: `(params, x, z [D]) -> (shift [D], scale [D])`. It receives zeros in place of the dimensions that are
         not kept. No scale may be zero.
-      kept: D booleans, which dimensions stay as they are.
+      kept: D booleans that say which dimensions stay as they are.
 
     Reference: Dinh, Sohl-Dickstein and Bengio (2017).
     """

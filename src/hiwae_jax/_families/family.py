@@ -1,6 +1,6 @@
 """Families of distributions as pure functions of parameter arrays.
 
-Distributions travel as arrays, never as objects: stopping the gradient of an array stops all of it.
+Distributions are passed around as arrays, never as objects. So stopping the gradient of the arrays stops all of it.
 """
 
 from typing import Any, NamedTuple, Protocol
@@ -34,7 +34,7 @@ class LogProb(Protocol):
 
 
 class Sampler(Protocol):
-    """Draws noise. It receives the caller's key untouched, once for each example."""
+    """Draws noise. It receives the caller's key unchanged, once for each example."""
 
     def __call__(self, key: Key, shape: tuple[int, ...], dtype: Any) -> Float[Array, "..."]: ...
 
@@ -50,20 +50,24 @@ def standard_normal(key: PRNGKeyArray, shape: tuple[int, ...], dtype: Any) -> Fl
 
 
 class Family(NamedTuple):
-    """A reparameterizable family on R^D: functions of the parameters of one distribution and one point.
+    """A reparameterizable family of distributions on R^D: four functions that make samples of noise and give their
+    density.
 
-    `forward` must map the noise of `sampler` to a draw whose log-density is `log_prob`; `inverse` undoes it, and is
-    what re-expresses a sample through another member. The parameters are a pytree of arrays, of which the first leaf
-    (in a dict: by name) must have the shape [D] of z, since it says how much noise is drawn; in a proposal of K members
-    every leaf has K leading rows. On a curved support, such as the simplex, z may have more entries than the noise; the
-    first leaf then has the shape of the noise, and the density is one of the first entries of z, as many as those.
-    `hj.check_family` tries out whether the functions agree.
+    `forward` must map the noise of `sampler` to a sample whose log-density is `log_prob`. `inverse` must undo
+    `forward`. It finds the noise with which another member would have made the same sample. `hj.check_family` checks
+    that the functions agree.
+
+    The parameters are a pytree of arrays. Its first leaf (in a dict: by name) must have the shape [D] of z, because its
+    length says how much noise is drawn. In a proposal of K members every leaf has K leading rows.
+
+    On a curved support, such as the simplex, z may have more entries than the noise. The first leaf then has the shape
+    of the noise. The density is that of the first entries of z, as many as the noise has.
 
     Attributes:
       forward: `(parameters, noise [D]) -> z [D]`.
       inverse: `(parameters, z [D]) -> noise [D]`.
       log_prob: `(parameters, z [D]) -> scalar`.
-      sampler: `(key, shape, dtype) -> noise`, whose entries are independent; standard normal unless another is given.
+      sampler: `(key, shape, dtype) -> noise` with independent entries; standard normal by default.
     """
 
     forward: Forward
@@ -80,13 +84,13 @@ def require_family(name: str, family: Any) -> None:
 
 
 def require_sampler(sampler: Any) -> None:
-    """Raise if a sampler of the caller's is no function of a key, a shape and a dtype."""
+    """Raise if the caller's sampler is not a function of a key, a shape and a dtype."""
     if sampler is not None:
         _checks.function("sampler", sampler, "(key, shape, dtype)", result="noise")
 
 
 def draw_noise(sampler: Sampler, key: Key, shape: tuple[int, ...], dtype: Any) -> Float[Array, "..."]:
-    """What the sampler draws, of the shape asked for."""
+    """Draw noise, and raise if it does not have the shape asked for."""
     noise = sampler(key, shape, dtype)
     if jnp.shape(noise) != shape:
         raise ValueError(f"sampler: expected noise of the shape asked for, {shape}, got {jnp.shape(noise)}")

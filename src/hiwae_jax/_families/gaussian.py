@@ -1,4 +1,4 @@
-"""Gaussian families: with a diagonal covariance, and with any."""
+"""Gaussian families, with a diagonal or a full covariance."""
 
 import math
 from typing import Any
@@ -12,7 +12,7 @@ from hiwae_jax._families.standardize import residual_limit, standardized
 
 
 def location_and_scale(parameters: Parameters, *, scale_ndim: int | None = None) -> tuple[Any, Any]:
-    """The pair of arrays, for which a single array with two rows could be taken."""
+    """Return the pair of arrays, or raise: a single array with two rows would unpack like a pair."""
     is_pair = isinstance(parameters, (tuple, list)) and len(parameters) == 2
     if not is_pair or scale_ndim not in (None, jnp.ndim(parameters[1])):
         expected = "(loc [D], scale_tril [D, D])" if scale_ndim == 2 else "(loc [D], scale [D])"
@@ -48,10 +48,11 @@ Values and gradients are finite in float32 for scales from 1e-30 to 1e30. The lo
 
 @jax.custom_jvp
 def forward_substitution(tril: Float[Array, "N N"], right: Float[Array, " N"]) -> Float[Array, " N"]:
-    """The solution y of `tril y = right`, of whose matrix the lower triangle is read; held as `standardized` is.
+    """The solution y of `tril y = right`, where the lower triangle of `tril` is read. It is limited as `standardized`
+    is.
 
-    In place of LAPACK's routine, whose calls for many thousand vmapped systems were seen to wait for each other for
-    ever on a CPU.
+    This replaces LAPACK's routine. On a CPU, its calls for many thousand vmapped systems were seen to block each other
+    for ever.
     """
     limit = residual_limit(jnp.min(jnp.abs(jnp.diagonal(tril))))
     return jnp.clip(_substituted(tril, right), -limit, limit)
@@ -61,7 +62,7 @@ def forward_substitution(tril: Float[Array, "N N"], right: Float[Array, " N"]) -
 def _forward_substitution_jvp(primals: Any, tangents: Any) -> tuple[Any, Any]:
     tril, _ = primals
     solution = forward_substitution(*primals)
-    # Without the square of a small diagonal, which the derivative of each division would have.
+    # The derivative of each division would contain the square of a small diagonal. This form does not.
     return solution, _substituted(tril, tangents[1] - jnp.tril(tangents[0]) @ solution)
 
 
@@ -72,7 +73,7 @@ def _substituted(tril: Float[Array, "N N"], right: Float[Array, " N"]) -> Float[
         entry = (right[place] - jnp.sum(row * known)) / row[place]
         return known.at[place].set(entry), None
 
-    # Entries still to come are zero, so what stands above the diagonal is not seen unless it is no number.
+    # Entries that are not known yet are zero, so nothing above the diagonal is read, unless it is NaN or infinite.
     tril = jnp.tril(tril)
     solution, _ = jax.lax.scan(next_entry, jnp.zeros_like(right), jnp.arange(len(right)))
     return solution

@@ -1,13 +1,13 @@
 """`(z - loc) / scale` with derivatives that stay finite from a scale of 1e-30 to one of 1e30.
 
-Two things overflow in float32 long before the result does. The derivative of a quotient, as JAX takes it, squares the
-scale: 1e-20 becomes 1e-40, which is zero. And a point far from a narrow distribution is 1e30 standard deviations away,
-whose square is infinite. It has no weight then, but zero times infinity is not a number.
+Two things overflow in float32 long before the result does. First, JAX's derivative of a quotient squares the scale:
+1e-20 becomes 1e-40, which is zero. Second, a point far from a narrow distribution is 1e30 standard deviations away, and
+the square of that is infinite. The point has no weight then, but zero times infinity is NaN.
 
-So the derivative is written without a square, and the residual is held at `RESIDUAL_LIMIT` standard deviations, or
-fewer for a scale below one. A log-density there is below -1e5 nats for every scale of at least 1e-30: its exponential
-is zero, and no weight changes. The derivative at a held residual is the one at the limit, so that it still says in
-which direction the distribution has to move.
+So the derivative here contains no square, and the residual is limited to `RESIDUAL_LIMIT` standard deviations, or fewer
+for a scale below one. The log-density at the limit is below -1e5 nats for every scale of at least 1e-30. Its
+exponential is zero, so no weight changes. Beyond the limit the derivative is the one at the limit, so that it still
+says in which direction the distribution has to move.
 """
 
 from typing import Any
@@ -20,13 +20,13 @@ RESIDUAL_LIMIT = 1e18
 
 
 def residual_limit(scale: Any) -> Any:
-    """The largest residual for a scale: its square over the scale, a derivative of the log-density, is finite."""
+    """The largest residual for a scale. Its square over the scale, a derivative of the log-density, is still finite."""
     return RESIDUAL_LIMIT * jnp.sqrt(jnp.minimum(jnp.abs(scale), 1.0))
 
 
 @jax.custom_jvp
 def standardized(z: Any, loc: Any, scale: Any) -> Any:
-    """`(z - loc) / scale`, held within the limit; shapes broadcast, scales may be negative.
+    """`(z - loc) / scale`, clipped to the limit. Shapes broadcast, and scales may be negative.
 
     >>> float(standardized(jnp.float32(3.0), jnp.float32(1.0), jnp.float32(4.0)))
     0.5
@@ -34,8 +34,8 @@ def standardized(z: Any, loc: Any, scale: Any) -> Any:
     >>> f"{slope:.3g}"  # -residual / scale, where the square of the scale is zero
     '-2e+30'
     """
-    # The reciprocal belongs to the member, not to the pair (sample, member): dividing inside the pairwise product would
-    # make XLA keep the [K, K, D] quotient instead of fusing it into the sum.
+    # The reciprocal is taken for each member. A division for each pair of sample and member would make XLA keep the [K,
+    # K, D] quotient instead of fusing it into the sum.
     residual = (z - loc) * (1.0 / scale)
     limit = jnp.broadcast_to(residual_limit(scale), residual.shape).astype(residual.dtype)
     return jax.lax.clamp(-limit, residual, limit)
@@ -46,7 +46,7 @@ def _standardized_jvp(primals: Any, tangents: Any) -> tuple[Any, Any]:
     d_z, d_loc, d_scale = tangents
     inverse = 1.0 / primals[2]
     moved = jnp.zeros_like(residual)
-    # Tangents that are known to be zero are left out: under most estimators loc and scale are fixed here.
+    # Tangents that are known to be zero are left out. Under most estimators loc and scale are fixed here.
     if not isinstance(d_z, SymbolicZero):
         moved += d_z * inverse
     if not isinstance(d_loc, SymbolicZero):

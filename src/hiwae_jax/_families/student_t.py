@@ -1,4 +1,4 @@
-"""The Student t family: heavy tails."""
+"""The Student t family, which has heavy tails."""
 
 import math
 from typing import Any
@@ -13,10 +13,10 @@ from hiwae_jax._families.gaussian import diagonal_gaussian
 
 
 def student_t(df: float) -> Family:
-    """Independent Student t dimensions of location and scale: the heavy-tailed family of defensive proposals.
+    """Independent Student t distributions in each dimension, with location and scale. The heavy tails suit `defensive`.
 
     Args:
-      df: degrees of freedom, more than 0; the smaller, the heavier the tails. The variance is finite from 2 on.
+      df: degrees of freedom, more than 0. The smaller, the heavier are the tails. The variance is finite above 2.
 
     Returns:
       A family; parameters are `(loc [D], scale [D])`.

@@ -1,8 +1,8 @@
 """Ready bijections from R^D onto bounded supports: an interval, the positive numbers, the simplex.
 
-They are of the type of a flow chain's maps, and leave the parameters and the example unused. Each is exact as a formula
-for every number that floating point has inside of the support. Outside of it `log|det dz/dy|` is `-inf`, so that a
-density made with it is zero there, and the point z is some finite one, so that gradients are finite.
+They have the same type as the maps of a flow chain, and ignore the parameters and the example. Each formula is exact
+for every floating-point number inside the support. Outside, `log|det dy/dz|` of the inverse is `-inf`, so that a
+density made with it is zero. The point z is then some finite one, so that gradients are finite.
 """
 
 import math
@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 
 from hiwae_jax._families.bijection import Bijection, Mapped
 
-# A sum of this many rounding errors is the least distance from an edge that a draw keeps: it is then known to 6 %.
+# Samples keep at least this many rounding errors away from an edge. Their distance to it is then known to 6 %.
 _SPACINGS = 8.0
 
 
@@ -24,7 +24,7 @@ def _info(dtype: Any) -> Any:
 
 
 def _end(name: str, value: Any) -> np.ndarray:
-    """An edge of an interval as an array, or what is wrong with it."""
+    """Return an edge of an interval as an array, or raise."""
     expected = "a finite number, or an array [D] of them"
     if isinstance(value, (bool, str)) or not np.issubdtype(np.asarray(value).dtype, np.number):
         raise TypeError(f"{name}: expected {expected}, got {value!r:.80}")
@@ -40,16 +40,16 @@ def interval(low: float | np.ndarray, high: float | np.ndarray) -> Bijection:
     `log|det dy/dz| = sum_d log(high - low) + log sigmoid(z_d) + log sigmoid(-z_d)`.
 
     Args:
-      low: the lower edge, a number for all dimensions or D of them; finite.
-      high: the upper edge, likewise; above `low`.
+      low: the lower edge, a finite number for all dimensions or an array of D.
+      high: the upper edge, likewise, above `low`.
 
     Returns:
-      A bijection for `transformed`. Its `limits` are where y would come within 8 spacings of floating point from an
-      edge: for (0, 1) in float32 z = -85 and z = 13.9, since there are numbers down to 1e-38 next to 0 and none
-      between 1 - 6e-8 and 1. Let the edge at which the posterior gathers be 0 where that matters.
+      A bijection for `transformed`. At its `limits`, y is 8 spacings of floating point away from an edge. For (0, 1) in
+      float32 these are z = -85 and z = 13.9, since there are numbers down to 1e-38 next to 0, but none between 1 - 6e-8
+      and 1. If the posterior gathers at an edge, choose coordinates in which that edge is 0.
 
     Raises:
-      ValueError: unless `low` and `high` are finite and `low < high`; when used, if the numbers of the dtype are too
+      ValueError: unless `low` and `high` are finite and `low < high`. When used: if the numbers of the dtype are too
         coarse to tell the points of the interval apart.
 
     >>> y, log_det = interval(-1.0, 3.0).forward(None, None, jnp.zeros(2))
@@ -68,7 +68,7 @@ def interval(low: float | np.ndarray, high: float | np.ndarray) -> Bijection:
 
     def forward(_: Any, x: Any, z: Float[Array, " D"]) -> Mapped:
         lower, upper, width = edges(z)
-        # From the nearer edge: what is added to it is then exact to the last bit, however small.
+        # Computed from the nearer edge, so that the distance to it is exact to the last bit, however small.
         y = jnp.where(z < 0.0, lower + width * jax.nn.sigmoid(z), upper - width * jax.nn.sigmoid(-z))
         return y, jnp.sum(jnp.log(width) + jax.nn.log_sigmoid(z) + jax.nn.log_sigmoid(-z))
 
@@ -138,7 +138,7 @@ def _ratios(dtype: Any) -> tuple[float, float]:
 simplex = Bijection(_softmax, _log_ratios, _ratios)
 """`y = softmax(z_1, ..., z_{D-1}, 0)`, from R^{D-1} onto the D positive shares that sum to one.
 
-`log|det dy/dz| = sum_{d <= D} log y_d` is that of the first D - 1 shares, so a density made with it is one of the first
-D - 1 shares, as that of a Dirichlet distribution is. All D of them are exact to the last bit, however small. A y that
-does not sum to one is taken for `y / sum(y)` by the inverse; its volume is not.
+`log|det dy/dz| = sum_{d <= D} log y_d` is that of the first D - 1 shares. So a density made with it is one of the first
+D - 1 shares, like that of a Dirichlet distribution. All D shares are exact to the last bit, however small. The inverse
+treats a y that does not sum to one as `y / sum(y)`, but its volume does not.
 """

@@ -1,11 +1,10 @@
-"""Families on bounded supports: a family on R^D, carried over by a fixed bijection.
+"""Families on bounded supports, made from a family on R^D and a fixed bijection.
 
-Where log_joint jumps to -inf at the edge of a support, a family that covers more than the support loses part of its
-gradient (docs/guide.md, "Where unbiased holds"). One that lives on the support has no edge to cross.
+If log_joint jumps to -inf at the edge of its support, a family that covers more than the support loses part of its
+gradient (docs/guide.md, "Where unbiased holds"). A family that covers only the support has no edge to cross.
 
-The bijection is a `Bijection`, the type of a flow chain's maps, and receives None for the parameters and the example:
-with those two unused it is exactly a fixed map with its volume and inverse, and every map of a user's serves in both
-places. What is to be learned belongs into the parameters of the family.
+The bijection is a `Bijection`, the type of a flow chain's maps. It receives None for the parameters and the example. So
+it is a fixed map, and every bijection serves in both places. Learned values belong into the parameters of the family.
 """
 
 from typing import Any
@@ -17,34 +16,36 @@ from jaxtyping import Array, Float
 from hiwae_jax._families.bijection import Bijection
 from hiwae_jax._families.family import Family, Parameters, require_family
 
-# Near a limit a point is known to 6 % of its distance from the edge, or 0.06 in the logarithm.
+# Near a limit the distance of a point from the edge is known to 6 %, or 0.06 in the logarithm.
 _SLACK = 0.25
 
 
 def transformed(family: Family, bijection: Bijection) -> Family:
-    """The family of `z = bijection(u)`, `u ~ family`: one that lives on the bijection's image.
+    """The family of `z = bijection(u)`, `u ~ family`, which covers exactly the image of the bijection.
 
-    `log q(z) = log q_family(u) + log|det du/dz|` at `u = bijection^-1(z)`. With `hj.diagonal_gaussian` and
-    `hj.unit_interval` it is the logit-normal distribution, with `hj.positive` the log-normal, with `hj.simplex` the
+    The density is `log q(z) = log q_family(u) + log|det du/dz|` at `u = bijection^-1(z)`. From `hj.diagonal_gaussian`,
+    `hj.unit_interval` makes the logit-normal distribution, `hj.positive` the log-normal, and `hj.simplex` the
     logistic-normal.
 
     Args:
-      family: a family on R^D; its parameters are those of the new family.
-      bijection: `hj.interval(low, high)`, `hj.unit_interval`, `hj.positive`, `hj.simplex`, or a `hj.Bijection` of your
-        own that leaves `params` and `x` unused (it receives None for both).
+      family: a family on R^D. The new family has the same parameters.
+      bijection: `hj.interval(low, high)`, `hj.unit_interval`, `hj.positive`, `hj.simplex`, or an `hj.Bijection` of your
+        own that ignores `params` and `x` (it receives None for both).
 
     Returns:
-      A family for `independent`, `hierarchical` and their like. Under `hj.simplex` parameters of D - 1 entries make
-      samples of D, whose density is one of the first D - 1 shares; such a family cannot be that of z_0 or of a chain's
-      first sample. Every gradient of `make_bound` holds.
+      A family for `independent`, `hierarchical` and their like. It works with every gradient of `make_bound`. Under
+      `hj.simplex`, parameters of D - 1 entries make samples of D entries, whose density is that of the first D - 1
+      shares. Such a family cannot be that of z_0 or of a chain's first sample.
 
-    Rounding. Next to an edge floating point has a last number: 1 - 6e-8 is the last below 1 in float32. A draw that
-    would come closer is held at the bijection's `limits` (for the unit interval in float32 at logits of -85 and 13.9;
-    in float64 at -706 and 34.0), so that a draw is never on an edge or past it. Its derivative stays that of the
-    bijection there. Many draws then share one point, and its density is taken for at least that of the family's centre
-    (noise 0): a proposal that has moved beyond what its numbers can tell apart weighs its samples too little rather
-    than without bound, and its gradient leads back. At every number inside of the support the log-density is finite; on
-    the edge and beyond, it is `-inf`.
+    Rounding: next to an edge, floating point has a last number, such as 1 - 6e-8 below 1 in float32. A sample that
+    would come closer is moved to the bijection's `limits` (for the unit interval, logits of -85 and 13.9 in float32,
+    and of -706 and 34.0 in float64). So a sample is never on an edge or past it. Its derivative there stays that of the
+    bijection.
+
+    Many samples then share one point. Its density is taken to be at least that of the family's centre (noise 0). So if
+    a proposal moves beyond what its numbers can tell apart, its weights are too small rather than unbounded, and its
+    gradient leads back. Inside the support, the log-density is finite at every number. On the edge and beyond, it is
+    `-inf`.
 
     Raises:
       TypeError: if an argument is no family or no bijection.
@@ -89,7 +90,7 @@ def transformed(family: Family, bijection: Bijection) -> Family:
 
 @jax.custom_jvp
 def _held(u: Float[Array, "..."], low: Any, high: Any) -> Float[Array, "..."]:
-    """What lies between the limits. A clip would have no derivative beyond, and a proposal there could not return."""
+    """Clip u to the limits, and keep the derivative 1 beyond. With zero, a proposal there could not return."""
     return jnp.clip(u, low, high)
 
 

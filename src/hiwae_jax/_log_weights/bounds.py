@@ -1,4 +1,4 @@
-"""Bounds on log p(x) as functions of log-weights: arrays in, arrays out."""
+"""Bounds on log p(x) as functions of arrays of log-weights."""
 
 import functools
 
@@ -17,9 +17,9 @@ def normalized_weights(log_weights: Float[Array, "..."], *, axis: int = -1) -> F
       axis: the axis of the K samples.
 
     Returns:
-      Array of the shape of `log_weights`, summing to one along `axis`, or all zero where every weight is zero.
+      An array of the shape of `log_weights` that sums to one along `axis`, or is all zero where every weight is zero.
 
-    *Gradients*: ordinary; where every weight is zero the gradient is zero.
+    *Gradients*: ordinary; zero where every weight is zero.
     """
     largest = jax.lax.stop_gradient(jnp.max(log_weights, axis=axis, keepdims=True))
     # Where every weight is zero, -inf - -inf would be NaN: shift by zero there.
@@ -44,7 +44,7 @@ def _log_sum_exp_jvp(axis, primals, tangents):  # type: ignore[no-untyped-def]  
 def weighted_tangent(
     weights: Float[Array, "..."], tangent: Float[Array, "..."], *, axis: int = -1
 ) -> Float[Array, "..."]:
-    """`sum_j weights_j tangent_j`, in which a sample of weight zero takes no part even if its tangent is not finite."""
+    """`sum_j weights_j tangent_j`. Samples of weight zero are left out, even if their tangent is not finite."""
     return jnp.sum(jnp.where(weights == 0.0, 0.0, weights * tangent), axis=axis)
 
 
@@ -71,8 +71,8 @@ def elbo(log_weights: Float[Array, "..."], *, axis: int = -1) -> Float[Array, ".
 def iwlb(log_weights: Float[Array, "..."], *, axis: int = -1) -> Float[Array, "..."]:
     """Importance-weighted lower bound: log-mean-exp of the log-weights, `log 1/K sum_j w_j`.
 
-    At K = 1 it equals `elbo`. Log-weights from `make_log_weights` have their mixing weight inside already: for those
-    the bound is their log-sum-exp, and `iwlb` would subtract log K a second time.
+    At K = 1 it equals `elbo`. Log-weights from `make_log_weights` already contain their mixing weight. For those the
+    bound is their log-sum-exp, and `iwlb` would subtract log K a second time.
 
     Args:
       log_weights: `log p(x, z_j) - log q(z_j | x)`, without a mixing weight; any shape. `-inf` is a weight of zero.
@@ -96,7 +96,7 @@ def iwlb(log_weights: Float[Array, "..."], *, axis: int = -1) -> Float[Array, ".
 def check_log_weights(log_weights: Float[Array, "..."], *, axis: int) -> Float[Array, "..."]:
     """Return `log_weights` in at least float32, or raise if it is no floating-point array with samples along `axis`.
 
-    Sums over many samples would not fit float16, nor be accurate in bfloat16.
+    Sums over many samples would overflow in float16, and would not be accurate in bfloat16.
     """
     log_weights = _checks.float_array(
         "log_weights", log_weights, remark="; pass the logarithms of the importance weights"

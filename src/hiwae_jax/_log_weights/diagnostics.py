@@ -1,4 +1,4 @@
-"""What the log-weights, and gradients, say about the quality of a proposal."""
+"""Diagnostics of a proposal, from its log-weights and gradients."""
 
 from typing import TypeVar
 
@@ -35,11 +35,11 @@ def effective_sample_size(log_weights: Float[Array, "..."], *, axis: int = -1) -
 def log_weight_variance(log_weights: Float[Array, "..."], *, axis: int = -1) -> Float[Array, "..."]:
     """Unbiased sample variance of the log-weights, `1/(K-1) sum_j (log w_j - mean)^2`.
 
-    Half of it is the gap of the ELBO, to second order.
+    To second order, half of it is the gap between the ELBO and log p(x).
 
     Args:
       log_weights: log-weights up to a common constant; any shape.
-      axis: the axis of the K samples, at least two; or of repeated draws, for the variance of each log-weight.
+      axis: the axis of the K samples, at least two. Or the axis of repeated draws, for the variance of each log-weight.
 
     Returns:
       The log-weights' shape without `axis`, in squared nats; `inf` where any weight is zero.
@@ -58,7 +58,7 @@ def log_weight_variance(log_weights: Float[Array, "..."], *, axis: int = -1) -> 
         )
     is_nan = jnp.any(jnp.isnan(log_weights), axis=axis, keepdims=True)
     is_zero = jnp.any(log_weights == -jnp.inf, axis=axis, keepdims=True) & ~is_nan
-    # Far from zero a float32 mean is too coarse to take deviations from.
+    # Subtract the largest: far from zero, deviations from a float32 mean would be too coarse.
     largest = jax.lax.stop_gradient(jnp.max(log_weights, axis=axis, keepdims=True))
     variance = jnp.var(jnp.where(is_zero, 0.0, log_weights - largest), axis=axis, ddof=1)
     return jnp.where(jnp.squeeze(is_zero, axis=axis), jnp.inf, variance)
@@ -74,10 +74,10 @@ def coefficient_of_variation(log_weights: Float[Array, "..."], *, axis: int = -1
       axis: the axis of the K samples.
 
     Returns:
-      The log-weights' shape without `axis`, between 0 (all weights equal) and sqrt(K - 1) (one above zero); `inf` where
-      every weight is zero.
+      The log-weights' shape without `axis`, between 0 (all weights equal) and sqrt(K - 1) (only one above zero). It is
+      `inf` where every weight is zero.
 
-    *Gradients*: ordinary; zero where all weights are equal, where the coefficient has a kink.
+    *Gradients*: ordinary; zero where all weights are equal, since the coefficient has a kink there.
 
     Reference: Kong (1992), "A note on importance sampling using standardized weights".
 
@@ -85,7 +85,7 @@ def coefficient_of_variation(log_weights: Float[Array, "..."], *, axis: int = -1
     0.5
     """
     log_weights = check_log_weights(log_weights, axis=axis)
-    # Of the weights times K, whose mean is one: no difference of squares, which would cancel.
+    # The weights times K have mean one. Subtracting it first avoids a difference of squares, which would cancel.
     weights = normalized_weights(log_weights, axis=axis) * log_weights.shape[axis]
     squares = jnp.mean((weights - 1.0) ** 2, axis=axis)
     deviation = jnp.where(squares == 0.0, 0.0, jnp.sqrt(jnp.where(squares == 0.0, 1.0, squares)))
@@ -95,16 +95,18 @@ def coefficient_of_variation(log_weights: Float[Array, "..."], *, axis: int = -1
 def weight_correlation(log_weights: Float[Array, "N K"]) -> Float[Array, "K K"]:
     """Pearson correlation of the weights `w_j` with each other, over N draws of K weights.
 
-    Negative correlation between the members of a proposal makes their mean better than that of independent samples.
+    If the weights of different members are negatively correlated, their mean varies less than that of independent
+    samples.
 
     Args:
-      log_weights: [N, K], N at least 2; each column up to a constant of its own. `-inf` is a weight of zero.
+      log_weights: [N, K], with N at least 2. Each column may have a constant of its own added. `-inf` is a weight of
+        zero.
 
     Returns:
-      [K, K], symmetric, between -1 and 1, and 1 on the diagonal. NaN in the row and the column, diagonal included, of a
-      weight that does not vary over the draws, which has no correlation with anything.
+      [K, K], symmetric, with entries between -1 and 1, and 1 on the diagonal. A weight that is the same in all draws
+      has no correlation, so its row and column are NaN, including the diagonal.
 
-    *Gradients*: ordinary; zero from where the correlation is NaN.
+    *Gradients*: ordinary; entries that are NaN contribute zero.
 
     Reference: Huang et al. (2019), section 6.1, figure 4.
 
@@ -119,7 +121,7 @@ def weight_correlation(log_weights: Float[Array, "N K"]) -> Float[Array, "K K"]:
             "stack the log-weights of several keys"
         )
     log_weights = check_log_weights(log_weights, axis=0)
-    # Correlations do not see the scale of a column, so each may be normalised by itself: nothing overflows.
+    # Correlations do not depend on the scale of a column. Each is normalised by itself, so that nothing overflows.
     weights = normalized_weights(log_weights, axis=0)
     centred = weights - jnp.mean(weights, axis=0, keepdims=True)
     is_constant = jnp.all(log_weights == log_weights[:1], axis=0)
@@ -133,12 +135,12 @@ def gradient_signal_to_noise(gradients: Gradients) -> Gradients:
     """Signal-to-noise ratio of a gradient estimator, `|mean| / standard deviation` of every entry.
 
     Args:
-      gradients: N >= 2 independent estimates: an array [N, ...] or a pytree of such arrays, as `jax.vmap` of a gradient
-        over keys gives it.
+      gradients: N >= 2 independent estimates, an array [N, ...] or a pytree of such arrays. `jax.vmap` of a gradient
+        over keys returns them.
 
     Returns:
-      The same without the leading axis. Where all estimates are equal the ratio is `inf`, or 0 if they are all zero:
-      an entry that nothing depends on carries no signal.
+      The same structure without the leading axis. Where all estimates are equal the ratio is `inf`, or 0 if they are
+      all zero: an entry that nothing depends on carries no signal.
 
     Reference: Rainforth et al. (2018), "Tighter variational bounds are not necessarily better".
 
@@ -163,7 +165,7 @@ def gradient_signal_to_noise(gradients: Gradients) -> Gradients:
 
     def ratio(estimates: Float[Array, "N ..."]) -> Float[Array, "..."]:
         estimates = _checks.at_least_float32(jnp.asarray(estimates))
-        # In units of the largest, whose square may overflow or vanish.
+        # Relative to the largest, whose square may overflow or vanish.
         largest = jnp.max(jnp.abs(estimates), axis=0, keepdims=True)
         estimates = estimates / jnp.where(largest == 0.0, 1.0, largest)
         signal, noise = jnp.abs(jnp.mean(estimates, axis=0)), jnp.std(estimates, axis=0, ddof=1)

@@ -1,4 +1,4 @@
-"""Objectives besides the importance-weighted bound, as functions of log-weights: arrays in, arrays out."""
+"""Objectives besides the importance-weighted bound, as functions of arrays of log-weights."""
 
 import functools
 import math
@@ -16,22 +16,26 @@ def renyi_bound(log_weights: Float[Array, "..."], *, alpha: float, axis: int = -
     """Variational Renyi bound: `1/(1 - alpha) log 1/K sum_j w_j^(1 - alpha)`.
 
     alpha = 0 is `iwlb`, alpha = 1 (the limit) `elbo`, alpha = inf the smallest log-weight and alpha = -inf the largest.
-    It is the logarithm of a power mean and falls as alpha grows, draw by draw.
+    The bound is the logarithm of a power mean, so for each draw it falls as alpha grows.
 
-    Valid: for every alpha >= 0 and every K it is at most `iwlb` at the same draw, hence a lower bound on log p(x) on
+    For alpha >= 0 and every K it is at most `iwlb` at the same draw. So it is a lower bound on log p(x) on average. For
+      alpha < 0 it is a bound in neither direction: it tends to an upper bound as K grows, and at K = 1 it is the ELBO.
+      More samples raise its mean for alpha < 1 and lower it for alpha > 1.
     average. For alpha < 0 it is a bound in neither direction: it tends to an upper bound as K grows, and at K = 1 it is
     the ELBO. More samples raise its mean for alpha < 1 and lower it for alpha > 1.
 
     Args:
-      log_weights: `log p(x, z_j) - log q(z_j | x)`, without a mixing weight; any shape. To those of `make_log_weights`,
-        which have it inside, add log K. `-inf` is a weight of zero.
+      log_weights: `log p(x, z_j) - log q(z_j | x)`, without a mixing weight; any shape. Those of `make_log_weights`
+        contain it, so add log K to them. `-inf` is a weight of zero.
       alpha: the order, a number that is not NaN.
       axis: the axis of the K samples.
 
     Returns:
-      The log-weights' shape without `axis`, in nats; `-inf` where every weight is zero or, for alpha >= 1, any.
+      The log-weights' shape without `axis`, in nats. It is `-inf` where every weight is zero and, for alpha >= 1, where
+      any weight is zero.
 
-    *Gradients*: the plain pathwise ones: log-weight j receives `w_j^(1 - alpha) / sum_m w_m^(1 - alpha)`. All receive
+    *Gradients*: the plain pathwise ones, so log-weight j receives `w_j^(1 - alpha) / sum_m w_m^(1 - alpha)`. All
+      receive zero where the value is `-inf`. The exception is alpha = 1, which has the gradient of `elbo`.
     zero where the value is `-inf`, except at alpha = 1, which is `elbo` in this too.
 
     Raises:
@@ -53,25 +57,29 @@ def renyi_bound(log_weights: Float[Array, "..."], *, alpha: float, axis: int = -
 
 
 def chi_square(log_weights: Float[Array, "..."], *, axis: int = -1) -> Float[Array, "..."]:
-    """Logarithm of the second moment of the weights, `log 1/N sum_n w_n^2`: the variance objective, to be minimised.
+    """Logarithm of the second moment of the weights, `log 1/N sum_n w_n^2`, to be minimised.
 
-    `E[w^2] = p(x)^2 + Var(w) = p(x)^2 (1 + chi^2(p(z | x), q))`, so at a fixed model the proposal that minimises it is
-    the one whose estimate of p(x) has the least variance. Half of it estimates CUBO_2, an upper bound on log p(x), from
-    below. Minimise it over the proposal only and stop the model's parameters: they would learn to lower p(x).
+    `E[w^2] = p(x)^2 + Var(w) = p(x)^2 (1 + chi^2(p(z | x), q))`. So for a fixed model, the proposal that minimises it
+    estimates p(x) with the least variance. Half of it estimates CUBO_2, an upper bound on log p(x), from below.
+    Minimise it over the proposal only, and stop the gradient of the model's parameters. Otherwise they would learn to
+    lower p(x).
 
-    The variance of an estimate `sum_j w_j` of K dependent samples is not that of its terms. Take N independent draws of
-    the K log-weights of `make_log_weights`, [N, K], and give `chi_square` their N totals, `logsumexp(., axis=-1)`,
-    which contain the mixing weight as they should.
+    If the K samples of an estimate `sum_j w_j` depend on each other, the variances of its terms do not give its own.
+    Then take N independent draws of the K log-weights of `make_log_weights`, [N, K]. Give `chi_square` their N totals,
+    `logsumexp(., axis=-1)`, which contain the mixing weight as they should.
 
     Args:
-      log_weights: logarithms of N independent estimates of p(x): `log p(x, z_n) - log q(z_n | x)` of single samples, or
-        of totals as above; any shape. `-inf` is a weight of zero.
+      log_weights: logarithms of N independent estimates of p(x); any shape. They are `log p(x, z_n) - log q(z_n | x)`
+        of single samples, or totals as above. `-inf` is a weight of zero.
       axis: the axis of the N estimates.
 
     Returns:
       The log-weights' shape without `axis`; `-inf` where every weight is zero.
 
-    *Gradients*: log-weight n receives `2 w_n^2 / sum_m w_m^2`, plain pathwise, and all receive zero where every weight
+    *Gradients*: log-weight n receives `2 w_n^2 / sum_m w_m^2`, plain pathwise. All receive zero where every weight is
+      zero. The gradient of the exponential of this function would be unbiased, but would have the scale p(x)^2. That of
+      the logarithm is self-normalised: it is free of that scale, and has a bias of order 1/N. At N = 1 it is twice the
+      gradient of `log w`.
     is zero. The gradient of its exponential is unbiased but has the scale p(x)^2; in the logarithm it is
     self-normalised: free of that scale, with a bias of order 1/N. At N = 1 it is twice the gradient of `log w`.
 
@@ -88,32 +96,33 @@ def chi_square(log_weights: Float[Array, "..."], *, axis: int = -1) -> Float[Arr
 def wake_phase(
     log_weights: Float[Array, "..."], log_proposal: Float[Array, "..."], *, axis: int = -1
 ) -> Float[Array, "..."]:
-    """Wake-phase objective of a proposal, `sum_j wbar_j log q(z_j | x)` with stopped `wbar`, to be maximised.
+    """Wake-phase objective for a proposal, `sum_j wbar_j log q(z_j | x)` with stopped `wbar`, to be maximised.
 
-    `wbar` are the self-normalised weights. It estimates minus the inclusive divergence KL(p(z | x), q), up to a
-    constant, for any q with a density, continuous or discrete. It is no bound, and the model learns nothing from it:
-    give it `iwlb`.
+    `wbar` are the self-normalised weights. The objective estimates minus the inclusive divergence KL(p(z | x), q), up
+    to a constant. It works for any q with a density, continuous or discrete. It is no bound, and the model learns
+    nothing from it, so train the model with `iwlb`.
 
-    The samples must not carry a gradient. The caller draws them and stops them, here with `q = (loc, scale)`:
+    The samples must not carry a gradient. Draw them and stop their gradient, here with `q = (loc, scale)`:
 
         noise = jax.random.normal(key, (K, D))
         z = jax.lax.stop_gradient(jax.vmap(hj.diagonal_gaussian.forward, in_axes=(None, 0))(q, noise))
         log_proposal = jax.vmap(hj.diagonal_gaussian.log_prob, in_axes=(None, 0))(q, z)
 
-    With a hierarchical proposal `log_proposal` is `log q_0(z_0) + log q_j(z_j | z_0)`, the log-weights are those of
-    `make_log_weights`, and z_0 is stopped too. If the samples share z_0, normalise over several draws at once, [N, K]
-    reshaped to [N K]: within one draw the weights cannot tell a good z_0 from a bad one.
+    With a hierarchical proposal, `log_proposal` is `log q_0(z_0) + log q_j(z_j | z_0)`, and the log-weights are those
+    of `make_log_weights`. Stop the gradient of z_0 too. If the samples share z_0, normalise over several draws at once,
+    [N, K] reshaped to [N K]. Within one draw the weights cannot tell a good z_0 from a bad one.
 
     Args:
-      log_weights: up to a common constant, so with or without a mixing weight 1/K; any shape. `-inf` is a weight of
-        zero.
+      log_weights: log-weights up to a common constant, so with or without a mixing weight 1/K; any shape. `-inf` is a
+        weight of zero.
       log_proposal: log-densities of the samples under the proposal, of the same shape.
       axis: the axis of the K samples.
 
     Returns:
       The log-weights' shape without `axis`; 0 where every weight is zero.
 
-    *Gradients*: `log_proposal` receives the self-normalised weights; `log_weights` receives nothing. As a gradient of
+    *Gradients*: `log_proposal` receives the self-normalised weights, and `log_weights` nothing. As a gradient of the
+      divergence it has a bias of order 1/K. At K = 1 its mean is zero, so use several samples.
     the divergence it has a bias of order 1/K, and at K = 1 its mean is zero: use several samples.
 
     Reference: Bornschein and Bengio (2015), wake-phase update of q; Le et al. (2019).
@@ -129,7 +138,7 @@ def wake_phase(
 
 
 def same_shape(log_proposal: Float[Array, "..."], log_weights: Float[Array, "..."]) -> Float[Array, "..."]:
-    """Return `log_proposal` in at least float32, or raise if it has not one entry for each log-weight."""
+    """Return `log_proposal` in at least float32, or raise if it does not have one entry for each log-weight."""
     log_proposal = _checks.float_array("log_proposal", log_proposal)
     if log_proposal.shape != log_weights.shape:
         raise ValueError(
@@ -143,7 +152,7 @@ def _exponents(log_weights: Float[Array, "..."], power: float, axis: int) -> tup
     """The log-weight that dominates the power mean, and `power * (log w_j - dominant)`, at most 0."""
     extreme = jnp.max if power > 0.0 else jnp.min
     dominant = extreme(log_weights, axis=axis, keepdims=True)
-    # Zero for equals by definition: -inf - -inf and an infinite power times 0 would be NaN.
+    # Equal log-weights get zero explicitly: -inf - -inf and an infinite power times 0 would be NaN.
     return dominant, jnp.where(log_weights == dominant, 0.0, power * (log_weights - dominant))
 
 

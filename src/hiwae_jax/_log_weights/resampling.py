@@ -13,10 +13,11 @@ Samples = TypeVar("Samples")
 
 
 def posterior_resample(key: PRNGKeyArray, log_weights: Float[Array, " K"], z: Samples, *, num_samples: int) -> Samples:
-    """Draw samples of z given x from K weighted ones: sampling-importance-resampling.
+    """Draw samples of z given x from K weighted samples (sampling-importance-resampling).
 
-    Independent draws with replacement, sample j with probability `w_j / sum_m w_m`. They follow the posterior in the
-    limit of large K only, and are no better than the weights: see `effective_sample_size` and `pareto_khat`.
+    The draws are independent, with replacement, and pick sample j with probability `w_j / sum_m w_m`. They follow the
+    posterior only in the limit of large K. They are no better than the weights: see `effective_sample_size` and
+    `pareto_khat`.
 
     Args:
       key: one typed key, `jax.random.key(seed)`.
@@ -26,9 +27,9 @@ def posterior_resample(key: PRNGKeyArray, log_weights: Float[Array, " K"], z: Sa
       num_samples: how many to draw.
 
     Returns:
-      `z` with leading axis `num_samples` in place of K; NaN in its floats if a log-weight is NaN.
+      `z` with leading axis `num_samples` in place of K. If a log-weight is NaN, its floating-point entries are NaN.
 
-    *Gradients*: through the values of `z`; none through the choice, hence none to the log-weights.
+    *Gradients*: they pass through the values of `z`. The choice of samples has none, so the log-weights receive none.
 
     Reference: Rubin (1988), "Using the SIR algorithm to simulate posterior distributions".
 
@@ -59,17 +60,17 @@ def posterior_resample(key: PRNGKeyArray, log_weights: Float[Array, " K"], z: Sa
 
 
 def systematic_resample(key: PRNGKeyArray, weights: Float[Array, " K"], *, num_samples: int) -> Int[Array, " n"]:
-    """Indices in ascending order, index j being there `num_samples w_j / sum_m w_m` times on average.
+    """Draw indices in ascending order, in which index j occurs `num_samples w_j / sum_m w_m` times on average.
 
-    One uniform number u places all of them, at `(i + u) / num_samples` of the cumulative weights: the count of an index
-    is never off its mean by one or more.
+    One uniform number u determines all of them, at `(i + u) / num_samples` of the cumulative weights. So the count of
+    an index always differs from its mean by less than one.
 
     Args:
       key: one typed key, `jax.random.key(seed)`.
-      weights: weights [K], at least zero, not necessarily of sum one; not their logarithms. A weight of zero is never
-        picked. Where values are not known, under `jit`, a negative weight counts as zero; if every weight is zero, or
-        one is NaN, all are taken to be equal.
-      num_samples: how many indices.
+      weights: weights [K] of at least zero, not their logarithms. They need not sum to one. A weight of zero is never
+        picked. Under `jit`, a negative weight counts as zero. If every weight is zero, or one is NaN, all are taken to
+        be equal.
+      num_samples: how many indices to draw.
 
     Returns:
       Integers [num_samples] from 0 to K - 1.
@@ -103,13 +104,13 @@ def systematic_indices(uniform: Float[Array, ""], weights: Float[Array, " K"], *
 
 @jax.jit
 def _invert(weights: Float[Array, " K"], levels: Float[Array, " n"]) -> Int[Array, " n"]:
-    """The inverse of the cumulative distribution at levels in [0, 1), whatever the rounding."""
+    """The inverse of the cumulative distribution at levels in [0, 1), robust against rounding."""
     weights = jax.lax.stop_gradient(weights)
-    # In units of the largest, so that their sum is finite. An infinite weight leaves nothing for finite ones.
+    # Relative to the largest, so that their sum is finite. Beside an infinite weight, finite ones count as zero.
     largest = jnp.max(weights)
     weights = jnp.where(largest == jnp.inf, (weights == jnp.inf).astype(weights.dtype), weights / largest)
     weights = jnp.where(largest > 0.0, jnp.maximum(weights, 0.0), 1.0)
-    # A parallel cumulative sum may change by rounding across a weight of zero, or even fall: make it exactly flat.
+    # The rounding of a parallel cumulative sum may differ across a weight of zero, so make the sum exactly flat there.
     cumulative = jnp.where(weights > 0.0, jnp.cumsum(weights), 0.0)
     cumulative = jax.lax.cummax(cumulative)
     indices = jnp.searchsorted(cumulative, levels * cumulative[-1], side="right")

@@ -1,4 +1,4 @@
-"""Pairs of mirrored samples."""
+"""The proposal of mirrored pairs of samples."""
 
 from collections.abc import Callable
 
@@ -23,14 +23,14 @@ def antithetic(
 ) -> Proposal:
     """K/2 pairs of mirrored samples of one `q(z | x)`: the noise of the second half is minus that of the first.
 
-    Each sample alone has density q, so the weights are those of `independent`; within a pair they tend to be negatively
-    correlated, which lowers the variance of their sum where log w is close to odd around the centre of q.
+    Each sample by itself has density q, so the weights are those of `independent`. Within a pair the weights tend to be
+    negatively correlated. This lowers the variance of their sum where log w is close to odd around the centre of q.
 
     Args:
       conditional: `(params, x) -> (loc [D], scale [D])` for one example.
       num_samples: K, even.
-      family: the family that `conditional` parameterizes.
-      sampler: draws the noise [K/2, D] in place of the family's own; its distribution must be symmetric about zero.
+      family: the family whose parameters `conditional` returns.
+      sampler: draws the noise [K/2, D] in place of the family's own. Its distribution must be symmetric about zero.
 
     Returns:
       A proposal for `make_bound` and `make_log_weights`. A pair has no joint density on R^2D, so only

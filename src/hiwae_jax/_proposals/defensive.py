@@ -1,4 +1,4 @@
-"""A few samples from a broad distribution beside those of the proposal, which bounds the weights."""
+"""The defensive proposal: a few samples from a broad distribution, which bounds the weights."""
 
 from collections.abc import Callable
 
@@ -24,19 +24,19 @@ def defensive(
     family: Family = diagonal_gaussian,
     sampler: Sampler | None = None,
 ) -> Proposal:
-    """A defensive mixture, stratified: most samples from `q(z | x)`, the last few from a broad distribution.
+    """K samples of a defensive mixture: most come from `q(z | x)`, the last few from a broad distribution.
 
-    Under `power_heuristic(1)`, `log w_j = log p(x, z_j) - log sum_i q_i(z_j)`: the weights of a mixture with
-    proportions `num_broad / K`, which are bounded wherever `p(x, z)` over the broad density is. With the prior as the
-    broad distribution `sum_j w_j <= K / num_broad * max_z p(x | z)`, however narrow q becomes.
+    Under `power_heuristic(1)`, `log w_j = log p(x, z_j) - log sum_i q_i(z_j)`. These are the weights of a mixture with
+    proportions `num_broad / K`. They are bounded wherever `p(x, z)` over the broad density is. If the broad
+    distribution is the prior, `sum_j w_j <= K / num_broad * max_z p(x | z)`, however narrow q becomes.
 
     Args:
       conditional: `(params, x) -> (loc [D], scale [D])` for one example.
-      broad: likewise, of the same family: the prior, or q with a larger scale.
-      num_samples: K, both kinds together.
-      num_broad: how many of them are from `broad`; at least 1 and fewer than K.
-      family: the family of both; `student_t(df)` has the heavy tails that Domke and Sheldon recommend.
-      sampler: draws the noise of all samples as one flat array in place of the family's own; as for `independent`.
+      broad: likewise, of the same family. For example the prior, or q with a larger scale.
+      num_samples: K, the number of both kinds together.
+      num_broad: how many of them are from `broad`, at least 1 and fewer than K.
+      family: the family of both. `student_t(df)` has the heavy tails that Domke and Sheldon recommend.
+      sampler: draws the noise of all samples as one flat array, in place of the family's own; see `independent`.
 
     Returns:
       A proposal for `make_bound` and `make_log_weights`. Every weighting and every gradient is valid.

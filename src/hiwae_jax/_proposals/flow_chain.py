@@ -1,4 +1,4 @@
-"""A chain of invertible maps: every sample is a function of the first, every marginal a change of variables."""
+"""The proposal of a chain of invertible maps: every sample is a function of the first."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -28,20 +28,20 @@ def flow_chain(
 ) -> Proposal:
     """`z_1 ~ q_1(z | x)`, then `z_j = T_j(z_{j-1})`: K samples from one draw of noise.
 
-    The marginal of sample j is exact, `log q_j(z_j) = log q_1(z_1) - sum_{m <= j} log|det dT_m|`, and so is that of any
-    other sample under it, through the inverse maps.
+    The marginal density of sample j is exact: `log q_j(z_j) = log q_1(z_1) - sum_{m <= j} log|det dT_m|`. The density
+    of any other sample under it is exact too, through the inverse maps.
 
     Args:
       base: `(params, x) -> (loc [D], scale [D])`, the parameters of q_1.
-      maps: the K - 1 maps: `affine_map`, `coupling_map`, or a `Bijection` of your own.
-      context: `(params, x) -> context`, evaluated once an example; `base` and the maps receive it in place of x.
+      maps: the K - 1 maps, made by `affine_map`, by `coupling_map`, or as a `Bijection` of your own.
+      context: `(params, x) -> context`, evaluated once an example. `base` and the maps receive its value in place of x.
       family: the family of q_1.
-      sampler: draws the noise [D] of z_1 in place of the family's own; receives the caller's key untouched, once.
+      sampler: draws the noise [D] of z_1 in place of the family's own. It receives the caller's key unchanged, once.
 
     Returns:
-      A proposal for `make_bound` and `make_log_weights`. Weightings other than the uniform one evaluate K (K - 1) / 2
-      inverse maps for each sample. All samples are functions of z_1 and have no joint density, so only
-      `gradient="reparameterized"` is valid.
+      A proposal for `make_bound` and `make_log_weights`. All samples are functions of z_1 and have no joint density, so
+      only `gradient="reparameterized"` is valid. A power heuristic evaluates K (K - 1) / 2 inverse maps for each
+      sample.
 
     Reference: Huang et al. (2019), section 3.1.
 
@@ -81,12 +81,12 @@ def flow_chain(
 
 
 class _Chain(NamedTuple):
-    """What the densities of a chain are known by.
+    """What the densities of a chain depend on.
 
     Attributes:
-      own_densities: `log q_j(z_j)` of the samples drawn [K].
+      own_densities: [K], `log q_j(z_j)` of the samples drawn.
       first: the parameters of q_1.
-      params: those of the maps.
+      params: the parameters of the maps.
       context: what the maps receive in place of x.
     """
 
@@ -99,10 +99,10 @@ class _Chain(NamedTuple):
 def _pushed(
     maps: Sequence[Bijection], params: Params, h: Context, z: Float[Array, " D"], density: Float[Array, ""]
 ) -> tuple[Float[Array, "K D"], Float[Array, " K"]]:
-    """The first sample and its log-density, pushed through one map after another."""
+    """Push the first sample and its log-density through one map after another."""
     samples, densities = [z], [density]
     for number, bijection in enumerate(maps):
-        # What follows a sample that overflowed is lost too, and has no derivative of the form inf * 0.
+        # All samples after one that overflowed are lost too. They must not have a derivative of the form inf * 0.
         overflowed = jnp.any(jnp.isinf(samples[-1]))
         start = jnp.where(overflowed, 0.0, samples[-1])
         end, log_det = _mapped(f"maps[{number}].forward", bijection.forward(params, h, start), start)
@@ -114,7 +114,7 @@ def _pushed(
 def _pair_densities(
     maps: Sequence[Bijection], family: Family, chain: _Chain, z: Float[Array, "K D"]
 ) -> Float[Array, "K K"]:
-    """`log q_i(z_j)` at row j, column i: every sample pulled back through the maps behind every member."""
+    """`log q_i(z_j)` at row j, column i. Every sample is pulled back through the maps of every member."""
     at_start = jnp.zeros((1, len(z)), z.dtype)
     pulled, log_dets = z[None], at_start
     for number, bijection in reversed(list(enumerate(maps))):

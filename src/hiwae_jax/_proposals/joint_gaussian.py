@@ -1,4 +1,4 @@
-"""K correlated Gaussian samples with exact marginals and an exact joint density."""
+"""The proposal of K correlated Gaussian samples, with exact marginals and an exact joint density."""
 
 import math
 from collections.abc import Callable
@@ -19,21 +19,21 @@ from hiwae_jax._types import Example, Key, Params
 def joint_gaussian(
     conditional: Callable[[Params, Example], Parameters], *, sampler: Sampler = standard_normal
 ) -> Proposal:
-    """K jointly Gaussian samples: in each latent dimension a K-dimensional Gaussian of its own.
+    """K jointly Gaussian samples: each latent dimension has a K-dimensional Gaussian of its own.
 
-    In dimension d, `z[:, d] ~ N(loc[:, d], L_d L_d^T)`. Sample j alone is `N(loc[j], scale[j]^2)` with
-    `scale[j, d]` the norm of row j of `L_d`, and the weights are those of the marginals,
-    `log w_j = log p(x, z_j) - log q_j(z_j) + log pi_j(z_j)`, whatever the correlation.
+    In dimension d, `z[:, d] ~ N(loc[:, d], L_d L_d^T)`. Sample j alone is `N(loc[j], scale[j]^2)`, where `scale[j, d]`
+    is the norm of row j of `L_d`. The weights use these marginals, whatever the correlation:
+    `log w_j = log p(x, z_j) - log q_j(z_j) + log pi_j(z_j)`.
 
     Args:
-      conditional: `(params, x) -> (loc [K, D], scale_tril [D, K, K])`; of `scale_tril` the lower triangles are used,
+      conditional: `(params, x) -> (loc [K, D], scale_tril [D, K, K])`. The lower triangles of `scale_tril` are used,
         and their diagonals must be positive.
-      sampler: draws the noise [K, D]; receives the caller's key untouched, once.
+      sampler: draws the noise [K, D]. It receives the caller's key unchanged, once.
 
     Returns:
-      A proposal for `make_bound` and `make_log_weights`. Every weighting is valid. "doubly_reparameterized" is
-      unbiased where log_joint has no jumps (the score of the joint density takes part in it), but may be noisier than
-      "reparameterized", the default here.
+      A proposal for `make_bound` and `make_log_weights`. Every weighting is valid. The default gradient is
+      "reparameterized". "doubly_reparameterized" is unbiased where log_joint has no jumps, because it includes the
+      score of the joint density, but it may be noisier.
 
     Reference: Klys, Bettencourt and Duvenaud (2018), "Joint importance sampling for variational inference"; Huang et
     al. (2019), section 3.1.
@@ -81,7 +81,7 @@ def _checked(parameters: Any) -> tuple[jax.Array, jax.Array]:
 
 
 def _norms(rows: Float[Array, "*batch N"]) -> Float[Array, "*batch"]:
-    """The norm of every row, also where the squares of its entries are zero or infinite in float32."""
+    """The norm of every row. It is right even where the squares of the entries are zero or infinite in float32."""
     largest = jax.lax.stop_gradient(jnp.max(jnp.abs(rows), axis=-1, keepdims=True))
     return largest[..., 0] * jnp.sqrt(jnp.sum((rows * (1.0 / largest)) ** 2, axis=-1))
 

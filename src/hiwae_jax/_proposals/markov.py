@@ -1,4 +1,4 @@
-"""A Markov chain of samples, weighed with an auxiliary chain that runs backwards."""
+"""The proposal of a Markov chain of samples, weighed with an auxiliary chain that runs backwards."""
 
 from collections.abc import Callable
 from typing import Any
@@ -30,31 +30,34 @@ def markov(
 ) -> Proposal:
     r"""`z_1 ~ q_1(z_1 | x)`, then `z_j ~ q_j(z_j | z_{j-1}, x)`: each sample sees the one before it.
 
-    The marginal of z_j is an integral over its predecessors. They are treated as auxiliary variables of sample j, with
-    a model of them given z_j that runs the chain backwards, `r(z_{1:j-1} | z_j) = prod_{i < j} r_i(z_i | z_{i+1})`:
+    The marginal density of z_j is an integral over its predecessors, which is not known. Therefore the predecessors are
+    treated as auxiliary variables of sample j. A model of them given z_j runs the chain backwards,
+    `r(z_{1:j-1} | z_j) = prod_{i < j} r_i(z_i | z_{i+1})`. The weights are
 
         w_j = pi_j(z_j) p(x, z_j) prod_{i < j} r_i(z_i | z_{i+1}) / (q_1(z_1) prod_{1 < i <= j} q_i(z_i | z_{i-1}))
 
-    Under the chain, `E[w_j] = int pi_j(z_j) p(x, z_j) r(z_{1:j-1} | z_j) dz_{1:j}`, in which the q have cancelled.
-    Since r integrates to one over z_{1:j-1}, that is `int pi_j(z) p(x, z) dz`, and since the pi sum to one at every z,
-    `E[sum_j w_j] = p(x)`, whatever r is. The pi may depend on x and z_j only: a power heuristic of the transitions
-    would depend on the predecessors of each member, which are different variables in different terms, and its sum
-    over j would not be one. It is refused; `uniform_weighting()` and `learned_weighting` are valid.
+    Under the chain, the q cancel in `E[w_j] = int pi_j(z_j) p(x, z_j) r(z_{1:j-1} | z_j) dz_{1:j}`. r integrates to one
+    over z_{1:j-1}, so this is `int pi_j(z) p(x, z) dz`. The pi sum to one at every z, so `E[sum_j w_j] = p(x)`,
+    whatever r is.
+
+    The pi may depend on x and z_j only. A power heuristic of the transitions would depend on the predecessors of each
+    member. These are different variables in different terms, so the sum over j would not be one. It is therefore
+    refused. `uniform_weighting()` and `learned_weighting` are valid.
 
     Args:
       base: `(params, x) -> (loc [D], scale [D])`, the parameters of q_1.
-      transition: `(params, x, z [D], step) -> (loc [D], scale [D])`: the distribution of the sample after z. `step` is
-        a traced integer, 0 for the transition from the first sample to the second.
-      reverse: `(params, x, z [D], step) -> (loc [D], scale [D])`: the model of the sample before z, with the `step` of
-        the transition between them.
+      transition: `(params, x, z [D], step) -> (loc [D], scale [D])`, the distribution of the sample after z. `step` is
+        a traced integer. It is 0 for the transition from the first sample to the second.
+      reverse: `(params, x, z [D], step) -> (loc [D], scale [D])`, the model of the sample before z. `step` is that of
+        the transition between the two.
       num_samples: K, the length of the chain.
-      context: `(params, x) -> context`, evaluated once an example; the callables receive it in place of x.
+      context: `(params, x) -> context`, evaluated once an example. The callables receive its value in place of x.
       family: the family of all conditionals.
-      sampler: draws the noise [K, D] in place of the family's own; receives the caller's key untouched, once.
+      sampler: draws the noise [K, D] in place of the family's own. It receives the caller's key unchanged, once.
 
     Returns:
-      A proposal for `make_bound` and `make_log_weights`, with `gradient="reparameterized"`. The samples are drawn one
-      after the other (`jax.lax.scan`).
+      A proposal for `make_bound` and `make_log_weights`. Only `gradient="reparameterized"` is valid. The samples are
+      drawn one after the other (`jax.lax.scan`).
 
     Reference: Huang et al. (2019), section 3.2 and figure 2; Agakov and Barber (2004) for auxiliary variables.
 
@@ -113,7 +116,7 @@ def markov(
 def _parameters_after(
     name: str, step: MarkovStep, params: Params, h: Context, z: Float[Array, " D"], number: Any, *, family: Family
 ) -> Parameters:
-    """The parameters of the distribution that a step of the chain goes to from z."""
+    """The parameters of the distribution to which a step of the chain goes from z."""
     parameters = one_member(name, lambda params, h: step(params, h, z, number), params, h, family)
     shape = jax.tree.leaves(parameters)[0].shape
     if shape != z.shape:

@@ -1,4 +1,4 @@
-"""What a conditional of the user's returns, checked: the parameters of one distribution."""
+"""Checks of what a user's conditional returns: the parameters of one distribution."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ def one_member(
 
 
 def check_distribution(name: str, family: Family, parameters: Parameters) -> None:
-    """Raise if the functions of the family do not fit the parameters of one distribution, given by the callable."""
+    """Raise if the functions of the family do not fit the parameters of one distribution that `name` returned."""
     if family is diagonal_gaussian:
         return
     first = jax.tree.leaves(parameters)[0]  # in place of the noise

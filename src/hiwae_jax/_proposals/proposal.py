@@ -1,4 +1,4 @@
-"""What a proposal is: pure functions that draw K samples of one example and give the densities of what they drew."""
+"""The type of a proposal: pure functions that draw K samples of one example and return their densities."""
 
 import warnings
 from collections.abc import Callable
@@ -28,17 +28,18 @@ class _DrawFields(NamedTuple):
 
 
 class Draw(_DrawFields):
-    """The K samples of one example with the arrays that made them; gradients run from `z` to the parameters.
+    """The K samples of one example, with the arrays that made them. Gradients run from `z` to the parameters.
 
     Attributes:
       z: the samples [K, D].
-      parameters: those of the members, in whatever form the proposal's densities take them.
+      parameters: the members' parameters, in the form that the proposal's densities take.
       z0: the auxiliary variable at each sample [K, D0] (equal rows where it is shared), or None.
       base: the parameters of q_0, or None.
       context: what the conditionals and the reverse model receive in place of x.
       joint: the parameters of the joint density of all samples, where they are not independent; or None.
-      refill: where asked for, `(z [K, D], z0)` drawn anew from the same members (and the same z_0, if it is shared).
-      uniform: where a bound asks for it, the number in [0, 1) that picks samples for its backward pass.
+      refill: `(z [K, D], z0)`, drawn anew from the same members (and the same z_0, if it is shared); None if not asked
+        for.
+      uniform: the number in [0, 1) that picks samples for the backward pass; None if the bound does not ask for it.
     """
 
     __slots__ = ()
@@ -62,23 +63,25 @@ def _warn_of_members() -> None:
 
 
 def over_samples(function: Callable[[Any], Any], samples: Any, chunk_size: int | None) -> Any:
-    """The function at every sample, `chunk_size` of them at once; differentiation evaluates each chunk again."""
+    """Evaluate the function at every sample, `chunk_size` at once; differentiation evaluates each chunk again."""
     if chunk_size is None or chunk_size >= len(jax.tree.leaves(samples)[0]):
         return jax.vmap(function)(samples)
     return jax.lax.map(jax.checkpoint(function), samples, batch_size=chunk_size)
 
 
 class Members(NamedTuple):
-    """How a sample would move with the parameters of any member: what estimators without scores need to know.
+    """How a sample would move with the parameters of any member. Estimators that replace scores by paths need this.
 
     Attributes:
       family: the family of the members.
-      layout: "one": all members are one distribution, parameters have no member axis. "rows": sample j comes from row j
-        and every row is a density for every sample. "own": sample j comes from row j and no other row concerns it.
-        "table": row j holds the K members as conditioned by sample j's own z_0.
-      at: `(params, context, z0 [K, D0]) -> parameters`, as a function of z_0, where each sample has its own; or None.
+      layout: how the members' parameters lie. "one": all members are one distribution, and the parameters have no
+        member axis. "rows": sample j comes from row j, and every row is a density for every sample. "own": sample j
+        comes from row j, and is compared with no other row. "table": row j holds the K members given sample j's own
+        z_0.
+      at: `(params, context, z0 [K, D0]) -> parameters`, the members' parameters as a function of z_0 where each sample
+        has a z_0 of its own; otherwise None.
       base_family: the family of q_0, or None.
-      joint_log_prob: `(joint, z [K, D]) -> scalar`, the density of all K samples; None where they are independent
+      joint_log_prob: `(joint, z [K, D]) -> scalar`, the log-density of all K samples; None where they are independent
         given z_0.
       placement: on which devices the members are compared.
     """
@@ -117,17 +120,17 @@ class Members(NamedTuple):
         return jax.vmap(self.family.log_prob, in_axes=(axis, 0))(own, z)
 
     def pair_densities(self, parameters: Parameters, z: Float[Array, "N D"]) -> Float[Array, "N K"]:
-        """`log q_i(z_j)` at row j, column i; of any number of points, but in the layout "table" of the K samples."""
+        """`log q_i(z_j)` at row j, column i, for any points. In the layout "table" they must be the K samples."""
         densities: jax.Array = self.over_rows(lambda row, z: self.pairs().log_prob(row, z, None), parameters, z)
         return densities
 
     def pairs(self, *, products: bool = True) -> Pairs:
-        """All members, as a sample knows them, at that sample."""
-        # Of a table no two samples share a row, and products would gain nothing.
+        """Functions that compare one sample with all members."""
+        # In a table no two samples share a row, so products would gain nothing.
         return pairs_of(self.family, products=products and self.layout != "table")
 
     def owners(self, parameters: Parameters) -> Own:
-        """For each sample the member that drew it, with a leading axis of samples."""
+        """The member that drew each sample, with a leading axis of samples."""
         own, axis = self.own(parameters)
         assert axis == 0  # members are compared where they differ
         return Own(jnp.arange(len(jax.tree.leaves(own)[0])), own)
@@ -135,7 +138,7 @@ class Members(NamedTuple):
     def over_rows(
         self, function: Callable[..., Any], parameters: Any, *samples: Any, chunk_size: int | None = None
     ) -> Any:
-        """`function(all members as sample j knows them, *row j of samples)`, for every sample."""
+        """`function(parameters of all members for sample j, *row j of samples)`, for every sample."""
         if self.layout == "table":
             return over_samples(lambda one: function(*one), (parameters, *samples), chunk_size)
         parameters = self.placement.whole(parameters)
@@ -143,11 +146,11 @@ class Members(NamedTuple):
 
 
 class ReverseTraits(NamedTuple):
-    """What a reverse model was seen to do; None where it cannot be told.
+    """How a reverse model behaved in a trial. A field is None where the trial cannot tell.
 
     Attributes:
-      row_by_row: whether row j depends on sample j alone, as every bound needs.
-      alike: whether the rows of equal samples are equal, as every weighting but the uniform one needs.
+      row_by_row: whether row j depends on sample j alone, which every bound needs.
+      alike: whether the rows of equal samples are equal, which every weighting but the uniform one needs.
     """
 
     row_by_row: bool | None
@@ -155,32 +158,33 @@ class ReverseTraits(NamedTuple):
 
 
 class DrawSamples(Protocol):
-    """Draws the K samples of one example. With `refill`, a second set from the same members comes with them."""
+    """Draws the K samples of one example, and with `refill` a second set from the same members."""
 
     def __call__(self, params: Params, x: Example, key: Key, *, refill: bool = False) -> Draw: ...
 
 
 class Proposal(NamedTuple):
-    """A joint distribution of K samples with what weighs them; made by `independent`, `hierarchical` and their like.
+    """A joint distribution of K samples with the densities that weigh them. `independent`, `hierarchical` and their
+    like make it.
 
-    What an estimator may do with it is data: `members` for estimators that turn scores into paths, `pair_densities` for
-    weightings that compare the members.
+    Its fields say which estimators are valid. Estimators that turn scores into paths need `members`, and weightings
+    that compare the members need `pair_densities`.
 
     Attributes:
       draw: `(params, x, key, *, refill=False) -> Draw`.
       own_densities: `(parameters, z [K, D]) -> [K]`, the density that sample j was drawn with.
-      pair_densities: `(parameters, z [N, D]) -> [N, K]`, `log q_i(z_j)` at row j, column i; None where the members have
-        no densities in common, and only a weighting that does not compare densities is valid.
+      pair_densities: `(parameters, z [N, D]) -> [N, K]`, `log q_i(z_j)` at row j, column i. None where the densities of
+        all members at one point are not known. Then only a weighting that does not compare densities is valid.
       log_reverse: `(params, context, z0, z [K, D]) -> [K]`, the log-density of all auxiliary variables of sample j
         given z_j; None without auxiliary variables.
       reverse_traits: `(params, context, z) -> ReverseTraits`, how the reverse model's rows depend on their indices and
         on the samples.
       equal_members: whether the members are one distribution, so that a power heuristic is uniform.
-      members: None where no estimator but the plain one is known.
-      why_plain: if so, the reason, for the error message.
+      members: how samples move with the members' parameters; None where only the plain estimator is known.
+      why_plain: the reason for `members` being None, for the error message.
       refills: whether `draw` can draw a second set of samples.
-      independent_noise: whether the noise of one sample is known not to depend on that of the others, as all
-        estimators but the plain one need.
+      independent_noise: whether the noise of each sample is known to be independent of that of the others. All
+        estimators but the plain one need this.
     """
 
     draw: DrawSamples

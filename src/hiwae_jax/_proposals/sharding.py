@@ -1,4 +1,4 @@
-"""Where the samples of one example lie: split over an axis of a device mesh, or wherever the compiler likes."""
+"""Placement of the samples of one example on devices: split over an axis of a mesh, or chosen by the compiler."""
 
 import functools
 import math
@@ -12,16 +12,16 @@ from hiwae_jax._checks import is_array
 
 
 class Placement(NamedTuple):
-    """What a proposal says about the devices of its arrays; nothing, where `sharding` is None.
+    """Where a proposal puts its arrays. If `sharding` is None, the compiler decides.
 
     Attributes:
-      sharding: of arrays with a leading axis of samples.
+      sharding: the sharding of arrays with a leading axis of samples.
     """
 
     sharding: NamedSharding | None
 
     def rows(self, tree: Any) -> Any:
-        """Arrays with a row for each sample, on the devices of their rows."""
+        """Split arrays that have a row for each sample over the devices."""
         if self.sharding is None:
             return tree
         axes = self.sharding.spec[0]
@@ -35,10 +35,10 @@ class Placement(NamedTuple):
         return jax.lax.with_sharding_constraint(tree, self.sharding)  # type: ignore[no-untyped-call]
 
     def whole(self, tree: Any) -> Any:
-        """Arrays that every device of the axis holds.
+        """Put whole arrays on every device of the axis.
 
-        Without a word about them the compiler would follow the rows back through what made them, and split along
-        dimensions where that takes communication.
+        Without this constraint, the compiler would derive a placement from that of the rows, and could split these
+        arrays along dimensions where that takes communication.
         """
         if self.sharding is None:
             return tree
@@ -47,7 +47,7 @@ class Placement(NamedTuple):
 
 
 def placement_of(sharding: Any) -> Placement:
-    """The placement that a proposal's argument `sharding` asks for, or what is wrong with it."""
+    """Return the placement for a proposal's argument `sharding`, or raise if the argument is wrong."""
     if sharding is None:
         return Placement(None)
     wanted = "expected NamedSharding(mesh, P(axis)) with the mesh axis of the samples"
@@ -64,10 +64,11 @@ def placement_of(sharding: Any) -> Placement:
 
 
 def on_auto_axes(value_and_grad: Callable[..., Any]) -> Callable[..., Any]:
-    """The same function of `(params, *arguments)`, in which the compiler places what is not said.
+    """Return the same function of `(params, *arguments)`, which also accepts arguments on a mesh of Explicit axes.
 
-    Where an argument lies on a mesh of Explicit axes, JAX asks for the sharding of all that is reshaped, or mixed with
-    constants. Within the function these axes are Auto; the value comes out whole, and a gradient lies as its parameter.
+    On Explicit axes, JAX asks for the sharding of every array that is reshaped or mixed with constants. Within the
+    function these axes are Auto, so the compiler chooses these shardings. The value is whole on every device, and a
+    gradient lies as its parameter does.
     """
 
     @functools.wraps(value_and_grad)
