@@ -47,7 +47,9 @@ def cost(kind, num_samples, alpha, gradient, backward_samples=None):
 
 CASES = [("iwae", 5, 0.0, "doubly_reparameterized")]
 CASES += [("hiwae", K, alpha, "doubly_reparameterized") for K, alpha in ((1, 1.0), (5, 0.0))]
-CASES += [("hiwae", 5, 1.0, gradient) for gradient in ("doubly_reparameterized", "path_squared", "authors")]
+CASES += [
+    ("hiwae", 5, 1.0, gradient) for gradient in ("doubly_reparameterized", "path_squared", "authors", "score_function")
+]
 
 
 @pytest.mark.parametrize(("kind", "num_samples", "alpha", "gradient"), CASES)

@@ -141,7 +141,7 @@ OF_TEXT = {
     "transition": "a function (params, x, z, step) -> (loc [D], scale [D]), got str",
     "log_joint": "a function (params, x, z) -> scalar, got str",
     "proposal": "what hj.independent, hj.hierarchical or their like return, got str",
-    "gradient": "one of 'reparameterized', 'doubly_reparameterized', 'refilled', 'path_squared', 'authors', got 'no'",
+    "gradient": f"one of {', '.join(map(repr, hj.GRADIENTS))}, got 'no'",
     "backward_samples": "an integer of at least 1, got 'no'",
     "weighting": "what hj.uniform_weighting or hj.power_heuristic returns, got str",
     "chunk_size": "an integer of at least 1, got 'no'",

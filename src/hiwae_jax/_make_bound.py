@@ -93,6 +93,8 @@ def make_bound(
         uniform or learned.
         "authors": the rule of the code released with the paper, for comparisons. Biased where there is a z_0, and where
         "path_squared" is.
+        "score_function": no path through any sample, but scores with the other samples as a baseline. Unbiased for
+        every weighting, and also where log_joint jumps in z. By far the noisiest.
       backward_samples: M, or None for all K samples. After a forward pass of all K, the backward pass through the
         generative model runs for M samples only, which are drawn by their weights (systematic resampling). The gradient
         stays as unbiased as without it, at K + M forward and M backward evaluations. The choice has a key of its own,

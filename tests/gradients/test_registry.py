@@ -19,6 +19,7 @@ EXPECTED = {
     "doubly_reparameterized": ALWAYS,
     "refilled": ALWAYS,
     "path_squared": ALWAYS | {"two samples, warm-up": "biased", "two members, power heuristic": "biased"},
+    "score_function": ALWAYS,
     "authors": ALWAYS
     | {"two samples, warm-up": "biased", "two members, power heuristic": "biased", "shared z_0": "biased"},
 }

@@ -54,7 +54,7 @@ def vimco(
     log_proposal = same_shape(log_proposal, log_weights)
     check_others("log_weights", log_weights.shape[axis])
     last = jnp.moveaxis(jax.lax.stop_gradient(log_weights), axis, -1)
-    signals = jnp.vectorize(_vimco_signals, signature="(k)->(k)")(last)
+    signals = jnp.vectorize(leave_one_out_signals, signature="(k)->(k)")(last)
     return iwlb_with_signals(log_weights, log_proposal, jnp.moveaxis(signals, -1, axis), axis)
 
 
@@ -73,13 +73,13 @@ def _iwlb_with_signals_jvp(axis, primals, tangents):  # type: ignore[no-untyped-
     return iwlb_with_signals(*primals, axis), paths + weighted_tangent(signals, tangents[1], axis=axis)
 
 
-def _score_function_signals(log_weights: Float[Array, " K"]) -> Float[Array, " K"]:
+def bound_signals(log_weights: Float[Array, " K"]) -> Float[Array, " K"]:
     """The bound as the signal of every sample; zero where it is `-inf`."""
     bound = iwlb(log_weights)
     return jnp.broadcast_to(jnp.where(bound == -jnp.inf, 0.0, bound), log_weights.shape)
 
 
-def _vimco_signals(log_weights: Float[Array, " K"]) -> Float[Array, " K"]:
+def leave_one_out_signals(log_weights: Float[Array, " K"]) -> Float[Array, " K"]:
     """`L - L_j` for each sample j; row j of the matrices below has the weights that `L_j` is made of."""
     K = log_weights.shape[0]
     is_own, rows = jnp.eye(K, dtype=bool), log_weights[None, :]
@@ -87,12 +87,12 @@ def _vimco_signals(log_weights: Float[Array, " K"]) -> Float[Array, " K"]:
     log_geometric_mean = jnp.sum(jnp.where(is_own, 0.0, rows), axis=1, keepdims=True) / (K - 1)
     without = log_sum_exp(jnp.where(is_own, log_geometric_mean, rows), -1)
     signals = log_sum_exp(log_weights, -1) - without  # the log K of the two bounds cancels
-    return jnp.where(without == -jnp.inf, _score_function_signals(log_weights), signals)
+    return jnp.where(without == -jnp.inf, bound_signals(log_weights), signals)
 
 
 SIGNALS: dict[str, Callable[[Float[Array, " K"]], Float[Array, " K"]]] = {
-    "score_function": _score_function_signals,
-    "vimco": _vimco_signals,
+    "score_function": bound_signals,
+    "vimco": leave_one_out_signals,
     # The log-weights bring -wbar_j, so that wbar_j is left: the wake phase, which is not the gradient of the bound.
     "wake_phase": lambda log_weights: 2.0 * normalized_weights(log_weights),
 }

@@ -9,8 +9,7 @@ def authors_step(inputs: RuleInputs) -> Step:
     z = weights[:, None] * tangents.z
     if tangents.z0 is None:
         return Step(z, None, weights)
-    reached_by_beta = 1.0 if inputs.terms.clipped is None else 1.0 - inputs.terms.clipped
-    scores = base_scores(inputs, -inputs.beta * reached_by_beta * weights**2)
+    scores = base_scores(inputs, -inputs.beta * inputs.reached_by_beta * weights**2)
     return Step(z, weights[:, None] * tangents.z0, weights, scores)
 
 

@@ -126,12 +126,12 @@ def bound_by_rule(
 
 
 def _members_at(request: Request, rule: Rule, frozen_params: tuple[Any, Any]) -> Callable[[Any], Any] | None:
-    """The members' parameters as a function of z_0 alone, where the rule follows a sample's own z_0."""
+    """The members' parameters as a function of z_0 alone, where the rule tells apart how they move with z_0."""
     members = request.proposal.members
-    if members is None or members.at is None or not rule.follows_z0:
+    if members is None or members.at is None:
         return None
-    at = members.at
-    return lambda z0: at(*frozen_params, z0)
+    at, follows_own_z0 = members.at, rule.follows_z0 and members.own_z0
+    return (lambda z0: at(*frozen_params, z0)) if follows_own_z0 or rule.fixes_samples else None
 
 
 def _capture(parts: Parts, draw: Draw, members_at: Callable[[Any], Any] | None) -> tuple[_Functions, CapturedArrays]:

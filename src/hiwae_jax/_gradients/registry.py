@@ -8,14 +8,17 @@ from hiwae_jax._gradients.path_squared import PATH_SQUARED
 from hiwae_jax._gradients.plain import PLAIN
 from hiwae_jax._gradients.refilled import REFILLED
 from hiwae_jax._gradients.rule import Request, Rule
+from hiwae_jax._gradients.score_function import SCORE_FUNCTION
 
-RULES = {rule.name: rule for rule in (PLAIN, DOUBLY_REPARAMETERIZED, REFILLED, PATH_SQUARED, AUTHORS)}
+RULES = {rule.name: rule for rule in (PLAIN, DOUBLY_REPARAMETERIZED, REFILLED, PATH_SQUARED, AUTHORS, SCORE_FUNCTION)}
 
 GRADIENTS = tuple(RULES)
 """The names that `gradient=` takes."""
 
 # The same names, for type checkers, which cannot read them from the list.
-GradientName = Literal["reparameterized", "doubly_reparameterized", "refilled", "path_squared", "authors"]
+GradientName = Literal[
+    "reparameterized", "doubly_reparameterized", "refilled", "path_squared", "authors", "score_function"
+]
 
 
 def chosen_rule(name: str | None, request: Request) -> Rule:

@@ -30,6 +30,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from hiwae_jax._assembly import Terms, log_pi_over_q_of_pairs
+from hiwae_jax._families.family import Parameters
 from hiwae_jax._proposals.proposal import Draw, Members, Proposal
 from hiwae_jax._types import AuxiliarySamples, Samples
 from hiwae_jax._weightings import Weighting
@@ -83,6 +84,19 @@ class RuleInputs(NamedTuple):
         assert members is not None  # `needs_members`
         return members
 
+    @property
+    def member_tangents_at_fixed_z0(self) -> Parameters:
+        """The tangent of the members' parameters without what a moving z_0 adds to it."""
+        tangents = self.tangents.parameters
+        if self.members_with_z0 is None:
+            return tangents
+        return jax.tree.map(jnp.subtract, tangents, self.members_with_z0)
+
+    @property
+    def reached_by_beta(self) -> Float[Array, " K"] | float:
+        """1 where beta reaches a log-weight, 0 where free bits hold it constant."""
+        return 1.0 if self.terms.clipped is None else 1.0 - self.terms.clipped
+
     def z0_along(self, factor: Float[Array, "K 1"]) -> Float[Array, "K D0"] | None:
         """The direction of z_0: its own path with this factor, the plain path if z_0 is shared, or None without z_0."""
         z0 = self.tangents.z0
@@ -126,6 +140,8 @@ class Rule(NamedTuple):
         request, or None.
       scores: whether the densities' parameters move too. If not, densities are differentiated in the samples only.
       follows_z0: whether the path includes a density's dependence on a sample's own z_0 through the members.
+      fixes_samples: whether samples stay where they are and all parameters are reached by scores. Then the members'
+        parameters are differentiated at a fixed z_0, even a shared one.
       refills: whether every sample is drawn a second time if the weighting compares the members' densities.
       automatic: whether automatic differentiation of the value gives the rule.
     """
@@ -136,6 +152,7 @@ class Rule(NamedTuple):
     needs: tuple[Callable[[Request], str | None], ...]
     scores: bool = False
     follows_z0: bool = True
+    fixes_samples: bool = False
     refills: bool = False
     automatic: bool = False
 
@@ -196,12 +213,9 @@ def without_clipped_scores(inputs: RuleInputs, step: Step) -> Step:
     if clipped is None:
         return step
     lost = -inputs.beta * inputs.weights * clipped
-    tangents = inputs.tangents.parameters
-    if inputs.members_with_z0 is not None:
-        # How the members follow a sample's own z_0 belongs to the path, and stays.
-        tangents = jax.tree.map(jnp.subtract, tangents, inputs.members_with_z0)
     total = lambda parameters: jnp.sum(lost * inputs.log_pi_over_q(parameters))
-    scores = step.scores + jax.jvp(total, (inputs.draw.parameters,), (tangents,))[1]
+    # How the members follow a sample's own z_0 belongs to the path, and stays.
+    scores = step.scores + jax.jvp(total, (inputs.draw.parameters,), (inputs.member_tangents_at_fixed_z0,))[1]
     if inputs.tangents.z0 is not None:
         scores += base_scores(inputs, -lost)
     return step._replace(scores=scores)

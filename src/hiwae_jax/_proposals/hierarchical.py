@@ -82,12 +82,11 @@ def hierarchical(
         num_samples = _checks.positive_integer("num_samples", num_samples)
     placement = placement_of(sharding)
     given = _Given(base, conditionals, reverse, shared, num_samples, context, family, base_family, sampler, placement)
-    members_at = functools.partial(_members_at, given)
     members = Members(
         family=family,
         layout=given.layout,
         base_family=base_family,
-        at=None if shared else members_at,
+        at=functools.partial(_members_at, given),
         placement=placement,
     )
     return Proposal(

@@ -78,8 +78,7 @@ class Members(NamedTuple):
         member axis. "rows": sample j comes from row j, and every row is a density for every sample. "own": sample j
         comes from row j, and is compared with no other row. "table": row j holds the K members given sample j's own
         z_0.
-      at: `(params, context, z0 [K, D0]) -> parameters`, the members' parameters as a function of z_0 where each sample
-        has a z_0 of its own; otherwise None.
+      at: `(params, context, z0 [K, D0]) -> parameters`, the members' parameters as a function of z_0; None without z_0.
       base_family: the family of q_0, or None.
       joint_log_prob: `(joint, z [K, D]) -> scalar`, the log-density of all K samples; None where they are independent
         given z_0.
@@ -96,7 +95,7 @@ class Members(NamedTuple):
     @property
     def own_z0(self) -> bool:
         """Whether each sample has a z_0 of its own."""
-        return self.at is not None
+        return self.layout in ("own", "table")
 
     @property
     def equal(self) -> bool:
