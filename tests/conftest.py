@@ -24,6 +24,25 @@ jax.config.update("jax_compilation_cache_dir", str(REPOSITORY / ".cache" / "jax"
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
+# Files of a few long tests, in the order of their time. With two workers, one of these at the end leaves one idle.
+LONG_FILES = (
+    "tests/test_devices.py",
+    "tests/experiments/vae/test_command.py",
+    "tests/test_chunks.py",
+    "tests/test_transforms.py",
+    "tests/gradients/test_paired_draws.py",
+    "tests/experiments/vae/test_kills.py",
+    "docs/guide.md",
+    "tests/benchmarks/gradient_quality/test_gradient_quality.py",
+    "tests/experiments/toy/test_toy.py",
+)
+
+
+def pytest_collection_modifyitems(items):
+    """Long files first; all else stays as it is."""
+    ranks = {REPOSITORY / name: rank for rank, name in enumerate(LONG_FILES)}
+    items.sort(key=lambda item: ranks.get(item.path, len(ranks)))
+
 
 @pytest.fixture
 def raw_data_dir() -> pathlib.Path:

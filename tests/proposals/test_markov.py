@@ -35,7 +35,7 @@ def test_markov_weights_integrate_to_the_evidence(num_samples):
 
 def test_a_power_heuristic_of_transitions_is_refused_because_it_would_not_be_valid():
     chain = markov_chain(2)
-    with pytest.raises(ValueError, match="weighting: a power heuristic compares the members' densities"):
+    with pytest.raises(ValueError, match="weighting: a power heuristic compares the densities of all members"):
         mean_total_weights(chain, powers(1.0), models.quadrature(2, 4))
 
     def pair_densities(members, z):
