@@ -17,7 +17,7 @@ test: .venv/installed  # lint, types, examples in docstrings and docs, and the w
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	JAX_DISABLE_MOST_OPTIMIZATIONS=1 $(PYTEST) -m "not optimized"
-	$(PYTEST) -m optimized
+	$(PYTEST) --dist worksteal -m optimized
 
 .venv/installed: pyproject.toml Makefile
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed; choose one with: make PYTHON=python3.12")'

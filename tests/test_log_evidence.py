@@ -11,8 +11,6 @@ import hiwae_jax as hj
 from hiwae_jax._log_weights.pareto import pareto_khat, tail_shape
 from tests import models
 
-pytestmark = pytest.mark.optimized
-
 
 def setup(num_samples=3):
     model = models.LinearGaussian(seed=8)

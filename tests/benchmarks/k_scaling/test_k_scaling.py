@@ -11,8 +11,6 @@ from benchmarks.k_scaling import cells
 from benchmarks.k_scaling import command as k_scaling
 from experiments.shared.networks import Networks
 
-pytestmark = pytest.mark.optimized
-
 
 @pytest.mark.parametrize(("decoder", "accuracy"), [("mlp", 0.01), ("conv", 0.1)])
 def test_flops_of_a_decoder_are_those_that_the_compiler_counts(decoder, accuracy):

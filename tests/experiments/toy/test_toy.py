@@ -12,8 +12,6 @@ from experiments.toy import command as toy
 from experiments.toy import problem as toy_problem
 from experiments.toy import training as toy_training
 
-pytestmark = pytest.mark.optimized
-
 LOG_Z = 3.30983
 # The estimator that compiles fastest; every other one is traced below, and tested with the library.
 OPTIONS = ["--alpha", "1", "--gradient", "reparameterized", "--steps", "6"]
