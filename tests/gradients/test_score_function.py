@@ -70,7 +70,6 @@ def test_it_has_the_surface_term_of_a_jump(num_samples):
 @pytest.mark.parametrize(
     "case",
     [
-        {"alpha": 1.0, "free_bits": 1.5},
         {"alpha": 1.0, "shared": False, "beta": 0.3, "free_bits": 0.4},
         {"alpha": 0.0, "equal": True},
     ],
