@@ -79,7 +79,7 @@ ARGUMENTS = [(name, argument) for name, (_, given, by_keyword) in CALLS.items() 
 NO_CALLS = {
     *("Bijection", "Bound", "DiscreteFamily", "Draw", "Family", "LogEvidence", "Members", "Proposal", "Weighting"),
     *("bernoulli", "categorical", "diagonal_gaussian", "full_rank_gaussian", "uniform_weighting"),
-    *("positive", "simplex", "unit_interval", "GRADIENTS"),
+    *("positive", "simplex", "unit_interval", "GRADIENTS", "PATHWISE_GRADIENTS"),
 }
 
 

@@ -12,11 +12,10 @@ import optax
 from tqdm import tqdm
 
 from benchmarks.gradient_quality.problems import Problem
-from hiwae_jax import GRADIENTS
+from hiwae_jax import PATHWISE_GRADIENTS
 
 ONE_BACKWARD_SAMPLE = "one backward sample"
-# The score function, which serves models that jump, has noise of another order than these.
-ESTIMATORS = (*(name for name in GRADIENTS if name not in ("score_function",)), ONE_BACKWARD_SAMPLE)
+ESTIMATORS = (*PATHWISE_GRADIENTS, ONE_BACKWARD_SAMPLE)
 EQUAL_WITHOUT_PAIRS = ("refilled", "path_squared")  # to RECOMMENDED, where the weighting compares no densities
 PLAIN = "reparameterized"
 RECOMMENDED = "doubly_reparameterized"  # gradients are compared at the parameters that training with it reaches

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiments.vae.settings import Settings
-from hiwae_jax import GRADIENTS
+from hiwae_jax import PATHWISE_GRADIENTS
 
 Grid = Mapping[str, Sequence[Any]]
 
@@ -25,8 +25,6 @@ _PAPER = {
     "patience": [50],
     "seeds": [5],
 }
-# The score function, which serves models that jump, is too noisy to train these.
-_COMPARED = [name for name in GRADIENTS if name not in ("score_function",)]
 _TABLE_MODELS = ["iwae", "hiwae-0", "hiwae-1", "hiwae-3"]
 _MLP = {
     "architecture": ["mlp"],
@@ -66,7 +64,8 @@ SWEEPS: dict[str, list[Grid]] = {
     "omniglot-mlp": _table_3(_OMNIGLOT_MLP, baselines=[2, 5]),
     "caltech-mlp": _table_3(_CALTECH_MLP, baselines=[2, 5]),
     "gradients-mlp": [
-        {**grid, "model": ["hiwae-1"], "num_samples": [5], "gradient": _COMPARED} for grid in (_MNIST_MLP, _CALTECH_MLP)
+        {**grid, "model": ["hiwae-1"], "num_samples": [5], "gradient": PATHWISE_GRADIENTS}
+        for grid in (_MNIST_MLP, _CALTECH_MLP)
     ],
     "mnist": [
         {

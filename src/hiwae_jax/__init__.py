@@ -15,7 +15,7 @@ from hiwae_jax._families.gaussian import diagonal_gaussian, full_rank_gaussian
 from hiwae_jax._families.student_t import student_t
 from hiwae_jax._families.supports import interval, positive, simplex, unit_interval
 from hiwae_jax._families.transformed import transformed
-from hiwae_jax._gradients.registry import GRADIENTS
+from hiwae_jax._gradients.registry import GRADIENTS, PATHWISE_GRADIENTS
 from hiwae_jax._log_evidence import LogEvidence, make_log_evidence
 from hiwae_jax._log_weights.bounds import elbo, iwlb
 from hiwae_jax._log_weights.diagnostics import (
@@ -44,6 +44,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "GRADIENTS",
+    "PATHWISE_GRADIENTS",
     "Bijection",
     "Bound",
     "DiscreteFamily",

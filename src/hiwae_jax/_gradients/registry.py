@@ -15,6 +15,9 @@ RULES = {rule.name: rule for rule in (PLAIN, DOUBLY_REPARAMETERIZED, REFILLED, P
 GRADIENTS = tuple(RULES)
 """The names that `gradient=` takes."""
 
+PATHWISE_GRADIENTS = tuple(name for name, rule in RULES.items() if not rule.fixes_samples)
+"""The names of the rules that differentiate through the samples."""
+
 # The same names, for type checkers, which cannot read them from the list.
 GradientName = Literal[
     "reparameterized", "doubly_reparameterized", "refilled", "path_squared", "authors", "score_function"
