@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 
 import hiwae_jax as hj
 from tests import models
@@ -29,6 +30,12 @@ def test_every_stratum_of_every_dimension_has_one_sample():
     noise = jax.jit(lambda key: EXAMPLE["latin_hypercube"](key, (K, 3), jnp.float32))(jax.random.key(0))
     strata = np.floor(K * np.asarray(jax.scipy.special.ndtr(noise))).astype(int)
     np.testing.assert_array_equal(np.sort(strata, axis=0), np.tile(np.arange(K)[:, None], 3))
+
+
+def test_each_sample_alone_is_standard_normal():
+    draw = lambda key: EXAMPLE["latin_hypercube"](key, (K, 1), jnp.float32)[0, 0]
+    first = models.quick_jit(jax.vmap(draw))(jax.random.split(jax.random.key(2), 100_000))
+    assert scipy.stats.kstest(np.asarray(first), "norm").pvalue > 1e-3
 
 
 def test_the_weights_are_unbiased_and_the_samples_balanced(proposal):
