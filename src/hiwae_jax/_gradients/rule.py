@@ -59,8 +59,8 @@ class RuleInputs(NamedTuple):
       draw: the samples and what made them.
       tangents: how the arrays of the draw move, as a draw of tangents.
       beta: the warm-up factor.
-      members_with_z0: the tangent of the members' parameters along each sample's own z_0, with all else fixed. None if
-        z_0 is shared, if there is none, and for rules that do not follow z_0.
+      members_with_z0: the tangent of the members' parameters along z_0, with all else fixed. None if there is no z_0. A
+        rule that moves samples has it only if it follows z_0 and each sample has its own.
       terms: the log-weights.
       weights: the normalised weights [K].
       chunk_size: for how many samples at once arrays of the size of all members are in memory; None for all.
