@@ -19,10 +19,8 @@ def renyi_bound(log_weights: Float[Array, "..."], *, alpha: float, axis: int = -
     The bound is the logarithm of a power mean, so for each draw it falls as alpha grows.
 
     For alpha >= 0 and every K it is at most `iwlb` at the same draw. So it is a lower bound on log p(x) on average. For
-      alpha < 0 it is a bound in neither direction: it tends to an upper bound as K grows, and at K = 1 it is the ELBO.
-      More samples raise its mean for alpha < 1 and lower it for alpha > 1.
-    average. For alpha < 0 it is a bound in neither direction: it tends to an upper bound as K grows, and at K = 1 it is
-    the ELBO. More samples raise its mean for alpha < 1 and lower it for alpha > 1.
+    alpha < 0 it is a bound in neither direction: it tends to an upper bound as K grows, and at K = 1 it is the ELBO.
+    More samples raise its mean for alpha < 1 and lower it for alpha > 1.
 
     Args:
       log_weights: `log p(x, z_j) - log q(z_j | x)`, without a mixing weight; any shape. Those of `make_log_weights`
@@ -36,7 +34,6 @@ def renyi_bound(log_weights: Float[Array, "..."], *, alpha: float, axis: int = -
 
     *Gradients*: the plain pathwise ones, so log-weight j receives `w_j^(1 - alpha) / sum_m w_m^(1 - alpha)`. All
       receive zero where the value is `-inf`. The exception is alpha = 1, which has the gradient of `elbo`.
-    zero where the value is `-inf`, except at alpha = 1, which is `elbo` in this too.
 
     Raises:
       ValueError: if `alpha` is NaN.
@@ -77,11 +74,9 @@ def chi_square(log_weights: Float[Array, "..."], *, axis: int = -1) -> Float[Arr
       The log-weights' shape without `axis`; `-inf` where every weight is zero.
 
     *Gradients*: log-weight n receives `2 w_n^2 / sum_m w_m^2`, plain pathwise. All receive zero where every weight is
-      zero. The gradient of the exponential of this function would be unbiased, but would have the scale p(x)^2. That of
-      the logarithm is self-normalised: it is free of that scale, and has a bias of order 1/N. At N = 1 it is twice the
-      gradient of `log w`.
-    is zero. The gradient of its exponential is unbiased but has the scale p(x)^2; in the logarithm it is
-    self-normalised: free of that scale, with a bias of order 1/N. At N = 1 it is twice the gradient of `log w`.
+    zero. The gradient of the exponential of this function would be unbiased, but would have the scale p(x)^2. That of
+    the logarithm is self-normalised: it is free of that scale, and has a bias of order 1/N. At N = 1 it is twice the
+    gradient of `log w`.
 
     Reference: Dieng et al. (2017), CUBO_2; Huang et al. (2019), footnote 5.
 
@@ -122,8 +117,7 @@ def wake_phase(
       The log-weights' shape without `axis`; 0 where every weight is zero.
 
     *Gradients*: `log_proposal` receives the self-normalised weights, and `log_weights` nothing. As a gradient of the
-      divergence it has a bias of order 1/K. At K = 1 its mean is zero, so use several samples.
-    the divergence it has a bias of order 1/K, and at K = 1 its mean is zero: use several samples.
+    divergence it has a bias of order 1/K. At K = 1 its mean is zero, so use several samples.
 
     Reference: Bornschein and Bengio (2015), wake-phase update of q; Le et al. (2019).
 
