@@ -123,11 +123,11 @@ def with_logits(params):
     return {**params, "logits": jnp.array([0.7, -0.5, 0.4])}
 
 
-def mean_gradients(proposal, weighting, gradients, params, *, dimensions, nodes, betas=(1.0,)):
+def mean_gradients(proposal, weighting, gradients, params, *, dimensions, nodes, betas=(1.0,), order=0.0):
     """`{(gradient, beta): (expected value, expected gradient [all parameters])}`; the sampler must be `leading`."""
     objectives = {
         gradient: hj.make_annealed_objective(
-            scalar_log_likelihood, scalar_log_prior, proposal, weighting=weighting, gradient=gradient
+            scalar_log_likelihood, scalar_log_prior, proposal, weighting=weighting, gradient=gradient, order=order
         )
         for gradient in gradients
     }

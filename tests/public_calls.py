@@ -112,12 +112,12 @@ CALLS = {
     "make_bound": (
         hj.make_bound,
         {"log_joint": log_joint, "proposal": PROPOSAL},
-        {"gradient": None, "backward_samples": None, **EVALUATING},
+        {"gradient": None, "order": 0.0, "backward_samples": None, **EVALUATING},
     ),
     "make_annealed_objective": (
         hj.make_annealed_objective,
         {"log_likelihood": log_joint, "log_prior": log_joint, "proposal": PROPOSAL},
-        {"gradient": None, "free_bits": 0.0, "backward_samples": None, **EVALUATING},
+        {"gradient": None, "free_bits": 0.0, "order": 0.0, "backward_samples": None, **EVALUATING},
     ),
     "make_log_weights": (hj.make_log_weights, {"log_joint": log_joint, "proposal": PROPOSAL}, EVALUATING),
     "make_log_evidence": (

@@ -46,6 +46,8 @@ RIGHT = {
 }
 RIGHT_FOR = {
     ("renyi_bound", "alpha"): {"-1", "1.5"},
+    ("make_bound", "order"): {"a scalar array"},
+    ("make_annealed_objective", "order"): {"a scalar array"},
     ("interval", "low"): {"-1", "a scalar array", "1.5", "integers"},  # for the last two the error names high
     ("interval", "high"): {"1.5"},
     ("hierarchical", "num_samples"): {"None"},
@@ -175,6 +177,8 @@ OF_TEXT_FOR = {
     ("posterior_resample", "log_weights"): "a floating-point array, got str",
     ("make_log_evidence", "log_weights"): "a function (params, x, key) -> [K], got str",
     ("power_heuristic", "alpha"): "a number, got 'no'",
+    ("make_bound", "order"): "a number, got 'no'",
+    ("make_annealed_objective", "order"): "a number, got 'no'",
     ("posterior_resample", "z"): "arrays, got a leaf of type str",
     ("joint_gaussian", "conditional"): "a function (params, x) -> (loc [K, D], scale_tril [D, K, K]), got str",
     ("affine_map", "conditional"): "a function (params, x) -> (shift [D], scale [D]), got str",

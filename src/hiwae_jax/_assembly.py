@@ -3,6 +3,8 @@
     log w_j = log p(x | z_j) + beta * (log p(z_j) + proposal_term_j)
     proposal_term_j = log pi_j(z_j) - log q_j(z_j | z_0) + log r(z_0 | z_j) - log q_0(z_0)
 
+An objective of another order raises all weights to one power, so that `power * log w_j` takes the place of `log w_j`.
+
 `log_weight_terms` computes all of this. It calls three functions, kept in `Parts`, because gradient rules differentiate
 each of them differently. The model is expensive. The proposal's densities are where rules differ. The combination of
 both is arithmetic.
@@ -35,7 +37,7 @@ class Terms(NamedTuple):
     """The log-weight of one sample, or of K.
 
     Attributes:
-      log_weights: `log w_j`, mixing weight included.
+      log_weights: `power * log w_j`, mixing weight included.
       clipped: 1 where free bits replace the terms besides the likelihood by a constant, so that beta has no effect on
         them. Otherwise 0. None without free bits.
     """
@@ -99,6 +101,7 @@ class Ingredients(NamedTuple):
       proposal: the proposal that draws the samples.
       weighting: how the members share the target.
       free_bits: the floor in nats of each sample's terms besides the likelihood. 0 means no floor.
+      power: the power to which all weights are raised.
       chunk_size: as in `Parts`.
     """
 
@@ -108,6 +111,7 @@ class Ingredients(NamedTuple):
     proposal: Proposal
     weighting: Weighting
     free_bits: float = 0.0
+    power: float = 1.0
     chunk_size: int | None = None
 
 
@@ -134,7 +138,8 @@ def make_parts(ingredients: Ingredients, params: Params, x: Example, draw: Draw,
         return term
 
     def combine(densities: ModelDensities, proposal_term: Float[Array, ""], *_: jax.Array) -> Terms:
-        return _combined(densities, proposal_term, beta, ingredients.free_bits)
+        terms = _combined(densities, proposal_term, beta, ingredients.free_bits)
+        return terms if ingredients.power == 1.0 else terms._replace(log_weights=ingredients.power * terms.log_weights)
 
     return Parts(model, proposal_term, combine, ingredients.chunk_size)
 

@@ -13,7 +13,7 @@ from hiwae_jax._assembly import Ingredients, LogDensity, log_weight_terms, make_
 from hiwae_jax._gradients.linearize import bound_by_rule, stopped
 from hiwae_jax._gradients.registry import GradientName, chosen_rule
 from hiwae_jax._gradients.rule import Request, Rule
-from hiwae_jax._log_weights.bounds import log_sum_exp
+from hiwae_jax._log_weights.bounds import log_mean_exp, log_sum_exp
 from hiwae_jax._proposals.proposal import Draw, Proposal
 from hiwae_jax._random_streams import Stream, stream_key
 from hiwae_jax._types import Example, Key, Params
@@ -63,6 +63,7 @@ def make_bound(
     *,
     weighting: Weighting | None = None,
     gradient: GradientName | None = None,
+    order: float = 0.0,
     backward_samples: int | None = None,
     chunk_size: int | None = None,
 ) -> Bound:
@@ -95,6 +96,10 @@ def make_bound(
         "path_squared" is.
         "score_function": no path through any sample, but scores with the other samples as a baseline. Unbiased for
         every weighting, and also where log_joint jumps in z. By far the noisiest.
+      order: the Renyi order a, with 0 <= a < 1. The bound is `1/(1 - a) log 1/K sum_j (K w_j)^(1 - a)`, the logarithm
+        of a power mean of the K estimates `K w_j` of p(x). At 0 it is the logarithm of their mean. As a grows, the
+        samples count more evenly, and the bound becomes lower; towards 1 it becomes the mean of the logarithms. Every
+        gradient is unbiased where it is at order 0, except "path_squared", which is biased at any other order.
       backward_samples: M, or None for all K samples. After a forward pass of all K, the backward pass through the
         generative model runs for M samples only, which are drawn by their weights (systematic resampling). The gradient
         stays as unbiased as without it, at K + M forward and M backward evaluations. The choice has a key of its own,
@@ -117,7 +122,7 @@ def make_bound(
       TypeError: for a `proposal` or `weighting` of another type. When called: for unexpected dtypes or an untyped key.
 
     Reference: Burda et al. (2016), equation 8; Huang et al. (2019), section 3.2; Tucker et al. (2019); Bauer and Mnih
-    (2021); Huang and Courville (2017), for `backward_samples` = 1.
+    (2021); Daudel et al. (2023), for `order`; Huang and Courville (2017), for `backward_samples` = 1.
 
     >>> import hiwae_jax as hj
     >>> def log_joint(params, x, z):
@@ -132,7 +137,10 @@ def make_bound(
     """
     weighting = _checked({"log_joint": log_joint}, proposal, weighting)
     chunk_size = _checked_chunk_size(chunk_size)
-    ingredients = Ingredients("log_joint", log_joint, _no_prior, proposal, weighting, chunk_size=chunk_size)
+    power = _power_of(order)
+    ingredients = Ingredients(
+        "log_joint", log_joint, _no_prior, proposal, weighting, power=power, chunk_size=chunk_size
+    )
     annealed = _objective(ingredients, gradient, backward_samples)
     return Bound(lambda params, x, key: annealed(params, x, key, 1.0), annealed.draw)
 
@@ -146,6 +154,7 @@ def make_annealed_objective(
     weighting: Weighting | None = None,
     gradient: GradientName | None = None,
     free_bits: float = 0.0,
+    order: float = 0.0,
     backward_samples: int | None = None,
     chunk_size: int | None = None,
 ) -> Bound:
@@ -164,6 +173,7 @@ def make_annealed_objective(
         and `free_bits`. The exception is "path_squared", which is unbiased only at beta = 1 without free bits. With
         free bits and alpha of about 3, "reparameterized" is less noisy (docs/choosing.md).
       free_bits: the floor in nats for each sample, at least 0. 0 means no floor. "refilled" needs 0.
+      order: as for `make_bound`.
       backward_samples: as for `make_bound`.
       chunk_size: as for `make_bound`.
 
@@ -177,7 +187,14 @@ def make_annealed_objective(
     weighting = _checked({"log_likelihood": log_likelihood, "log_prior": log_prior}, proposal, weighting)
     chunk_size = _checked_chunk_size(chunk_size)
     ingredients = Ingredients(
-        "log_likelihood", log_likelihood, log_prior, proposal, weighting, free_bits=free_bits, chunk_size=chunk_size
+        "log_likelihood",
+        log_likelihood,
+        log_prior,
+        proposal,
+        weighting,
+        free_bits=free_bits,
+        power=_power_of(order),
+        chunk_size=chunk_size,
     )
     return _objective(ingredients, gradient, backward_samples)
 
@@ -231,6 +248,17 @@ def _checked_chunk_size(chunk_size: int | None) -> int | None:
     return None if chunk_size is None else _checks.positive_integer("chunk_size", chunk_size)
 
 
+def _power_of(order: Any) -> float:
+    """The power to which a bound of this order raises the weights."""
+    checked: float = _checks.number("order", order, least=0.0, remark="; 0 is the importance-weighted bound")
+    if checked >= 1.0:
+        raise ValueError(
+            f"order: expected a number of at least 0 and below 1, got {checked}; for the ELBO, which is order 1, take "
+            "num_samples=1, or the mean of the log-weights"
+        )
+    return 1.0 - checked
+
+
 def _no_prior(params: Params, x: Example, z: Float[Array, " D"]) -> Float[Array, ""]:
     return jnp.zeros((), z.dtype)
 
@@ -273,17 +301,23 @@ def _objective(ingredients: Ingredients, gradient: str | None, backward_samples:
         _require_extras(drawn, rule, refill=refill, uniform=backward_samples is not None)
         beta = _checks.scalar_number("beta", beta, least=0.0).astype(drawn.z.dtype)
         parts = make_parts(ingredients, params, x, drawn, beta)
+        total = log_sum_exp if ingredients.power == 1.0 else log_mean_exp
         if rule.automatic and backward_samples is None and ingredients.chunk_size is None:
-            return log_sum_exp(log_weight_terms(parts, drawn).log_weights, -1)
-        return bound_by_rule(
-            parts,
-            drawn,
-            rule=rule,
-            request=request,
-            beta=beta,
-            frozen_params=stopped((params, drawn.context)),
-            backward_samples=backward_samples,
-        )
+            value = total(log_weight_terms(parts, drawn).log_weights, -1)
+        else:
+            value = bound_by_rule(
+                parts,
+                drawn,
+                rule=rule,
+                request=request,
+                total=total,
+                beta=ingredients.power * beta,
+                frozen_params=stopped((params, drawn.context)),
+                backward_samples=backward_samples,
+            )
+        if ingredients.power == 1.0:
+            return value
+        return value / ingredients.power + jnp.log(jnp.asarray(len(drawn.z), value.dtype))
 
     return Bound(evaluate, draw)
 

@@ -22,7 +22,7 @@ from hiwae_jax import _checks
 from hiwae_jax._assembly import CapturedArrays, Parts, Terms, log_weight_terms
 from hiwae_jax._gradients.model_passes import ModelPass, at_all_samples, at_drawn_samples, in_one_pass, one_pass_pays
 from hiwae_jax._gradients.rule import Request, Rule, RuleInputs, Step
-from hiwae_jax._log_weights.bounds import log_sum_exp, normalized_weights, weighted_tangent
+from hiwae_jax._log_weights.bounds import normalized_weights, weighted_tangent
 from hiwae_jax._proposals.proposal import Draw
 from hiwae_jax._types import Arrays, AuxiliarySamples, Samples
 
@@ -84,18 +84,20 @@ def bound_by_rule(
     *,
     rule: Rule,
     request: Request,
+    total: Callable[[Float[Array, " K"], int], Float[Array, ""]],
     beta: Float[Array, ""],
     frozen_params: tuple[Any, Any],
     backward_samples: int | None = None,
 ) -> Float[Array, ""]:
-    """`log sum_j w_j`, differentiated by a rule.
+    """`log sum_j w_j` up to a constant, differentiated by a rule.
 
     Args:
       parts: the log-weights as functions.
       draw: the samples and what made them.
       rule: the rule.
       request: proposal, weighting and free bits.
-      beta: the warm-up factor.
+      total: `(log-weights [K], axis) -> scalar`, the value; `log_sum_exp` or `log_mean_exp`.
+      beta: the warm-up factor, times the power to which the weights are raised.
       frozen_params: `(params, context)`, both stopped. If each sample has a z_0 of its own, the densities still depend
         on z_0 through the members, and that dependence belongs to the path.
       backward_samples: how many samples are drawn by their weights for the backward pass through the model; None for
@@ -106,7 +108,7 @@ def bound_by_rule(
 
     @jax.custom_jvp
     def bound(draw: Draw, beta: Float[Array, ""], arrays: CapturedArrays) -> Float[Array, ""]:
-        return log_sum_exp(log_weight_terms(functions.parts, draw, arrays).log_weights, -1)
+        return total(log_weight_terms(functions.parts, draw, arrays).log_weights, -1)
 
     def derivative(primals: Any, tangents: Any) -> tuple[Float[Array, ""], Float[Array, ""]]:
         draw, beta, arrays = primals
@@ -118,7 +120,7 @@ def bound_by_rule(
         # The dtype of the weights may be wider than that of the samples.
         step = step._replace(z=_as(draw.z, step.z), z0=_as(draw.z0, step.z0))
         scored = (draw_tangents.parameters, draw_tangents.base) if rule.scores else ()
-        return log_sum_exp(linearized.terms.log_weights, -1), _push(linearized, step, scored, moving)
+        return total(linearized.terms.log_weights, -1), _push(linearized, step, scored, moving)
 
     bound.defjvp(derivative, symbolic_zeros=True)
     moved = draw._replace(context=None, joint=fixed.joint, refill=fixed.refill, uniform=fixed.uniform)

@@ -18,6 +18,7 @@ from jaxtyping import Array, Float
 from hiwae_jax._assembly import ModelDensities, Terms
 from hiwae_jax._checks import at_least_float32
 from hiwae_jax._gradients.rule import Step, outer_factor
+from hiwae_jax._log_weights.bounds import weighted_tangent
 from hiwae_jax._log_weights.resampling import systematic_indices
 from hiwae_jax._programs import bytes_of, kept_for_backward, primitive_names
 from hiwae_jax._proposals.proposal import over_samples
@@ -146,13 +147,12 @@ def in_one_pass(
     inverse = 1.0 / jnp.where(sums.total == 0.0, 1.0, sums.total)
 
     def push(step: Step, moved: Arrays) -> tuple[ModelDensities, Any]:
-        along_slopes = jnp.sum(slopes * step.z.astype(slopes.dtype), axis=-1)  # log w_j moves with its likelihood
+        along_slopes = jnp.sum(slopes * step.z.astype(slopes.dtype), axis=-1)  # of each log-weight
         of_arrays = jnp.zeros_like(inverse)
         for g, move in zip(sums.gradient, moved, strict=True):
             of_arrays += jnp.vdot(g, move.astype(g.dtype)).astype(inverse.dtype)
-        likelihood, prior = densities
-        tangents = ModelDensities(along_slopes.astype(likelihood.dtype), jnp.zeros_like(prior))
-        return tangents, inverse * of_arrays
+        none_left = jax.tree.map(jnp.zeros_like, densities)  # all of the model's part is in the scalar
+        return none_left, inverse * of_arrays + weighted_tangent(step.weights, along_slopes)
 
     return ModelPass(densities, push)
 

@@ -18,6 +18,9 @@ with it log_joint, is continuous in z:
 Here Q is the joint density of the samples (`grad_j log Q = grad log q_j` where they are independent). `J_i(z)` says how
 z would move with the parameters of member i if member i had drawn it.
 
+A bound of another order raises the weights to a power s. Its rules are those of the weights `w_j^s`, which have
+`s log p(x | z_j)` as likelihood and `s beta` as beta; all of it is divided by s at the end.
+
 A rule is one value, a `Rule`. Each is in a file of its own that derives it, and `registry.py` lists them all.
 """
 
@@ -58,7 +61,7 @@ class RuleInputs(NamedTuple):
       request: proposal, weighting and free bits.
       draw: the samples and what made them.
       tangents: how the arrays of the draw move, as a draw of tangents.
-      beta: the warm-up factor.
+      beta: the warm-up factor, times the power to which the weights are raised.
       members_with_z0: the tangent of the members' parameters along z_0, with all else fixed. None if there is no z_0. A
         rule that moves samples has it only if it follows z_0 and each sample has its own.
       terms: the log-weights.

@@ -48,6 +48,37 @@ def weighted_tangent(
     return jnp.sum(jnp.where(weights == 0.0, 0.0, weights * tangent), axis=axis)
 
 
+def _exponents(log_weights: Float[Array, "..."], power: float, axis: int) -> tuple[jax.Array, jax.Array]:
+    """The log-weight that dominates the power mean, and `power * (log w_j - dominant)`, at most 0."""
+    extreme = jnp.max if power > 0.0 else jnp.min
+    dominant = extreme(log_weights, axis=axis, keepdims=True)
+    # Equal log-weights get zero explicitly: -inf - -inf and an infinite power times 0 would be NaN.
+    return dominant, jnp.where(log_weights == dominant, 0.0, power * (log_weights - dominant))
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2))
+def log_power_mean(log_weights: Float[Array, "..."], power: float, axis: int) -> Float[Array, "..."]:
+    """`1/power log 1/K sum_j w_j^power`, accurate to rounding however close the power is to zero."""
+    dominant, exponents = _exponents(log_weights, power, axis)
+    # Close to power = 0 the mean is close to 1, and the division would blow up the rounding of its logarithm.
+    below_one = jnp.mean(jnp.expm1(exponents), axis=axis)
+    log_mean = jnp.where(below_one > -0.5, jnp.log1p(below_one), jnp.log(jnp.mean(jnp.exp(exponents), axis=axis)))
+    return jnp.squeeze(dominant, axis) + log_mean / power
+
+
+@log_power_mean.defjvp
+def _log_power_mean_jvp(power, axis, primals, tangents):  # type: ignore[no-untyped-def]  # types of a JVP rule say nothing
+    (log_weights,), (tangent,) = primals, tangents
+    dominant, exponents = _exponents(log_weights, power, axis)
+    weights = jnp.where(dominant == -jnp.inf, 0.0, normalized_weights(exponents, axis=axis))
+    return log_power_mean(log_weights, power, axis), weighted_tangent(weights, tangent, axis=axis)
+
+
+def log_mean_exp(log_weights: Float[Array, "..."], axis: int) -> Float[Array, "..."]:
+    """`log 1/K sum_j exp(log_weights_j)`, accurate also where all log-weights are nearly equal."""
+    return log_power_mean(log_weights, 1.0, axis)
+
+
 def elbo(log_weights: Float[Array, "..."], *, axis: int = -1) -> Float[Array, "..."]:
     """Evidence lower bound: the mean of the log-weights, `1/K sum_j log w_j`.
 

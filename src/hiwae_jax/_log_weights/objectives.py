@@ -1,6 +1,5 @@
 """Objectives besides the importance-weighted bound, as functions of arrays of log-weights."""
 
-import functools
 import math
 
 import jax
@@ -9,7 +8,14 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from hiwae_jax import _checks
-from hiwae_jax._log_weights.bounds import check_log_weights, elbo, log_sum_exp, normalized_weights, weighted_tangent
+from hiwae_jax._log_weights.bounds import (
+    check_log_weights,
+    elbo,
+    log_power_mean,
+    log_sum_exp,
+    normalized_weights,
+    weighted_tangent,
+)
 
 
 def renyi_bound(log_weights: Float[Array, "..."], *, alpha: float, axis: int = -1) -> Float[Array, "..."]:
@@ -50,7 +56,7 @@ def renyi_bound(log_weights: Float[Array, "..."], *, alpha: float, axis: int = -
     if math.isnan(alpha):
         raise ValueError("alpha: expected a number, got nan; 0 is the importance-weighted bound, 1 the ELBO")
     log_weights = check_log_weights(log_weights, axis=axis)
-    return elbo(log_weights, axis=axis) if alpha == 1.0 else _log_power_mean(log_weights, 1.0 - alpha, axis)
+    return elbo(log_weights, axis=axis) if alpha == 1.0 else log_power_mean(log_weights, 1.0 - alpha, axis)
 
 
 def chi_square(log_weights: Float[Array, "..."], *, axis: int = -1) -> Float[Array, "..."]:
@@ -140,29 +146,3 @@ def same_shape(log_proposal: Float[Array, "..."], log_weights: Float[Array, "...
             f"got {log_proposal.shape}; sum the log-densities of latent dimensions"
         )
     return log_proposal
-
-
-def _exponents(log_weights: Float[Array, "..."], power: float, axis: int) -> tuple[jax.Array, jax.Array]:
-    """The log-weight that dominates the power mean, and `power * (log w_j - dominant)`, at most 0."""
-    extreme = jnp.max if power > 0.0 else jnp.min
-    dominant = extreme(log_weights, axis=axis, keepdims=True)
-    # Equal log-weights get zero explicitly: -inf - -inf and an infinite power times 0 would be NaN.
-    return dominant, jnp.where(log_weights == dominant, 0.0, power * (log_weights - dominant))
-
-
-@functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2))
-def _log_power_mean(log_weights: Float[Array, "..."], power: float, axis: int) -> Float[Array, "..."]:
-    """`1/power log 1/K sum_j w_j^power`."""
-    dominant, exponents = _exponents(log_weights, power, axis)
-    # Close to power = 0 the mean is close to 1, and the division would blow up the rounding of its logarithm.
-    below_one = jnp.mean(jnp.expm1(exponents), axis=axis)
-    log_mean = jnp.where(below_one > -0.5, jnp.log1p(below_one), jnp.log(jnp.mean(jnp.exp(exponents), axis=axis)))
-    return jnp.squeeze(dominant, axis) + log_mean / power
-
-
-@_log_power_mean.defjvp
-def _log_power_mean_jvp(power, axis, primals, tangents):  # type: ignore[no-untyped-def]  # types of a JVP rule say nothing
-    (log_weights,), (tangent,) = primals, tangents
-    dominant, exponents = _exponents(log_weights, power, axis)
-    weights = jnp.where(dominant == -jnp.inf, 0.0, normalized_weights(exponents, axis=axis))
-    return _log_power_mean(log_weights, power, axis), weighted_tangent(weights, tangent, axis=axis)
