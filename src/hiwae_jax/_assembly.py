@@ -20,6 +20,7 @@ from jaxtyping import Array, Float
 from hiwae_jax import _checks
 from hiwae_jax._families.family import Parameters
 from hiwae_jax._proposals.proposal import Draw, Proposal, over_samples
+from hiwae_jax._proposals.reverse_draws import Densities, OneSample, log_marginals
 from hiwae_jax._types import Arrays, AuxiliarySamples, Context, Example, Params, Samples, Scalar
 from hiwae_jax._weightings import Weighting, log_partition
 
@@ -115,8 +116,25 @@ class Ingredients(NamedTuple):
     chunk_size: int | None = None
 
 
-def make_parts(ingredients: Ingredients, params: Params, x: Example, draw: Draw, beta: Scalar | float = 1.0) -> Parts:
+def make_parts(
+    ingredients: Ingredients,
+    params: Params,
+    x: Example,
+    draw: Draw,
+    beta: Scalar | float = 1.0,
+    *,
+    scored: tuple[Params, Context] | None = None,
+) -> Parts:
     """Make the functions of `Parts` for one example.
+
+    Args:
+      ingredients: the arguments of `make_bound`.
+      params: the parameters.
+      x: the example.
+      draw: the samples and what made them.
+      beta: the warm-up factor.
+      scored: `(params, context)` for the members' densities at further draws of the reverse model; stopped if the
+        gradient has no scores. None for those of the example.
 
     Raises:
       ValueError: for a reverse model that makes the bound invalid, with every weighting or with this one. When a part
@@ -130,6 +148,10 @@ def make_parts(ingredients: Ingredients, params: Params, x: Example, draw: Draw,
     def proposal_term(
         z: Samples, z0: AuxiliarySamples, parameters: Parameters, base: Parameters, *_: jax.Array
     ) -> Float[Array, " K"]:
+        if ingredients.proposal.reverse_samples > 0:
+            rows = _reverse_rows(ingredients.proposal, params, draw.context, z, reverse_chunk_size)
+            at_psi = (params, draw.context) if scored is None else scored
+            return _log_pi_over_marginal(ingredients, at_psi, draw._replace(z=z, z0=z0), parameters, base, rows)
         term = _log_pi_over_q(ingredients, params, draw.context, z, z0, parameters)
         if ingredients.proposal.log_reverse is not None:
             term += _log_reverse(ingredients.proposal, params, draw.context, z0, z, reverse_chunk_size)
@@ -268,6 +290,53 @@ def _log_reverse(
 
     densities: jax.Array = over_samples(of_one, (z0, z), chunk_size)
     return densities
+
+
+def _reverse_rows(
+    proposal: Proposal, params: Params, context: Context, z: Samples, chunk_size: int | None
+) -> Parameters:
+    """The parameters of `r(. | z_j)`, a row for each sample."""
+    reverse = proposal.reverse
+    assert reverse is not None
+    if chunk_size is None:
+        return reverse.rows(params, context, z)
+    return over_samples(
+        lambda z: jax.tree.map(lambda rows: rows[0], reverse.rows(params, context, z[None])), z, chunk_size
+    )
+
+
+def _log_pi_over_marginal(
+    ingredients: Ingredients,
+    scored: tuple[Params, Context],
+    draw: Draw,
+    parameters: Parameters,
+    base: Parameters,
+    reverse_rows: Parameters,
+) -> Float[Array, " K"]:
+    """`log pi_j(z_j) - log s_j(z_j)` with estimates s of the marginal densities; see `reverse_draws.py`."""
+    proposal, weighting = ingredients.proposal, ingredients.weighting
+    members, z0, noise = proposal.members, draw.z0, draw.reverse_noise
+    assert members is not None  # a proposal with a reverse model that draws has members
+    assert z0 is not None
+    assert noise is not None  # `make_bound` checks the draw
+    K = len(draw.z)
+    compares = weighting.compares_densities and not members.equal
+
+    def of_one(at_z0: Parameters, one: OneSample, index: Any) -> Float[Array, ""]:
+        densities = Densities(members, at_z0, base, *scored)
+        if not compares:
+            log_s = log_marginals(one, densities, index)
+            return -jnp.log(jnp.asarray(K, log_s.dtype)) - log_s
+        log_s = log_marginals(one, densities, None)
+        return jnp.sum(jnp.where(jnp.arange(K) == index, log_partition(weighting, log_s) - log_s, 0.0))
+
+    one = OneSample(draw.z, z0, reverse_rows, noise[:, : proposal.reverse_samples])
+    terms: jax.Array
+    if members.own_z0:  # row j of the parameters is of sample j's z_0
+        terms = over_samples(lambda row: of_one(*row), (parameters, one, jnp.arange(K)), ingredients.chunk_size)
+    else:
+        terms = over_samples(lambda row: of_one(parameters, *row), (one, jnp.arange(K)), ingredients.chunk_size)
+    return terms
 
 
 def _log_base(proposal: Proposal, base: Parameters, z0: Float[Array, "K D0"]) -> Float[Array, " K"]:

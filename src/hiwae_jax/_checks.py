@@ -201,9 +201,14 @@ def scalar_number(name: str, value: Any, *, least: float) -> jax.Array:
 
 def positive_integer(name: str, value: Any) -> int:
     """Return a static integer of at least one, or raise."""
+    return integer_from(1, name, value)
+
+
+def integer_from(least: int, name: str, value: Any) -> int:
+    """Return a static integer of at least this number, or raise."""
     count = integer(value)
-    if count is None or count < 1:
-        raise ValueError(f"{name}: expected an integer of at least 1, got {value!r:.80}")
+    if count is None or count < least:
+        raise ValueError(f"{name}: expected an integer of at least {least}, got {value!r:.80}")
     return count
 
 

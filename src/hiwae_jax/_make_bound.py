@@ -205,6 +205,7 @@ def make_log_weights(
     proposal: Proposal,
     *,
     weighting: Weighting | None = None,
+    reverse_samples: int | None = None,
     chunk_size: int | None = None,
 ) -> LogWeights:
     """The K log-weights of one example, mixing weight included: `sum_j exp(log_w_j)` estimates p(x) without bias.
@@ -215,6 +216,8 @@ def make_log_weights(
       log_joint: as for `make_bound`.
       proposal: as for `make_bound`.
       weighting: as for `make_bound`.
+      reverse_samples: S of `hierarchical`, for a proposal that was trained with another S; None for that of the
+        proposal. More draws of the reverse model give a tighter bound and less noisy estimates of p(x).
       chunk_size: as for `make_bound`.
 
     Returns:
@@ -233,12 +236,16 @@ def make_log_weights(
     >>> log_weights(None, jnp.zeros(2), jax.random.key(0)).shape
     (4,)
     """
+    _checked({"log_joint": log_joint}, proposal, weighting)
+    if reverse_samples is not None:
+        proposal = _with_reverse_samples(proposal, reverse_samples)
     weighting = _checked({"log_joint": log_joint}, proposal, weighting)
     chunk_size = _checked_chunk_size(chunk_size)
     ingredients = Ingredients("log_joint", log_joint, _no_prior, proposal, weighting, chunk_size=chunk_size)
 
     def log_weights(params: Params, x: Example, key: Key) -> Float[Array, " K"]:
         draw = key if isinstance(key, Draw) else proposal.draw(params, x, key)
+        _require_reverse_noise(draw, proposal)
         return log_weight_terms(make_parts(ingredients, params, x, draw), draw).log_weights
 
     return LogWeights(log_weights, proposal.independent_samples)
@@ -274,6 +281,11 @@ def _checked(densities: dict[str, Any], proposal: Any, weighting: Any) -> Weight
     if not isinstance(weighting, Weighting):
         got = type(weighting).__name__
         raise TypeError(f"weighting: expected what hj.uniform_weighting or hj.power_heuristic returns, got {got}")
+    if weighting.logits is not None and proposal.reverse_samples > 0:
+        raise ValueError(
+            "weighting: expected one of densities with reverse_samples > 0, which averages over values of z_0, got a "
+            "learned one, which may depend on z_0; use hj.power_heuristic(alpha) or reverse_samples=0"
+        )
     if weighting.compares_densities and proposal.pair_densities is None:
         raise ValueError(
             "weighting: a power heuristic compares the densities of all members at one point, and this proposal does "
@@ -299,8 +311,11 @@ def _objective(ingredients: Ingredients, gradient: str | None, backward_samples:
     def evaluate(params: Params, x: Example, key: Key, beta: Any) -> Float[Array, ""]:
         drawn = key if isinstance(key, Draw) else draw(params, x, key)
         _require_extras(drawn, rule, refill=refill, uniform=backward_samples is not None)
+        _require_reverse_noise(drawn, ingredients.proposal)
         beta = _checks.scalar_number("beta", beta, least=0.0).astype(drawn.z.dtype)
-        parts = make_parts(ingredients, params, x, drawn, beta)
+        frozen_params = stopped((params, drawn.context))
+        scored = (params, drawn.context) if rule.scores else frozen_params
+        parts = make_parts(ingredients, params, x, drawn, beta, scored=scored)
         total = log_sum_exp if ingredients.power == 1.0 else log_mean_exp
         if rule.automatic and backward_samples is None and ingredients.chunk_size is None:
             value = total(log_weight_terms(parts, drawn).log_weights, -1)
@@ -312,7 +327,7 @@ def _objective(ingredients: Ingredients, gradient: str | None, backward_samples:
                 request=request,
                 total=total,
                 beta=ingredients.power * beta,
-                frozen_params=stopped((params, drawn.context)),
+                frozen_params=frozen_params,
                 backward_samples=backward_samples,
             )
         if ingredients.power == 1.0:
@@ -320,6 +335,28 @@ def _objective(ingredients: Ingredients, gradient: str | None, backward_samples:
         return value / ingredients.power + jnp.log(jnp.asarray(len(drawn.z), value.dtype))
 
     return Bound(evaluate, draw)
+
+
+def _with_reverse_samples(proposal: Proposal, reverse_samples: Any) -> Proposal:
+    """The proposal with another number of draws of the reverse model."""
+    count = _checks.integer_from(0, "reverse_samples", reverse_samples)
+    if proposal.reverse is None:
+        raise ValueError(
+            f"reverse_samples: expected None, because the reverse model of this proposal draws nothing, got {count}; "
+            "only hj.hierarchical has one that does"
+        )
+    return proposal.reverse.with_num_samples(count)
+
+
+def _require_reverse_noise(draw: Draw, proposal: Proposal) -> None:
+    """Raise if the caller's draw has fewer draws of the reverse model than the weights need. The first ones count."""
+    drawn = 0 if draw.reverse_noise is None else draw.reverse_noise.shape[1]
+    if drawn < proposal.reverse_samples:
+        raise ValueError(
+            f"key: expected a key, or a draw with {proposal.reverse_samples} draws of the reverse model for each "
+            f"sample, got one with {drawn}; draw with a bound whose proposal has reverse_samples="
+            f"{proposal.reverse_samples}"
+        )
 
 
 def _require_extras(draw: Draw, rule: Rule, *, refill: bool, uniform: bool) -> None:

@@ -2,7 +2,7 @@
 
 from hiwae_jax._gradients.cross_paths import cross_paths_step
 from hiwae_jax._gradients.own_paths import own_paths_step
-from hiwae_jax._gradients.rule import Rule, RuleInputs, Step, needs_members
+from hiwae_jax._gradients.rule import Request, Rule, RuleInputs, Step, needs_members
 
 
 def doubly_reparameterized_step(inputs: RuleInputs) -> Step:
@@ -10,9 +10,22 @@ def doubly_reparameterized_step(inputs: RuleInputs) -> Step:
     return own_paths_step(inputs) if inputs.request.scores_are_constant else cross_paths_step(inputs)
 
 
+def _needs_exchangeable_z0(request: Request) -> str | None:
+    """Refuse further draws of the reverse model where no proof covers them; see docs/gradients.md, section 10."""
+    members = request.proposal.members
+    if request.proposal.reverse_samples == 0:
+        return None
+    if members is not None and members.own_z0 and request.scores_are_constant and request.free_bits == 0.0:
+        return None
+    return (
+        "with reverse_samples > 0 is valid only if each sample has a z_0 of its own (shared=False), under the uniform "
+        "weighting and without free bits; use gradient='reparameterized'"
+    )
+
+
 DOUBLY_REPARAMETERIZED = Rule(
     name="doubly_reparameterized",
     unbiased="every weighting, with free bits too",
     step=doubly_reparameterized_step,
-    needs=(needs_members,),
+    needs=(needs_members, _needs_exchangeable_z0),
 )

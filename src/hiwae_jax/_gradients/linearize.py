@@ -123,7 +123,7 @@ def bound_by_rule(
         return total(linearized.terms.log_weights, -1), _push(linearized, step, scored, moving)
 
     bound.defjvp(derivative, symbolic_zeros=True)
-    moved = draw._replace(context=None, joint=fixed.joint, refill=fixed.refill, uniform=fixed.uniform)
+    moved = fixed._replace(z=draw.z, z0=draw.z0, parameters=draw.parameters, base=draw.base, context=None)
     return bound(moved, jax.lax.stop_gradient(beta), arrays)
 
 

@@ -39,6 +39,7 @@ from hiwae_jax._gradients.rule import (
     Step,
     needs_independent_samples,
     needs_members,
+    needs_one_z0_per_sample,
     outer_factor,
 )
 from hiwae_jax._types import Samples
@@ -165,6 +166,6 @@ REFILLED = Rule(
     name="refilled",
     unbiased="every weighting; no free bits",
     step=refilled_step,
-    needs=(needs_members, needs_independent_samples, _needs_refills, _needs_no_free_bits),
+    needs=(needs_members, needs_independent_samples, needs_one_z0_per_sample, _needs_refills, _needs_no_free_bits),
     refills=True,
 )

@@ -43,8 +43,9 @@ def chosen_rule(name: str | None, request: Request) -> Rule:
 
 
 def _recommended_rule(request: Request) -> Rule:
-    """The default rule: the plain one if samples are correlated, or may be because of a user's sampler."""
+    """The default rule: the plain one if samples are correlated, or may be, or if the other rule is not valid."""
     members = request.proposal.members
     if members is None or members.joint_log_prob is not None or not request.proposal.independent_noise:
         return PLAIN
-    return DOUBLY_REPARAMETERIZED
+    is_valid = all(need(request) is None for need in DOUBLY_REPARAMETERIZED.needs)
+    return DOUBLY_REPARAMETERIZED if is_valid else PLAIN

@@ -178,6 +178,13 @@ def needs_independent_samples(request: Request) -> str | None:
     )
 
 
+def needs_one_z0_per_sample(request: Request) -> str | None:
+    """Refuse further draws of the reverse model: the scored densities are then means over several values of z_0."""
+    if request.proposal.reverse_samples == 0:
+        return None
+    return "is not derived for reverse_samples > 0; use gradient='reparameterized'"
+
+
 def outer_factor(
     log_weights: Float[Array, " K"], weights: Float[Array, " K"]
 ) -> tuple[Float[Array, " K"], Float[Array, "K 1"]]:

@@ -19,7 +19,15 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from hiwae_jax._discrete.score_function import bound_signals, leave_one_out_signals
-from hiwae_jax._gradients.rule import Rule, RuleInputs, Step, base_scores, needs_independent_samples, needs_members
+from hiwae_jax._gradients.rule import (
+    Rule,
+    RuleInputs,
+    Step,
+    base_scores,
+    needs_independent_samples,
+    needs_members,
+    needs_one_z0_per_sample,
+)
 
 
 def score_function_step(inputs: RuleInputs) -> Step:
@@ -50,6 +58,6 @@ SCORE_FUNCTION = Rule(
     name="score_function",
     unbiased="every weighting, with free bits, and also where log_joint jumps",
     step=score_function_step,
-    needs=(needs_members, needs_independent_samples),
+    needs=(needs_members, needs_independent_samples, needs_one_z0_per_sample),
     fixes_samples=True,
 )

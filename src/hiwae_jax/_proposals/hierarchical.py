@@ -15,7 +15,7 @@ from hiwae_jax import _checks
 from hiwae_jax._families.family import Family, Parameters, Sampler, draw_noise, require_family, require_sampler
 from hiwae_jax._families.gaussian import diagonal_gaussian
 from hiwae_jax._proposals.parameters import check_distribution, one_member
-from hiwae_jax._proposals.proposal import Draw, Layout, Members, Proposal
+from hiwae_jax._proposals.proposal import Draw, Layout, Members, Proposal, ReverseDraws
 from hiwae_jax._proposals.reverse_trial import make_reverse_trial
 from hiwae_jax._proposals.sharding import Placement, placement_of
 from hiwae_jax._random_streams import Stream, stream_key
@@ -34,6 +34,7 @@ def hierarchical(
     family: Family = diagonal_gaussian,
     base_family: Family = diagonal_gaussian,
     sampler: Sampler | None = None,
+    reverse_samples: int = 0,
     sharding: NamedSharding | None = None,
 ) -> Proposal:
     """The hierarchical proposal: `z_0 ~ q_0(z_0 | x)`, then `z_j ~ q_j(z_j | z_0, x)`, weighed with `r(z_0 | z_j, x)`.
@@ -57,6 +58,12 @@ def hierarchical(
       sampler: draws the noise of z_0 and of all members in one call, in place of the families' own; see `independent`.
         Without it, two families with the same sampler draw in one call too. Two different samplers each receive a key
         of their own, folded from the caller's.
+      reverse_samples: S, how many further values of z_0 are drawn from `r(. | z_j)` for each sample. The densities
+        without z_0 are estimated as means over all S + 1. So the bound is tighter; as S grows it becomes that of the
+        members' marginal densities, whatever r is. It costs K S evaluations of `conditionals`, which return K rows
+        each, and none of the generative model. With S > 0, the weighting must not be learned, and the gradient is
+        "reparameterized"; if each sample has a z_0 of its own and no weighting compares the members, it is
+        "doubly_reparameterized".
       sharding: `NamedSharding(mesh, P(axis))` splits the samples of each example over the devices of a mesh axis; see
         `independent`. A power heuristic communicates the members' parameters as well.
 
@@ -67,7 +74,7 @@ def hierarchical(
       TypeError, ValueError: for a `sharding` of another kind. When called: if it cannot split K evenly, and for a
         reverse model with which no bound is valid, if a trial on random numbers shows that.
 
-    Reference: Huang et al. (2019), section 3.2.
+    Reference: Huang et al. (2019), section 3.2; Sobolev and Vetrov (2019), for `reverse_samples`.
     """
     _checks.function("base", base, "(params, x)", result="(loc [D0], scale [D0])")
     _checks.function("conditionals", conditionals, "(params, x, z0)", result="(loc [K, D], scale [K, D])")
@@ -80,25 +87,44 @@ def hierarchical(
     require_sampler(sampler)
     if num_samples is not None:
         num_samples = _checks.positive_integer("num_samples", num_samples)
+    reverse_samples = _checks.integer_from(0, "reverse_samples", reverse_samples)
     placement = placement_of(sharding)
-    given = _Given(base, conditionals, reverse, shared, num_samples, context, family, base_family, sampler, placement)
-    members = Members(
-        family=family,
-        layout=given.layout,
-        base_family=base_family,
-        at=functools.partial(_members_at, given),
-        placement=placement,
+    given = _Given(
+        base,
+        conditionals,
+        reverse,
+        shared,
+        num_samples,
+        context,
+        family,
+        base_family,
+        sampler,
+        placement,
+        reverse_samples,
     )
+    return _proposal_of(given)
+
+
+def _proposal_of(given: "_Given") -> Proposal:
+    members = Members(
+        family=given.family,
+        layout=given.layout,
+        base_family=given.base_family,
+        at=functools.partial(_members_at, given),
+        placement=given.placement,
+    )
+    rows = functools.partial(_reverse_rows, given)
     return Proposal(
         draw=functools.partial(_draw, given, members),
         own_densities=members.own_densities,
         pair_densities=members.pair_densities,
         log_reverse=functools.partial(_log_reverse, given),
-        reverse_traits=make_reverse_trial(functools.partial(_reverse_rows, given)),
+        reverse_traits=make_reverse_trial(rows),
         equal_members=members.equal,
         members=members,
         refills=not members.equal,
-        independent_noise=sampler is None,
+        independent_noise=given.sampler is None,
+        reverse=ReverseDraws(given.reverse_samples, rows, lambda S: _proposal_of(given._replace(reverse_samples=S))),
     )
 
 
@@ -115,6 +141,7 @@ class _Given(NamedTuple):
     base_family: Family
     sampler: Sampler | None
     placement: Placement
+    reverse_samples: int
 
     @property
     def layout(self) -> Layout:
@@ -132,12 +159,14 @@ class _Noise(NamedTuple):
       z: of the samples.
       refill_z0: of a second z_0, where each sample has one of its own and refills are asked for. Otherwise empty.
       refill_z: of second samples, where refills are asked for. Otherwise empty.
+      reverse: of the further draws of the reverse model.
     """
 
     z0: Float[Array, " n"]
     z: Float[Array, " n"]
     refill_z0: Float[Array, " n"]
     refill_z: Float[Array, " n"]
+    reverse: Float[Array, " n"]
 
 
 def _draw(given: _Given, members: Members, params: Params, x: Example, key: Key, *, refill: bool = False) -> Draw:
@@ -174,7 +203,13 @@ def _draw(given: _Given, members: Members, params: Params, x: Example, key: Key,
     elif refill:
         refill_z0 = draw_z0(noise.refill_z0)
         refills = draw_z(parameters_at(refill_z0), noise.refill_z), refill_z0
-    return Draw(z=z, parameters=parameters, z0=z0_rows, base=base, context=h, refill=refills)
+    reverse_noise = None
+    if given.reverse_samples > 0:
+        reverse_noise = noise.reverse.reshape(shape[0], given.reverse_samples, z0.shape[-1])
+        reverse_noise = given.placement.rows(reverse_noise)
+    return Draw(
+        z=z, parameters=parameters, z0=z0_rows, base=base, context=h, refill=refills, reverse_noise=reverse_noise
+    )
 
 
 def _draw_noise(given: _Given, key: Key, *, z0: Any, shape: tuple[int, int], refill: bool) -> _Noise:
@@ -189,16 +224,28 @@ def _draw_noise(given: _Given, key: Key, *, z0: Any, shape: tuple[int, int], ref
     """
     size_z0, size_z = (1 if given.shared else shape[0]) * z0.shape[-1], math.prod(shape)
     size_refill_z0, size_refill_z = size_z0 if refill and not given.shared else 0, size_z if refill else 0
+    size_reverse = shape[0] * given.reverse_samples * z0.shape[-1]
     if given.sampler is not None or given.base_family.sampler is given.family.sampler:
         # One call: the key is used once, and one generator is compiled instead of two.
-        sizes = size_z0, size_z, size_refill_z0, size_refill_z
+        # Further draws of the reverse model have a key of their own, so that they do not change the others.
+        sizes = size_z0, size_z, size_refill_z0, size_refill_z, size_reverse if given.sampler is not None else 0
         flat = draw_noise(given.sampler or given.family.sampler, key, (sum(sizes),), z0.dtype)
-        return _Noise(*given.placement.whole(jnp.split(flat, np.cumsum(sizes)[:-1])))
+        noise = _Noise(*jnp.split(flat, np.cumsum(sizes)[:-1]))
+        if given.sampler is None:
+            noise = noise._replace(reverse=_reverse_noise(given, key, size_reverse, z0.dtype))
+        return _Noise(*given.placement.whole(noise))
     base_key, member_key = stream_key(key, Stream.BASE_NOISE), stream_key(key, Stream.MEMBER_NOISE)
     base = draw_noise(given.base_family.sampler, base_key, (size_z0 + size_refill_z0,), z0.dtype)
     member = draw_noise(given.family.sampler, member_key, (size_z + size_refill_z,), z0.dtype)
-    noise = _Noise(base[:size_z0], member[:size_z], base[size_z0:], member[size_z:])
+    reverse = _reverse_noise(given, key, size_reverse, z0.dtype)
+    noise = _Noise(base[:size_z0], member[:size_z], base[size_z0:], member[size_z:], reverse)
     return _Noise(*given.placement.whole(noise))
+
+
+def _reverse_noise(given: _Given, key: Key, size: int, dtype: Any) -> Float[Array, " n"]:
+    if size == 0:
+        return jnp.zeros(0, dtype)
+    return draw_noise(given.base_family.sampler, stream_key(key, Stream.REVERSE_NOISE), (size,), dtype)
 
 
 def _members_at(given: _Given, params: Params, h: Context, z0: Float[Array, "rows D0"]) -> Parameters:

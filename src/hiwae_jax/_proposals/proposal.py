@@ -25,6 +25,7 @@ class _DrawFields(NamedTuple):
     joint: Parameters | None = None
     refill: tuple[Any, Any] | None = None
     uniform: Float[Array, ""] | None = None
+    reverse_noise: Float[Array, "K S D0"] | None = None
 
 
 class Draw(_DrawFields):
@@ -40,6 +41,7 @@ class Draw(_DrawFields):
       refill: `(z [K, D], z0)`, drawn anew from the same members (and the same z_0, if it is shared); None if not asked
         for.
       uniform: the number in [0, 1) that picks samples for the backward pass; None if the bound does not ask for it.
+      reverse_noise: the noise [K, S, D0] of S further draws of the reverse model for each sample; None without them.
     """
 
     __slots__ = ()
@@ -156,6 +158,20 @@ class ReverseTraits(NamedTuple):
     alike: bool | None
 
 
+class ReverseDraws(NamedTuple):
+    """How the reverse model draws further auxiliary variables for each sample.
+
+    Attributes:
+      num_samples: S, how many; 0 for none.
+      rows: `(params, context, z [K, D]) -> parameters`, a row for each sample.
+      with_num_samples: the proposal with another S.
+    """
+
+    num_samples: int
+    rows: Callable[[Params, Any, Any], Parameters]
+    with_num_samples: "Callable[[int], Proposal]"
+
+
 class DrawSamples(Protocol):
     """Draws the K samples of one example, and with `refill` a second set from the same members."""
 
@@ -182,6 +198,7 @@ class Proposal(NamedTuple):
       members: how samples move with the members' parameters; None where only the plain estimator is known.
       why_plain: the reason for `members` being None, for the error message.
       refills: whether `draw` can draw a second set of samples.
+      reverse: further draws of the reverse model; None if it draws nothing.
       independent_noise: whether the noise of each sample is known to be independent of that of the others. All
         estimators but the plain one need this.
     """
@@ -196,12 +213,18 @@ class Proposal(NamedTuple):
     why_plain: str = ""
     refills: bool = False
     independent_noise: bool = True
+    reverse: "ReverseDraws | None" = None
 
     @property
     def reverse_kind(self) -> Callable[[Params, Any, Any], ReverseTraits] | None:
         """The former name of `reverse_traits`."""
         warnings.warn("Proposal.reverse_kind: use reverse_traits instead", DeprecationWarning, stacklevel=2)
         return self.reverse_traits
+
+    @property
+    def reverse_samples(self) -> int:
+        """S, the number of further draws of the reverse model for each sample."""
+        return 0 if self.reverse is None else self.reverse.num_samples
 
     @property
     def independent_samples(self) -> bool:
