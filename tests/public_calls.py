@@ -84,6 +84,7 @@ CALLS = {
             "num_samples": None,
             "context": None,
             "base_family": hj.diagonal_gaussian,
+            "reverse_samples": 0,
             "sharding": None,
             **SAMPLING,
         },
@@ -119,7 +120,11 @@ CALLS = {
         {"log_likelihood": log_joint, "log_prior": log_joint, "proposal": PROPOSAL},
         {"gradient": None, "free_bits": 0.0, "order": 0.0, "backward_samples": None, **EVALUATING},
     ),
-    "make_log_weights": (hj.make_log_weights, {"log_joint": log_joint, "proposal": PROPOSAL}, EVALUATING),
+    "make_log_weights": (
+        hj.make_log_weights,
+        {"log_joint": log_joint, "proposal": PROPOSAL},
+        {"reverse_samples": None, **EVALUATING},
+    ),
     "make_log_evidence": (
         hj.make_log_evidence,
         {"log_weights": hj.make_log_weights(log_joint, PROPOSAL)},

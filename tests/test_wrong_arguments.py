@@ -46,6 +46,7 @@ RIGHT = {
 }
 RIGHT_FOR = {
     ("renyi_bound", "alpha"): {"-1", "1.5"},
+    ("make_log_weights", "reverse_samples"): {"None"},
     ("make_bound", "order"): {"a scalar array"},
     ("make_annealed_objective", "order"): {"a scalar array"},
     ("interval", "low"): {"-1", "a scalar array", "1.5", "integers"},  # for the last two the error names high
@@ -145,6 +146,7 @@ OF_TEXT = {
     "proposal": "what hj.independent, hj.hierarchical or their like return, got str",
     "gradient": f"one of {', '.join(map(repr, hj.GRADIENTS))}, got 'no'",
     "backward_samples": "an integer of at least 1, got 'no'",
+    "reverse_samples": "an integer of at least 0, got 'no'",
     "weighting": "what hj.uniform_weighting or hj.power_heuristic returns, got str",
     "chunk_size": "an integer of at least 1, got 'no'",
     "log_likelihood": "a function (params, x, z) -> scalar, got str",
