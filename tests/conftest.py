@@ -8,9 +8,17 @@ from importlib.metadata import version
 import jax
 import pytest
 
-# In a hurry, XLA's older way to compile loops is the faster one, as long as there is one.
+# In a hurry, XLA compiles faster in its older way, in one piece, and without evaluating constants. These flags belong to
+# one version, and an unknown flag is an error.
 if os.environ.get("JAX_DISABLE_MOST_OPTIMIZATIONS") and version("jaxlib").startswith("0.10."):
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false"
+    os.environ["XLA_FLAGS"] = " ".join(
+        [
+            os.environ.get("XLA_FLAGS", ""),
+            "--xla_cpu_use_fusion_emitters=false",
+            "--xla_cpu_parallel_codegen_split_count=1",
+            "--xla_disable_hlo_passes=constant_folding",
+        ]
+    )
 
 # Traces are many objects and few cycles. Python looks for cycles so often that it takes an eighth of the time, so it
 # looks once after each file, among the objects that are new.
