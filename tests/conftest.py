@@ -8,8 +8,8 @@ from importlib.metadata import version
 import jax
 import pytest
 
-# In a hurry, XLA compiles faster in its older way, in one piece, and without evaluating constants. These flags belong to
-# one version, and an unknown flag is an error.
+# In a hurry, XLA compiles faster in its older way, in one piece, and without evaluating constants. These flags belong
+# to one version, and an unknown flag is an error.
 if os.environ.get("JAX_DISABLE_MOST_OPTIMIZATIONS") and version("jaxlib").startswith("0.10."):
     os.environ["XLA_FLAGS"] = " ".join(
         [

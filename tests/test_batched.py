@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import hiwae_jax as hj
-from hiwae_jax import _batched
+from hiwae_jax._batched import budget, value_and_grad
 from tests import images, models
 
 SIZES = {"pixels": 12, "hidden": 6, "latent": 3}
@@ -157,8 +157,8 @@ def test_the_gradient_is_whole_whoever_reads_the_parameters(monkeypatch):
     mean = lambda params: jnp.mean(jax.vmap(lambda x: objective(params, x, draw(params, x, None)))(batch))
     value, gradient = jax.value_and_grad(mean)(params)
     returned = []
-    add = _batched._add
-    monkeypatch.setattr(_batched, "_add", lambda ours, more: returned.append(ours) or add(ours, more))
+    add = value_and_grad.add
+    monkeypatch.setattr(value_and_grad, "add", lambda ours, more: returned.append(ours) or add(ours, more))
     for dispatch in (False, True):
         step = hj.batched_value_and_grad(objective, draw=draw, chunk_size=2, dispatch=dispatch)
         ours = step(params, batch, jax.random.key(0))
@@ -171,16 +171,16 @@ def test_the_gradient_is_whole_whoever_reads_the_parameters(monkeypatch):
 def test_parameters_that_only_the_draw_reads_do_not_enlarge_chunks(monkeypatch):
     """Nothing of theirs is added up chunk by chunk, so that larger chunks would buy nothing."""
     chosen = []
-    choose = _batched._examples_at_once
+    choose = budget.examples_at_once
 
     def watched(*args):
-        at_once, is_read = choose(*args)
-        chosen.append(at_once)
-        return at_once, is_read
+        needs = choose(*args)
+        chosen.append(needs.at_once)
+        return needs
 
-    monkeypatch.setattr(_batched, "_examples_at_once", watched)
-    monkeypatch.setattr(_batched, "KEPT_ON_CPU", 1)
-    monkeypatch.setattr(_batched, "KEPT_ELSEWHERE", 1)
+    monkeypatch.setattr(budget, "examples_at_once", watched)
+    monkeypatch.setattr(budget, "KEPT_ON_CPU", 1)
+    monkeypatch.setattr(budget, "KEPT_ELSEWHERE", 1)
     objective = lambda params, x, drawn: jnp.sum(jnp.tanh(params["few"] * drawn))
     draw = lambda params, x, key: jnp.tanh(params["many"] @ x)
 
@@ -220,8 +220,8 @@ def test_the_size_that_is_chosen_keeps_to_the_budget(monkeypatch):
 
     everything = temporaries(64)
     assert temporaries(None) <= everything
-    monkeypatch.setattr(_batched, "KEPT_ON_CPU", everything // 8)
-    monkeypatch.setattr(_batched, "KEPT_ELSEWHERE", everything // 8)
+    monkeypatch.setattr(budget, "KEPT_ON_CPU", everything // 8)
+    monkeypatch.setattr(budget, "KEPT_ELSEWHERE", everything // 8)
     assert everything / 20 < temporaries(None) < everything / 4
 
 

@@ -5,7 +5,7 @@ proposal into `bound(params, x, key)`. Flax modules are in `hiwae_jax.nn`, data 
 imported from here.
 """
 
-from hiwae_jax._batched import batched_value_and_grad
+from hiwae_jax._batched.value_and_grad import batched_value_and_grad
 from hiwae_jax._discrete.bound import DiscreteFamily, bernoulli, categorical, make_discrete_bound
 from hiwae_jax._discrete.score_function import vimco
 from hiwae_jax._families.bijection import Bijection, affine_map, coupling_map
