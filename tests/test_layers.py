@@ -30,6 +30,7 @@ LAYERS = (
         "benchmarks.overhead",
         "benchmarks.k_scaling",
         "benchmarks.gradient_quality",
+        "benchmarks.objectives",
         "benchmarks.compile_time",
     },
 )

@@ -31,10 +31,11 @@ import pathlib
 from typing import Any
 
 from benchmarks.gradient_quality import measurement
-from benchmarks.gradient_quality.measurement import GROUPS, STORED_POINTS
-from benchmarks.gradient_quality.problems import PROBLEMS, Problem
+from benchmarks.gradient_quality.measurement import GROUPS
 from benchmarks.gradient_quality.tables import draw_figure, table
 from benchmarks.shared import measurements
+from benchmarks.shared.problems import PROBLEMS, Problem
+from benchmarks.shared.training import STORED_POINTS
 from experiments.shared import command_line, compact_json, run_folder, stored
 from experiments.shared.provenance import provenance
 

@@ -8,10 +8,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from tqdm import tqdm
 
-from benchmarks.gradient_quality.problems import Problem
+from benchmarks.shared.problems import Problem
+from benchmarks.shared.training import STORED_POINTS, bound_at_time, mean_of, step_costs, train
 from hiwae_jax import PATHWISE_GRADIENTS
 
 ONE_BACKWARD_SAMPLE = "one backward sample"
@@ -20,9 +20,7 @@ EQUAL_WITHOUT_PAIRS = ("refilled", "path_squared")  # to RECOMMENDED, where the 
 PLAIN = "reparameterized"
 RECOMMENDED = "doubly_reparameterized"  # gradients are compared at the parameters that training with it reaches
 STAGES = ("initial", "mid-training", "trained")
-STORED_POINTS = 20  # points of each training curve
 GROUPS = 20  # groups of independent draws
-TIMED_ROUNDS = 15
 
 
 def estimators(alpha: float) -> list[str]:
@@ -42,42 +40,7 @@ def mean_bound(problem: Problem, estimator: str):
     else:
         bound = problem.make_bound(gradient=estimator)
 
-    def value(params, x, key):
-        return jnp.mean(jax.vmap(bound, in_axes=(None, 0, 0))(params, x, jax.random.split(key, len(x))))
-
-    return value
-
-
-def train(problem: Problem, estimator: str, *, steps: int, seeds: int) -> tuple[np.ndarray, Any]:
-    """Train: bounds [seeds, STORED_POINTS + 1], and the first seed's parameters at each stored point."""
-    value = mean_bound(problem, estimator)
-    optimizer = optax.adam(problem.learning_rate)
-    chunk = steps // STORED_POINTS
-
-    def advance(seed, state, first):
-        def step(state, index):
-            params, opt_state = state
-            key = jax.random.fold_in(jax.random.fold_in(jax.random.key(1), seed), index)
-            batch_key, noise_key = jax.random.split(key)
-            x = problem.batch(batch_key)
-            gradient = jax.grad(lambda p: -value(p, x, noise_key))(params)
-            updates, opt_state = optimizer.update(gradient, opt_state, params)
-            return (optax.apply_updates(params, updates), opt_state), None
-
-        return jax.lax.scan(step, state, first + jnp.arange(chunk))[0]
-
-    advance = jax.jit(jax.vmap(advance, in_axes=(0, 0, None)))
-    evaluate = jax.jit(jax.vmap(lambda params: problem.evaluate(params, jax.random.key(2))))
-    numbers = jnp.arange(seeds)
-    params = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[problem.init(seed) for seed in range(seeds)])
-    state = params, jax.vmap(optimizer.init)(params)
-    bounds, stored = [], []
-    for point in range(STORED_POINTS + 1):
-        bounds.append(np.asarray(evaluate(state[0])))
-        stored.append(jax.tree.map(lambda leaf: np.asarray(leaf[0]), state[0]))
-        if point < STORED_POINTS:
-            state = advance(numbers, state, jnp.int32(point * chunk))
-    return np.stack(bounds, axis=1), stored
+    return mean_of(bound)
 
 
 def make_moments(problem: Problem, *, draws: int):
@@ -170,28 +133,8 @@ def _squared_norm(group_means: np.ndarray) -> tuple[float, float]:
 
 def costs(problem: Problem, params: Any) -> dict[str, dict[str, float]]:
     """Time and FLOPs of a batch's value and gradient, relative to the plain estimator."""
-    x, key = problem.batch(jax.random.key(5)), jax.random.key(6)
-    programs = {}
-    for name in estimators(problem.alpha):
-        programs[name] = jax.jit(jax.value_and_grad(mean_bound(problem, name))).lower(params, x, key).compile()
-        jax.block_until_ready(programs[name](params, x, key))
-    seconds = {name: [] for name in programs}
-    for _ in range(TIMED_ROUNDS):
-        for name, program in programs.items():
-            began = time.perf_counter()
-            for _ in range(3):
-                jax.block_until_ready(program(params, x, key))
-            seconds[name].append((time.perf_counter() - began) / 3)
-    plain = np.asarray(seconds[PLAIN])
-    flops = {name: program.cost_analysis()["flops"] for name, program in programs.items()}
-    return {
-        name: {
-            "time_ratio": float(np.median(np.asarray(seconds[name]) / plain)),
-            "milliseconds": 1e3 * float(np.median(seconds[name])),
-            "flops_ratio": flops[name] / flops[PLAIN],
-        }
-        for name in programs
-    }
+    values = {name: mean_bound(problem, name) for name in estimators(problem.alpha)}
+    return step_costs(problem, values, params, relative_to=PLAIN)
 
 
 def run_cell(problem: Problem, *, steps: int, seeds: int, draws: int) -> dict[str, Any]:
@@ -199,9 +142,9 @@ def run_cell(problem: Problem, *, steps: int, seeds: int, draws: int) -> dict[st
     began = time.monotonic()
     curves, stored = {}, None
     for name in tqdm(estimators(problem.alpha), desc=problem.title, leave=False):
-        curves[name], points = train(problem, name, steps=steps, seeds=seeds)
+        curves[name], points = train(problem, mean_bound(problem, name), steps=steps, seeds=seeds)
         if name == RECOMMENDED:
-            stored = points
+            stored = [jax.tree.map(lambda leaf: leaf[0], point) for point in points]  # of the first seed
     points = (0, STORED_POINTS // 10, STORED_POINTS)
     moments = make_moments(problem, draws=draws // GROUPS)
     quality = {
@@ -211,9 +154,7 @@ def run_cell(problem: Problem, *, steps: int, seeds: int, draws: int) -> dict[st
     cost = costs(problem, stored[-1])
     final = {}
     for name, bounds in curves.items():
-        # The point of the curve at which the plain estimator had used up its time.
-        reached = min(1.0, 1.0 / cost[name]["time_ratio"]) * STORED_POINTS
-        at_time = [float(np.interp(reached, np.arange(STORED_POINTS + 1), row)) for row in bounds]
+        at_time = bound_at_time(bounds, cost[name]["time_ratio"])
         final[name] = {"equal_steps": bounds[:, -1].tolist(), "equal_time": at_time, "curve": bounds.mean(0).tolist()}
     return {
         "problem": problem.title,

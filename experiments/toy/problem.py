@@ -80,12 +80,18 @@ class Problem(NamedTuple):
 
     Attributes:
       init: `(key) -> params`, a plain dict.
+      log_joint: `(params, x, z) -> scalar`, the target; only z is looked at.
+      proposal: the proposal that is fitted.
+      weighting: how its members share the target.
       make_bound: `(**options of hj.make_bound) -> bound(params, x, key)`; x is not looked at.
       log_weights: `(params, x, key) -> [K]`.
       draw: `(params, x, key) -> hj.Draw`, the samples that `log_weights` weighs under the same key.
     """
 
     init: Callable[[PRNGKeyArray], Any]
+    log_joint: Callable[..., jax.Array]
+    proposal: hj.Proposal
+    weighting: hj.Weighting
     make_bound: Callable[..., Callable[..., jax.Array]]
     log_weights: Callable[..., jax.Array]
     draw: Callable[..., hj.Draw]
@@ -232,6 +238,9 @@ def make_problem(settings: Settings) -> Problem:
 
     return Problem(
         init=init,
+        log_joint=log_joint,
+        proposal=proposal,
+        weighting=weighting,
         make_bound=functools.partial(hj.make_bound, log_joint, proposal, weighting=weighting),
         log_weights=hj.make_log_weights(log_joint, proposal, weighting=weighting),
         draw=proposal.draw,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks.gradient_quality import command, measurement
-from benchmarks.gradient_quality import problems as gradient_problems
+from benchmarks.shared import problems as gradient_problems
 
 # The estimators that the smoke run compares; all six would take minutes to compile.
 TWO = ("reparameterized", "doubly_reparameterized")

@@ -1,4 +1,4 @@
-"""The two problems on which gradient estimators are compared."""
+"""The two problems on which gradients and objectives are compared."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -26,10 +26,14 @@ class Problem(NamedTuple):
       num_samples: K.
       init: `(seed) -> params`.
       of_proposal: a pytree like params, true where the gradient estimators differ.
+      log_joint: of the model.
+      proposal: hierarchical, with a shared z_0.
+      weighting: the power heuristic.
       make_bound: `(**options of hj.make_bound) -> bound(params, x, key)` of one example.
       batch: `(key) -> x [B, ...]`, a training minibatch.
       compared_examples: how many examples of a batch a compared gradient is the mean of.
-      evaluate: `(params, key) -> scalar`, the bound that training is judged by.
+      evaluate: `(params, key, *, reverse_samples=None) -> scalar`, the bound that training is judged by; with further
+        draws of the reverse model if they are given.
       learning_rate: of Adam.
     """
 
@@ -38,10 +42,13 @@ class Problem(NamedTuple):
     num_samples: int
     init: Callable[[int], Any]
     of_proposal: Any
+    log_joint: Callable[..., jax.Array]
+    proposal: hj.Proposal
+    weighting: hj.Weighting
     make_bound: Callable[..., Callable[..., jax.Array]]
     batch: Callable[[PRNGKeyArray], jax.Array]
     compared_examples: int
-    evaluate: Callable[[Any, PRNGKeyArray], jax.Array]
+    evaluate: Callable[..., jax.Array]
     learning_rate: float
 
 
@@ -52,12 +59,13 @@ def make_toy(*, alpha: float, num_samples: int) -> Problem:
     def init(seed):
         return problem.init(jax.random.fold_in(jax.random.key(0), seed))
 
-    bound = problem.make_bound(gradient="reparameterized")
+    log_joint, proposal, weighting = problem.log_joint, problem.proposal, problem.weighting
 
-    def evaluate(params, key):
+    def evaluate(params, key, *, reverse_samples=None):
         keys = jax.random.split(key, TOY_EVALUATIONS)
-        values = jax.lax.map(lambda key: bound(params, jnp.zeros(()), key), keys, batch_size=500)
-        return jnp.mean(values)
+        weights = hj.make_log_weights(log_joint, proposal, weighting=weighting, reverse_samples=reverse_samples)
+        bound = lambda key: jax.nn.logsumexp(weights(params, jnp.zeros(()), key))
+        return jnp.mean(jax.lax.map(bound, keys, batch_size=500))
 
     return Problem(
         title="toy",
@@ -65,6 +73,9 @@ def make_toy(*, alpha: float, num_samples: int) -> Problem:
         num_samples=num_samples,
         init=init,
         of_proposal=_marked(jax.eval_shape(lambda: init(0))),
+        log_joint=log_joint,
+        proposal=proposal,
+        weighting=weighting,
         make_bound=problem.make_bound,
         batch=lambda key: jnp.zeros(BATCH_SIZE),
         compared_examples=1,
@@ -87,11 +98,13 @@ def make_digits(*, alpha: float, num_samples: int) -> Problem:
     def make_bound(**options):
         return hj.make_bound(model.log_joint, model.proposal, weighting=model.weighting, **options)
 
-    def evaluate(params, key):
+    def evaluate(params, key, *, reverse_samples=None):
         keys = jax.random.split(key, len(images["test"]))
-        bound = make_bound(gradient="reparameterized")
-        values = jax.lax.map(lambda row: bound(params, *row), (images["test"], keys), batch_size=100)
-        return jnp.mean(values)
+        weights = hj.make_log_weights(
+            model.log_joint, model.proposal, weighting=model.weighting, reverse_samples=reverse_samples
+        )
+        bound = lambda row: jax.nn.logsumexp(weights(params, *row))
+        return jnp.mean(jax.lax.map(bound, (images["test"], keys), batch_size=100))
 
     return Problem(
         title="digits",
@@ -99,6 +112,9 @@ def make_digits(*, alpha: float, num_samples: int) -> Problem:
         num_samples=num_samples,
         init=init,
         of_proposal=_marked(jax.eval_shape(lambda: init(0))),
+        log_joint=model.log_joint,
+        proposal=model.proposal,
+        weighting=model.weighting,
         make_bound=make_bound,
         batch=lambda key: jax.random.choice(key, images["train"], (BATCH_SIZE,), replace=False),
         compared_examples=4,

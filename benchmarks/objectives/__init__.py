@@ -1,0 +1,1 @@
+"""What training with other objectives than the bound itself gains and costs."""
