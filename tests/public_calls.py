@@ -123,7 +123,7 @@ CALLS = {
     "make_log_evidence": (
         hj.make_log_evidence,
         {"log_weights": hj.make_log_weights(log_joint, PROPOSAL)},
-        {"num_draws": 2, "chunk_size": 1, "independent_samples": None},
+        {"num_draws": 2, "chunk_size": 1, "independent_samples": None, "control_variates": False},
     ),
     "make_discrete_bound": (
         hj.make_discrete_bound,

@@ -31,6 +31,7 @@ LAYERS = (
         "benchmarks.k_scaling",
         "benchmarks.gradient_quality",
         "benchmarks.compile_time",
+        "benchmarks.control_variates",
     },
 )
 LAYER_OF = {package: number for number, packages in enumerate(LAYERS) for package in packages}

@@ -150,6 +150,7 @@ OF_TEXT = {
     "free_bits": "a number, got 'no'",
     "num_draws": "an integer of at least 1, got 'no'",
     "independent_samples": "True or False, got 'no'",
+    "control_variates": "True or False, got 'no'",
     "objective": "a function (params, x, key) of one example, got str",
     "draw": "a function (params, x, key) of one example, got str",
     "dispatch": "True or False, got 'no'",
