@@ -96,6 +96,11 @@ CALLS = {
     ),
     "interval": (hj.interval, {"low": 0.0, "high": 1.0}, {}),
     "transformed": (hj.transformed, {"family": hj.diagonal_gaussian, "bijection": hj.positive}, {}),
+    "family_from": (
+        hj.family_from,
+        {"make": lambda parameters: parameters},
+        {"paths": "all", "forward": lambda made, noise: noise, "inverse": lambda made, z: z, "sampler": None},
+    ),
     "check_family": (hj.check_family, {"family": hj.diagonal_gaussian, "parameters": UNEQUAL, "key": KEY}, {}),
     "check_bijection": (
         hj.check_bijection,

@@ -8,6 +8,7 @@ imported from here.
 from hiwae_jax._batched import batched_value_and_grad
 from hiwae_jax._discrete.bound import DiscreteFamily, bernoulli, categorical, make_discrete_bound
 from hiwae_jax._discrete.score_function import vimco
+from hiwae_jax._families.adapter import family_from
 from hiwae_jax._families.bijection import Bijection, affine_map, coupling_map
 from hiwae_jax._families.consistency import check_bijection, check_family
 from hiwae_jax._families.family import Family, standard_normal
@@ -68,6 +69,7 @@ __all__ = [
     "diagonal_gaussian",
     "effective_sample_size",
     "elbo",
+    "family_from",
     "flow_chain",
     "full_rank_gaussian",
     "gradient_signal_to_noise",

@@ -88,7 +88,8 @@ def make_bound(
       gradient: how the bound is differentiated in the proposal's parameters. The generative model, the reverse model
         and a learned weighting always receive the plain gradient. None chooses "doubly_reparameterized", but
         "reparameterized" if samples are correlated or the caller gave a `sampler`. The other gradients need noise that
-        is independent from sample to sample. "Unbiased" holds where log_joint has no jumps in z (docs/guide.md, "Where
+        is independent from sample to sample. (A family without an inverse, or without paths, has another default;
+        see `family_from`.) "Unbiased" holds where log_joint has no jumps in z (docs/guide.md, "Where
         unbiased holds").
         "reparameterized": the plain pathwise gradient. Unbiased for every proposal; noisy at large K.
         "doubly_reparameterized": unbiased for every weighting, without the scores that make the plain one noisy.
