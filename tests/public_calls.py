@@ -177,7 +177,8 @@ for _, positional, named in CALLS.values():
     BY_ARGUMENT |= positional | named
 BY_ARGUMENT |= {"conditional": conditional, "base": base, "reverse": reverse, "num_samples": 2, **SAMPLING}
 for name in hj.__all__:
-    if name not in CALLS and inspect.isfunction(getattr(hj, name)):
+    # NumPyro need not be installed.
+    if name not in CALLS and name != "numpyro_model" and inspect.isfunction(getattr(hj, name)):
         arguments = inspect.signature(getattr(hj, name)).parameters.values()
         given = {a.name: BY_ARGUMENT[a.name] for a in arguments if a.kind is a.POSITIONAL_OR_KEYWORD}
         by_keyword = {a.name: BY_ARGUMENT[a.name] for a in arguments if a.kind is a.KEYWORD_ONLY}

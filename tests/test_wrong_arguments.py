@@ -81,6 +81,7 @@ NO_CALLS = {
     *("Bijection", "Bound", "DiscreteFamily", "Draw", "Family", "LogEvidence", "Members", "Proposal", "Weighting"),
     *("bernoulli", "categorical", "diagonal_gaussian", "full_rank_gaussian", "uniform_weighting"),
     *("positive", "simplex", "unit_interval", "GRADIENTS", "PATHWISE_GRADIENTS"),
+    *("NumpyroModel", "numpyro_model"),  # tests/test_numpyro_model.py, where NumPyro is installed
 }
 
 

@@ -31,6 +31,7 @@ from hiwae_jax._log_weights.objectives import chi_square, renyi_bound, wake_phas
 from hiwae_jax._log_weights.pareto import pareto_khat
 from hiwae_jax._log_weights.resampling import posterior_resample, systematic_resample
 from hiwae_jax._make_bound import Bound, make_annealed_objective, make_bound, make_log_weights
+from hiwae_jax._numpyro_model import NumpyroModel, numpyro_model
 from hiwae_jax._proposals.antithetic import antithetic
 from hiwae_jax._proposals.defensive import defensive
 from hiwae_jax._proposals.flow_chain import flow_chain
@@ -53,6 +54,7 @@ __all__ = [
     "Family",
     "LogEvidence",
     "Members",
+    "NumpyroModel",
     "Proposal",
     "Weighting",
     "affine_map",
@@ -87,6 +89,7 @@ __all__ = [
     "make_log_evidence",
     "make_log_weights",
     "markov",
+    "numpyro_model",
     "pareto_khat",
     "positive",
     "posterior_resample",
