@@ -97,6 +97,11 @@ CALLS = {
     ),
     "interval": (hj.interval, {"low": 0.0, "high": 1.0}, {}),
     "transformed": (hj.transformed, {"family": hj.diagonal_gaussian, "bijection": hj.positive}, {}),
+    "family_from": (
+        hj.family_from,
+        {"make": lambda parameters: parameters},
+        {"paths": "all", "forward": lambda made, noise: noise, "inverse": lambda made, z: z, "sampler": None},
+    ),
     "check_family": (hj.check_family, {"family": hj.diagonal_gaussian, "parameters": UNEQUAL, "key": KEY}, {}),
     "check_bijection": (
         hj.check_bijection,
@@ -128,7 +133,7 @@ CALLS = {
     "make_log_evidence": (
         hj.make_log_evidence,
         {"log_weights": hj.make_log_weights(log_joint, PROPOSAL)},
-        {"num_draws": 2, "chunk_size": 1, "independent_samples": None},
+        {"num_draws": 2, "chunk_size": 1, "independent_samples": None, "control_variates": False},
     ),
     "make_discrete_bound": (
         hj.make_discrete_bound,
@@ -177,7 +182,8 @@ for _, positional, named in CALLS.values():
     BY_ARGUMENT |= positional | named
 BY_ARGUMENT |= {"conditional": conditional, "base": base, "reverse": reverse, "num_samples": 2, **SAMPLING}
 for name in hj.__all__:
-    if name not in CALLS and inspect.isfunction(getattr(hj, name)):
+    # NumPyro need not be installed.
+    if name not in CALLS and name != "numpyro_model" and inspect.isfunction(getattr(hj, name)):
         arguments = inspect.signature(getattr(hj, name)).parameters.values()
         given = {a.name: BY_ARGUMENT[a.name] for a in arguments if a.kind is a.POSITIONAL_OR_KEYWORD}
         by_keyword = {a.name: BY_ARGUMENT[a.name] for a in arguments if a.kind is a.KEYWORD_ONLY}

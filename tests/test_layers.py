@@ -14,7 +14,13 @@ SOURCES = {"experiments": ROOT, "benchmarks": ROOT, "hiwae_jax": ROOT / "src"}
 LAYERS = (
     {"hiwae_jax._types"},
     {"hiwae_jax._checks", "hiwae_jax.data"},
-    {"hiwae_jax._random_streams", "hiwae_jax._programs", "hiwae_jax._log_weights", "hiwae_jax._weightings"},
+    {
+        "hiwae_jax._random_streams",
+        "hiwae_jax._programs",
+        "hiwae_jax._numpyro_model",
+        "hiwae_jax._log_weights",
+        "hiwae_jax._weightings",
+    },
     {"hiwae_jax._families", "hiwae_jax._discrete", "hiwae_jax.nn"},
     {"hiwae_jax._proposals"},
     {"hiwae_jax._assembly"},
@@ -32,6 +38,7 @@ LAYERS = (
         "benchmarks.gradient_quality",
         "benchmarks.objectives",
         "benchmarks.compile_time",
+        "benchmarks.control_variates",
     },
 )
 LAYER_OF = {package: number for number, packages in enumerate(LAYERS) for package in packages}

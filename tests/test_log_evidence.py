@@ -187,3 +187,155 @@ def test_errors_name_the_argument(counts):
         hj.make_log_evidence(lambda params, x, key: jnp.zeros(1), **counts)
     with pytest.raises(ValueError, match="log_weights: expected an array with an axis of samples, got a scalar"):
         hj.make_log_evidence(lambda params, x, key: jnp.zeros(()), num_draws=2)(None, None, jax.random.key(0))
+
+
+@functools.cache
+def off_by(offset):
+    """The linear Gaussian model, and log-weights of a defensive proposal whose q is off by so many deviations."""
+    model = models.LinearGaussian(seed=8, latent=1)
+    deviation = np.sqrt(model.posterior_cov[0])
+    narrow = lambda params, x: (jnp.float32(model.posterior_mean + offset * deviation), jnp.float32(deviation))
+    proposal = hj.defensive(narrow, lambda params, x: (jnp.zeros(1), jnp.ones(1)), num_samples=3)
+    return model, hj.make_log_weights(model.log_joint, proposal, weighting=hj.power_heuristic(1.0))
+
+
+def test_with_control_variates_the_evidence_is_unbiased_less_noisy_and_calibrated():
+    """Over 4,000 runs; 95 % intervals cover 93 to 97 %, and as the control: not those of half the standard error."""
+    model, log_weights = off_by(0.1)
+    x, keys = jnp.asarray(model.x, jnp.float32), jax.random.split(jax.random.key(1), 4_000)
+
+    @jax.jit
+    def results(keys):
+        estimates = [
+            hj.make_log_evidence(log_weights, num_draws=81, chunk_size=81, control_variates=chosen)
+            for chosen in (False, True)
+        ]
+        return [jax.vmap(estimate, in_axes=(None, None, 0))(None, x, keys) for estimate in estimates]
+
+    plain, result = results(keys)
+    relative = np.exp(np.asarray(result.estimate) - model.log_evidence)
+    assert abs(np.mean(relative) - 1.0) < 3.0 * np.std(relative) / np.sqrt(len(keys))
+    z = (np.asarray(result.estimate) - model.log_evidence) / np.asarray(result.standard_error)
+    assert 0.93 < np.mean(np.abs(z) < 1.96) < 0.97
+    assert np.mean(np.abs(2.0 * z) < 1.96) < 0.75
+    assert np.var(result.estimate) < 0.6 * np.var(plain.estimate)
+    np.testing.assert_array_equal(result.effective_draws, plain.effective_draws)
+    np.testing.assert_array_equal(result.pareto_khat, plain.pareto_khat)
+
+
+def crossed(values, variates):
+    """The same in float64 with all draws in memory: regressions on one half, applied to the other."""
+    halves = [slice(0, None, 2), slice(1, None, 2)]
+    mean, variance = 0.0, 0.0
+    for here, there in (halves, halves[::-1]):
+        centred = variates[there] - variates[there].mean(axis=0)
+        coefficients = np.linalg.lstsq(centred, values[there] - values[there].mean(), rcond=1e-6)[0]
+        left = values[here] - (variates[here] - 1.0) @ coefficients
+        mean += left.sum() / len(values)
+        variance += len(left) * left.var(ddof=1) / len(values) ** 2
+    return np.log(mean), np.sqrt(variance) / mean
+
+
+def test_control_variates_equal_two_regressions_in_memory():
+    """Members of a hierarchical proposal, whose shares come from other densities than the log-weights' own."""
+    offsets = jnp.array([[-1.0, 0.3], [0.2, 0.5], [0.9, -0.6]])
+    base, reverse = lambda p, x: (jnp.zeros(1), jnp.ones(1)), lambda p, x, z: (z[:, :1], jnp.ones((len(z), 1)))
+    conditionals = lambda p, x, z0: (offsets + p * z0[None], jnp.array([[1.0], [0.8], [1.3]]) * jnp.ones((3, 2)))
+    log_joint = lambda p, x, z: -0.5 * jnp.sum((z - 0.3) ** 2) - 700.0
+    of_logits = hj.learned_weighting(lambda p, x, z, z0: offsets @ z)
+    cases = [(True, hj.uniform_weighting(), None), (True, of_logits, 2), (False, hj.power_heuristic(2.0), 2)]
+    key, params, draws = jax.random.key(4), 0.4, 51
+
+    @models.quick_jit
+    def everything(params):
+        found = []
+        for shared, weighting, chunk_size in cases:
+            proposal = hj.hierarchical(base, conditionals, reverse, shared=shared)
+            log_weights = hj.make_log_weights(log_joint, proposal, weighting=weighting, chunk_size=chunk_size)
+            streamed = hj.make_log_evidence(log_weights, num_draws=draws, chunk_size=7, control_variates=True)
+            keys = jax.vmap(lambda draw: jax.random.fold_in(key, draw))(jnp.arange(draws))
+            log_w = jax.vmap(log_weights, in_axes=(None, None, 0))(params, None, keys)
+            drawn = jax.vmap(proposal.draw, in_axes=(None, None, 0))(params, None, keys)
+            pairs = jax.vmap(proposal.pair_densities)(drawn.parameters, drawn.z)
+            found.append((streamed(params, None, key), log_w, pairs))
+        return found
+
+    for result, log_w, pairs in everything(params):
+        log_estimates = np.logaddexp.reduce(np.asarray(log_w, np.float64), axis=1)
+        densities = np.exp(np.asarray(pairs, np.float64))
+        shares = np.sum(densities / densities.sum(axis=2, keepdims=True), axis=1)
+        estimate, error = crossed(np.exp(log_estimates + 700.0), shares)
+        assert float(result.estimate) == pytest.approx(estimate - 700.0, abs=2e-4)
+        assert float(result.standard_error) == pytest.approx(error, rel=1e-3)
+
+
+def test_where_a_member_is_the_posterior_control_variates_leave_no_variance():
+    model, log_weights = off_by(0.0)
+    for num_draws in (12, 13):
+        estimate = hj.make_log_evidence(log_weights, num_draws=num_draws, control_variates=True)
+        result = models.quick_jit(estimate)(None, jnp.asarray(model.x, jnp.float32), jax.random.key(0))
+        assert float(result.estimate) == pytest.approx(model.log_evidence, abs=1e-5)
+        assert float(result.standard_error) < 1e-3 / np.sqrt(num_draws)
+
+
+def test_control_variates_of_extreme_log_weights():
+    """Zero weights, what cannot be computed, and gradients: v over R times the estimate of p(x)."""
+    proposal = hj.joint_gaussian(lambda p, x: (jnp.array([[0.0], [1.0]]), jnp.eye(2)[None]))
+
+    def estimate(p, constant, chosen=True):
+        log_weights = hj.make_log_weights(lambda p, x, z: p * z[0] + constant, proposal)
+        return hj.make_log_evidence(log_weights, num_draws=30, control_variates=chosen)(p, None, jax.random.key(0))
+
+    @models.quick_jit
+    def all_of(p, constants):
+        of_one = lambda constant: jax.value_and_grad(lambda p: estimate(p, constant).estimate)(p)
+        plain = jax.value_and_grad(lambda p: estimate(p, constants[0], chosen=False).estimate)(p)
+        return jax.vmap(of_one)(constants), jax.vmap(lambda constant: estimate(p, constant))(constants), plain
+
+    (values, slopes), results, (plain, plain_slope) = all_of(0.5, jnp.array([-300.0, -jnp.inf, jnp.nan, jnp.inf]))
+    assert float(slopes[0]) == pytest.approx(float(plain_slope * jnp.exp(plain - values[0])), rel=3e-4)
+    np.testing.assert_array_equal([leaf[1] for leaf in results], [-np.inf, np.inf, 0.0, np.inf])
+    assert slopes[1] == 0.0
+    assert np.all(np.isnan(results.estimate[2:]))
+    assert np.all(np.isnan(results.standard_error[2:]))
+
+
+def test_control_variates_are_refused_where_they_are_none():
+    one, rows = lambda p, x, *_: (x, jnp.ones_like(x)), lambda p, x, *_: (jnp.zeros((3, 2)), jnp.ones((3, 2)))
+    single = lambda p, x, *_: (jnp.zeros((1, 2)), jnp.ones((1, 2)))
+    weights_of = lambda proposal: hj.make_log_weights(lambda p, x, z: jnp.sum(z), proposal)
+    refused = [
+        (improbable, "log_weights is a function that does not give them"),
+        (weights_of(hj.independent(one, num_samples=3)), "each has the constant share 1"),
+        (weights_of(hj.antithetic(one, num_samples=2)), "each has the constant share 1"),
+        (weights_of(hj.hierarchical(one, single, rows, num_samples=3)), "each has the constant share 1"),
+        (weights_of(hj.markov(one, one, one, num_samples=2)), "does not have the densities of all members"),
+    ]
+    for log_weights, reason in refused:
+        with pytest.raises(ValueError, match=f"control_variates: .*{reason}"):
+            hj.make_log_evidence(log_weights, num_draws=40, control_variates=True)
+    few = hj.make_log_evidence(weights_of(hj.hierarchical(one, rows, rows)), num_draws=11, control_variates=True)
+    with pytest.raises(ValueError, match="num_draws: expected at least 12, 4 for each of 3 members"):
+        few(None, jnp.zeros(2), jax.random.key(0))
+    alone = hj.make_log_evidence(weights_of(hj.hierarchical(one, single, single)), num_draws=40, control_variates=True)
+    with pytest.raises(ValueError, match="one member alone has the constant share 1"):
+        alone(None, jnp.zeros(2), jax.random.key(0))
+
+
+def test_control_variates_evaluate_neither_model_nor_densities_again():
+    """Beside the densities of 8 x 8 pairs in 400 dimensions, sums over 8 numbers cost nothing."""
+    K, D = 8, 400
+    narrow, wide = (lambda p, x, scale=scale: (p * jnp.ones(D), jnp.full(D, scale)) for scale in (1.0, 2.0))
+    proposal = hj.defensive(narrow, wide, num_samples=K)
+    log_joint = lambda p, x, z: -jnp.sum((x @ z) ** 2)
+
+    def flops(alpha, chosen):
+        log_weights = hj.make_log_weights(log_joint, proposal, weighting=hj.power_heuristic(alpha))
+        estimate = hj.make_log_evidence(log_weights, num_draws=32, control_variates=chosen)
+        # Before any optimization, so that nothing is merged.
+        return jax.jit(estimate).lower(0.1, jnp.ones((D, D)), jax.random.key(0)).cost_analysis()["flops"]
+
+    of_pairs = 4 * K * K * D
+    assert flops(1.0, True) - flops(1.0, False) < 0.15 * of_pairs
+    # The uniform weighting needs the densities of all pairs for this, once.
+    assert 0.5 * of_pairs < flops(0.0, True) - flops(0.0, False) < 1.15 * of_pairs

@@ -52,6 +52,7 @@ RIGHT_FOR = {
     ("interval", "low"): {"-1", "a scalar array", "1.5", "integers"},  # for the last two the error names high
     ("interval", "high"): {"1.5"},
     ("hierarchical", "num_samples"): {"None"},
+    ("family_from", "inverse"): {"None"},
     ("hierarchical", "shared"): {"True"},
     ("make_log_evidence", "independent_samples"): {"None", "True"},
     ("make_discrete_bound", "gradient"): set(),
@@ -83,6 +84,7 @@ NO_CALLS = {
     *("Bijection", "Bound", "DiscreteFamily", "Draw", "Family", "LogEvidence", "Members", "Proposal", "Weighting"),
     *("bernoulli", "categorical", "diagonal_gaussian", "full_rank_gaussian", "uniform_weighting"),
     *("positive", "simplex", "unit_interval", "GRADIENTS", "PATHWISE_GRADIENTS"),
+    *("NumpyroModel", "numpyro_model"),  # tests/test_numpyro_model.py, where NumPyro is installed
 }
 
 
@@ -139,6 +141,10 @@ OF_TEXT = {
     "shared": "True or False, got 'no'",
     "context": "a function (params, x), got str",
     "base_family": "hj.diagonal_gaussian, hj.student_t(5.0) or another hj.Family, got str",
+    "make": "a function (parameters) -> a distribution with log_prob and sample, got str",
+    "paths": "one of 'all', 'own', 'none', got 'no'",
+    "forward": "a function (distribution, noise), got str",
+    "inverse": "a function (distribution, z), got str",
     "maps": "a list of hj.Bijection, got str",
     "kept": "booleans for D dimensions, some true and some false, got 'no'",
     "transition": "a function (params, x, z, step) -> (loc [D], scale [D]), got str",
@@ -154,6 +160,7 @@ OF_TEXT = {
     "free_bits": "a number, got 'no'",
     "num_draws": "an integer of at least 1, got 'no'",
     "independent_samples": "True or False, got 'no'",
+    "control_variates": "True or False, got 'no'",
     "objective": "a function (params, x, key) of one example, got str",
     "draw": "a function (params, x, key) of one example, got str",
     "dispatch": "True or False, got 'no'",

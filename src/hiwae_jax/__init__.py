@@ -8,6 +8,7 @@ imported from here.
 from hiwae_jax._batched.value_and_grad import batched_value_and_grad
 from hiwae_jax._discrete.bound import DiscreteFamily, bernoulli, categorical, make_discrete_bound
 from hiwae_jax._discrete.score_function import vimco
+from hiwae_jax._families.adapter import family_from
 from hiwae_jax._families.bijection import Bijection, affine_map, coupling_map
 from hiwae_jax._families.consistency import check_bijection, check_family
 from hiwae_jax._families.family import Family, standard_normal
@@ -30,6 +31,7 @@ from hiwae_jax._log_weights.objectives import chi_square, renyi_bound, wake_phas
 from hiwae_jax._log_weights.pareto import pareto_khat
 from hiwae_jax._log_weights.resampling import posterior_resample, systematic_resample
 from hiwae_jax._make_bound import Bound, make_annealed_objective, make_bound, make_log_weights
+from hiwae_jax._numpyro_model import NumpyroModel, numpyro_model
 from hiwae_jax._proposals.antithetic import antithetic
 from hiwae_jax._proposals.defensive import defensive
 from hiwae_jax._proposals.flow_chain import flow_chain
@@ -52,6 +54,7 @@ __all__ = [
     "Family",
     "LogEvidence",
     "Members",
+    "NumpyroModel",
     "Proposal",
     "Weighting",
     "affine_map",
@@ -68,6 +71,7 @@ __all__ = [
     "diagonal_gaussian",
     "effective_sample_size",
     "elbo",
+    "family_from",
     "flow_chain",
     "full_rank_gaussian",
     "gradient_signal_to_noise",
@@ -85,6 +89,7 @@ __all__ = [
     "make_log_evidence",
     "make_log_weights",
     "markov",
+    "numpyro_model",
     "pareto_khat",
     "positive",
     "posterior_resample",

@@ -10,6 +10,7 @@ each of them differently. The model is expensive. The proposal's densities are w
 both is arithmetic.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -124,6 +125,7 @@ def make_parts(
     beta: Scalar | float = 1.0,
     *,
     scored: tuple[Params, Context] | None = None,
+    pair_densities: Float[Array, "K K"] | None = None,
 ) -> Parts:
     """Make the functions of `Parts` for one example.
 
@@ -135,6 +137,7 @@ def make_parts(
       beta: the warm-up factor.
       scored: `(params, context)` for the members' densities at further draws of the reverse model; stopped if the
         gradient has no scores. None for those of the example.
+      pair_densities: `log q_i(z_j)` at row j, column i, at the samples of the draw, if they are computed already.
 
     Raises:
       ValueError: for a reverse model that makes the bound invalid, with every weighting or with this one. When a part
@@ -152,7 +155,10 @@ def make_parts(
             rows = _reverse_rows(ingredients.proposal, params, draw.context, z, reverse_chunk_size)
             at_psi = (params, draw.context) if scored is None else scored
             return _log_pi_over_marginal(ingredients, at_psi, draw._replace(z=z, z0=z0), parameters, base, rows)
-        term = _log_pi_over_q(ingredients, params, draw.context, z, z0, parameters)
+        if pair_densities is None:
+            term = _log_pi_over_q(ingredients, params, draw.context, z, z0, parameters)
+        else:
+            term = _log_pi_over_known_q(ingredients, params, draw, pair_densities)
         if ingredients.proposal.log_reverse is not None:
             term += _log_reverse(ingredients.proposal, params, draw.context, z0, z, reverse_chunk_size)
         if z0 is not None:
@@ -164,6 +170,37 @@ def make_parts(
         return terms if ingredients.power == 1.0 else terms._replace(log_weights=ingredients.power * terms.log_weights)
 
     return Parts(model, proposal_term, combine, ingredients.chunk_size)
+
+
+def log_weights_and_shares(
+    ingredients: Ingredients, params: Params, x: Example, draw: Draw
+) -> tuple[Float[Array, " K"], Float[Array, " K"]]:
+    """The log-weights of a draw, and each member's share of its samples, `sum_j q_i(z_j) / sum_m q_m(z_j)`.
+
+    Both come from one evaluation of the densities of all pairs.
+    """
+    densities = _densities_of_pairs(ingredients.proposal, draw.parameters, draw.z, ingredients.chunk_size)
+    parts = make_parts(ingredients, params, x, draw, pair_densities=densities)
+    # A chain's sample may overflow and have no density under any member. It counts for the member that drew it.
+    has_density = jnp.max(densities, axis=1, keepdims=True) > -jnp.inf
+    shares = jnp.where(has_density, jax.nn.softmax(jnp.where(has_density, densities, 0.0)), jnp.eye(len(densities)))
+    return log_weight_terms(parts, draw).log_weights, jnp.sum(shares, axis=0)
+
+
+def _densities_of_pairs(
+    proposal: Proposal, parameters: Parameters, z: Samples, chunk_size: int | None
+) -> Float[Array, "K K"]:
+    """`log q_i(z_j)` at row j, column i, at the K samples."""
+    pair_densities = proposal.pair_densities
+    assert pair_densities is not None  # `LogWeights.why_no_shares`
+    if proposal.members is None:
+        if chunk_size is None:
+            return pair_densities(parameters, z)
+        in_chunks: jax.Array = over_samples(lambda one: pair_densities(parameters, one[None])[0], z, chunk_size)
+        return in_chunks
+    log_prob, owners = proposal.members.pairs().log_prob, proposal.members.owners(parameters)
+    densities: jax.Array = proposal.members.over_rows(log_prob, parameters, z, owners, chunk_size=chunk_size)
+    return densities
 
 
 def _model_densities(ingredients: Ingredients, params: Params, x: Example, z: Float[Array, " D"]) -> ModelDensities:
@@ -186,11 +223,39 @@ def _log_pi_over_q(
     proposal, weighting = ingredients.proposal, ingredients.weighting
     if weighting.compares_densities and not proposal.equal_members:
         return log_pi_over_q_of_pairs(proposal, weighting, parameters, z, ingredients.chunk_size)
-    if weighting.logits is None:
-        log_pi = -jnp.log(jnp.asarray(len(z), z.dtype))
-    else:
-        log_pi = _learned_log_pi(weighting, params, context, z, z0, ingredients.chunk_size)
+    log_pi = _log_pi_without_densities(ingredients, params, context, z, z0)
     return log_pi - proposal.own_densities(parameters, z)
+
+
+def _log_pi_over_known_q(
+    ingredients: Ingredients, params: Params, draw: Draw, pair_densities: Float[Array, "K K"]
+) -> Float[Array, " K"]:
+    """`log pi_j(z_j) - log q_j(z_j)` at the samples of the draw, from the densities of all pairs."""
+    weighting = ingredients.weighting
+    if weighting.compares_densities:
+        of_row = functools.partial(_own_log_pi_over_q, weighting)
+        terms: jax.Array = jax.vmap(of_row)(pair_densities, jnp.arange(len(draw.z)))
+        return terms
+    log_pi = _log_pi_without_densities(ingredients, params, draw.context, draw.z, draw.z0)
+    own_densities: jax.Array = jnp.diagonal(pair_densities)
+    return log_pi - own_densities
+
+
+def _log_pi_without_densities(
+    ingredients: Ingredients, params: Params, context: Context, z: Samples, z0: AuxiliarySamples
+) -> Float[Array, "..."]:
+    """`log pi_j(z_j)` of the uniform or a learned weighting."""
+    if ingredients.weighting.logits is None:
+        return -jnp.log(jnp.asarray(len(z), z.dtype))
+    return _learned_log_pi(ingredients.weighting, params, context, z, z0, ingredients.chunk_size)
+
+
+def _own_log_pi_over_q(weighting: Weighting, densities: Float[Array, " K"], own_index: Any) -> Float[Array, ""]:
+    """`log pi_j(z_j) - log q_j(z_j)` of a power heuristic, from `log q_i(z_j)` of all members."""
+    # The sample's own entry is selected by a mask and not by an index. XLA then fuses what makes the row, and no [K, K,
+    # D] array is formed.
+    is_own = jnp.arange(len(densities)) == own_index
+    return jnp.sum(jnp.where(is_own, log_partition(weighting, densities) - densities, 0.0))
 
 
 def log_pi_over_q_of_pairs(
@@ -198,12 +263,7 @@ def log_pi_over_q_of_pairs(
 ) -> Float[Array, " K"]:
     """`log pi_j(z_j) - log q_j(z_j)` under a power heuristic: each sample needs the densities of all members."""
     indices = jnp.arange(len(z))
-
-    def of_row(densities: Float[Array, " K"], index: Any) -> Float[Array, ""]:
-        # The sample's own entry is selected by a mask and not by an index. XLA then fuses what makes the row, and no
-        # [K, K, D] array is formed.
-        return jnp.sum(jnp.where(indices == index, log_partition(weighting, densities) - densities, 0.0))
-
+    of_row = functools.partial(_own_log_pi_over_q, weighting)
     if proposal.members is not None:
         log_prob = proposal.members.pairs().log_prob
         of_members: jax.Array = proposal.members.over_rows(

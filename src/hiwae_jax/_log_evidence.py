@@ -10,7 +10,9 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from hiwae_jax import _checks
 from hiwae_jax._log_weights.bounds import check_log_weights, log_sum_exp
+from hiwae_jax._log_weights.control_variates import DRAWS_FOR_EACH, Moments, add_draws, corrected, no_moments
 from hiwae_jax._log_weights.pareto import SMALLEST_TAIL, tail_length, tail_shape
+from hiwae_jax._make_bound import LogWeights
 from hiwae_jax._random_streams import draw_key
 from hiwae_jax._types import Example, Params
 
@@ -22,9 +24,10 @@ class LogEvidence(NamedTuple):
     """An estimate of log p(x) of one example.
 
     Attributes:
-      estimate: log of the mean of the independent estimates of p(x), in nats; below log p(x) on average.
+      estimate: log of the mean of the independent estimates of p(x), in nats; below log p(x) on average. With control
+        variates the mean can come out negative, if the draws say next to nothing; then this is NaN.
       standard_error: Monte Carlo standard error of `estimate`, by the delta method; `inf` where every weight is zero,
-        NaN where a log-weight is NaN or `inf`.
+        NaN where a log-weight is NaN or `inf`, and where `estimate` is NaN.
       effective_draws: `(sum v)^2 / sum v^2` of the independent estimates v; few of many is a warning that the estimate
         rests on a handful of draws and that its standard error is too small.
       pareto_khat: `pareto_khat` of all R * K weights where the samples of a draw are independent, and otherwise of the
@@ -47,12 +50,14 @@ class _Sums(NamedTuple):
       total: the sum of v, in units of the largest.
       squares: the sum of v^2, in the same units.
       tail: the largest log-weights, or the largest log v where the samples of a draw depend on each other; ascending.
+      moments: of v, in the same units, and the control variates; None without those.
     """
 
     largest: Float[Array, ""]
     total: Float[Array, ""]
     squares: Float[Array, ""]
     tail: Float[Array, " T"]
+    moments: Moments | None
 
 
 @_checks.by_name
@@ -62,6 +67,7 @@ def make_log_evidence(
     num_draws: int,
     chunk_size: int = 1,
     independent_samples: bool | None = None,
+    control_variates: bool = False,
 ) -> Callable[[Params, Example, PRNGKeyArray], LogEvidence]:
     """Estimate log p(x) from many independent draws of K weights, a chunk of draws in memory at a time.
 
@@ -75,6 +81,12 @@ def make_log_evidence(
         be that of single weights. None asks `log_weights`, which knows the answer if `make_log_weights` made it: the
         samples of `independent`, `defensive` and `hierarchical(shared=False)` are independent unless the caller gave a
         `sampler`. False is right for any function.
+      control_variates: whether to use the members' shares of the samples, `c_i = sum_j q_i(z_j) / sum_m q_m(z_j)`, as
+        control variates. Each has mean one, whatever the target is and even if samples are correlated. A power
+        heuristic computes their densities anyway; under other weightings those of all pairs come on top. The estimate
+        of p(x) stays unbiased: the coefficients from the even draws serve the odd ones, and the other way round. It is
+        less noisy where the target is close to a combination of the members (docs/choosing.md says by how much).
+        `log_weights` must come from `make_log_weights`, with members that differ.
 
     Returns:
       `log_evidence(params, x, key) -> LogEvidence`. The R keys are folded from `key`, one for each draw.
@@ -85,9 +97,15 @@ def make_log_evidence(
     only R values of z_0 were seen. Take many draws of a small K to see more.
 
     *Gradients*: `estimate` has its own gradient, in which each draw has the weight v / sum v; `pareto_khat` has none.
+    With control variates the weight is v over R times the estimate of p(x), and they have no gradient.
+
+    Raises:
+      ValueError: with `control_variates`, for log-weights whose members have no shares or constant ones. When called:
+        for fewer than 4 draws for each member.
 
     Reference: Burda, Grosse and Salakhutdinov (2016), section 5; Huang and Courville (2017) for constant memory;
-    Vehtari et al. (2024) for the shape of the tail.
+    Vehtari et al. (2024) for the shape of the tail; Kondapaneni et al. (2019), "Optimal multiple importance sampling",
+    for the control variates.
 
     >>> two_weights = lambda params, x, key: params + jax.random.normal(key, (2,)) - 0.5  # E[w] = exp(params)
     >>> log_evidence = make_log_evidence(two_weights, num_draws=10_000, chunk_size=100)
@@ -102,24 +120,55 @@ def make_log_evidence(
         independent_samples = getattr(log_weights, "independent_samples", False)
     _checks.function("log_weights", log_weights, "(params, x, key)", result="[K]")
     independent_samples = _checks.boolean("independent_samples", independent_samples)
+    weigh = _weigh_with_shares(log_weights) if _checks.boolean("control_variates", control_variates) else None
 
     def log_evidence(params: Params, x: Example, key: PRNGKeyArray) -> LogEvidence:
-        def log_weights_of(draw: Int[Array, ""]) -> Float[Array, " K"]:
-            return _weights_of_one_example(log_weights(params, x, draw_key(key, draw)))
+        def of_one(draw: Int[Array, ""]) -> tuple[Float[Array, " K"], Float[Array, " K"] | None]:
+            one_key = draw_key(key, draw)
+            log_w, shares = (log_weights(params, x, one_key), None) if weigh is None else weigh(params, x, one_key)
+            return _weights_of_one_example(log_w), shares
 
         def add(chunk: Int[Array, ""], sums: _Sums) -> _Sums:
             draws = chunk * chunk_size + jnp.arange(chunk_size)
             # The last chunk may run past the end: what it draws there has weight zero.
             is_drawn = (draws < num_draws)[:, None]
-            log_w = jnp.where(is_drawn, jax.vmap(log_weights_of)(draws), -jnp.inf)
+            log_w, shares = jax.vmap(of_one)(draws)
+            log_w = jnp.where(is_drawn, log_w, -jnp.inf)
             log_estimates = log_sum_exp(log_w, -1)
-            return _add(sums, log_estimates, log_w.ravel() if independent_samples else log_estimates)
+            candidates = log_w.ravel() if independent_samples else log_estimates
+            return _add(sums, log_estimates, candidates, shares, draws=draws, num_draws=num_draws)
 
-        abstract = jax.eval_shape(log_weights_of, jnp.zeros((), jnp.int32))
-        sums = jax.lax.fori_loop(0, -(-num_draws // chunk_size), add, _no_draws(abstract.dtype))
+        abstract, shares = jax.eval_shape(of_one, jnp.zeros((), jnp.int32))
+        if shares is not None:
+            _require_draws(num_draws, len(shares))
+        start = _no_draws(abstract.dtype, None if shares is None else len(shares))
+        sums = jax.lax.fori_loop(0, -(-num_draws // chunk_size), add, start)
         return _summary(sums, num_draws, num_draws * (abstract.shape[0] if independent_samples else 1))
 
     return log_evidence
+
+
+def _weigh_with_shares(log_weights: Any) -> Callable[..., tuple[Float[Array, " K"], Float[Array, " K"]]]:
+    """The function that gives the members' shares too, or an error that says why there is none."""
+    if not isinstance(log_weights, LogWeights):
+        raise ValueError(
+            "control_variates: the densities of all members are needed, and log_weights is a function that does not "
+            "give them; take log_weights from hj.make_log_weights, or leave control_variates out"
+        )
+    if log_weights.with_shares is None:
+        raise ValueError(f"control_variates: {log_weights.why_no_shares}; leave control_variates out")
+    return log_weights.with_shares
+
+
+def _require_draws(num_draws: int, num_members: int) -> None:
+    """Raise if the coefficients of the control variates cannot be estimated."""
+    if num_members == 1:
+        raise ValueError("control_variates: one member alone has the constant share 1; leave control_variates out")
+    if num_draws < DRAWS_FOR_EACH * num_members:
+        raise ValueError(
+            f"num_draws: expected at least {DRAWS_FOR_EACH * num_members}, {DRAWS_FOR_EACH} for each of {num_members} "
+            f"members, from which the coefficients of the control variates come, got {num_draws}"
+        )
 
 
 def _weights_of_one_example(log_weights: Any) -> Float[Array, " K"]:
@@ -130,11 +179,12 @@ def _weights_of_one_example(log_weights: Any) -> Float[Array, " K"]:
     return checked
 
 
-def _no_draws(dtype: DTypeLike) -> _Sums:
+def _no_draws(dtype: DTypeLike, num_variates: int | None) -> _Sums:
     """The sums before the first draw."""
     nothing = jnp.full((), -jnp.inf, dtype)
     zeros = jnp.zeros((), dtype), jnp.zeros((), dtype)
-    return _Sums(nothing, *zeros, jnp.full(_LONGEST_TAIL + 1, -jnp.inf, dtype))
+    moments = None if num_variates is None else no_moments(num_variates, dtype)
+    return _Sums(nothing, *zeros, jnp.full(_LONGEST_TAIL + 1, -jnp.inf, dtype), moments)
 
 
 def _summary(sums: _Sums, num_draws: int, num_values: int) -> LogEvidence:
@@ -142,11 +192,18 @@ def _summary(sums: _Sums, num_draws: int, num_values: int) -> LogEvidence:
     # Where every weight is zero there is nothing to say but -inf.
     is_zero = sums.total == 0.0
     total, squares = (jnp.where(is_zero, 1.0, value) for value in (sums.total, sums.squares))
+    mean, relative_error = total / num_draws, _relative_error(total, squares, num_draws)
+    if sums.moments is not None:
+        correction, variance = jax.lax.stop_gradient(corrected(sums.moments, num_draws))
+        mean = jnp.where(is_zero, mean, mean + correction)
+        # Below zero the logarithm is NaN, and so is its error; a variance is below zero by rounding only.
+        mean = jnp.where(mean > 0.0, mean, jnp.nan)
+        relative_error = jnp.sqrt(jnp.where(variance < 0.0, 0.0, variance)) / mean
     length = min(tail_length(num_values), _LONGEST_TAIL)
     has_tail = length >= SMALLEST_TAIL
     return LogEvidence(
-        estimate=jnp.where(is_zero, -jnp.inf, sums.largest + jnp.log(total / num_draws)),
-        standard_error=jnp.where(is_zero, jnp.inf, _relative_error(total, squares, num_draws)),
+        estimate=jnp.where(is_zero, -jnp.inf, sums.largest + jnp.log(mean)),
+        standard_error=jnp.where(is_zero, jnp.inf, relative_error),
         effective_draws=jnp.where(is_zero, 0.0, total**2 / squares),
         pareto_khat=tail_shape(sums.tail[-length - 1 :]) if has_tail else jnp.asarray(jnp.inf, sums.total.dtype),
     )
@@ -160,8 +217,16 @@ def _relative_error(total: Float[Array, ""], squares: Float[Array, ""], num_draw
     return jnp.where(has_spread, jnp.sqrt(jnp.where(has_spread, variance, 1.0)), no_spread)
 
 
-def _add(sums: _Sums, log_estimates: Float[Array, " C"], candidates: Float[Array, " N"]) -> _Sums:
-    """The sums with the estimates of one more chunk; `candidates` are its values for the tail."""
+def _add(
+    sums: _Sums,
+    log_estimates: Float[Array, " C"],
+    candidates: Float[Array, " N"],
+    shares: Float[Array, "C K"] | None,
+    *,
+    draws: Int[Array, " C"],
+    num_draws: int,
+) -> _Sums:
+    """The sums with the estimates of one more chunk; `candidates` are its values for the tail, `draws` its numbers."""
     stopped = jax.lax.stop_gradient(log_estimates)
     largest = jnp.maximum(sums.largest, jnp.max(stopped))
     # Sums are kept relative to the largest, not as logarithms: at log p(x) = -100 one part in a million is lost to the
@@ -169,12 +234,16 @@ def _add(sums: _Sums, log_estimates: Float[Array, " C"], candidates: Float[Array
     shift = jnp.where(largest == -jnp.inf, 0.0, largest)
     rescale = jnp.exp(sums.largest - shift)
     values = jnp.exp(log_estimates - shift)
-
+    moments = sums.moments
+    if moments is not None and shares is not None:
+        fixed, variates = jax.lax.stop_gradient((values, shares))
+        moments = add_draws(moments, fixed, variates, draws=draws, num_draws=num_draws, rescale=rescale)
     return _Sums(
         largest,
         sums.total * rescale + jnp.sum(values),
         sums.squares * rescale**2 + jnp.sum(values**2),
         _largest(sums.tail, jax.lax.stop_gradient(candidates)),
+        moments,
     )
 
 

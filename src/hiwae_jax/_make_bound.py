@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from hiwae_jax import _checks
-from hiwae_jax._assembly import Ingredients, LogDensity, log_weight_terms, make_parts
+from hiwae_jax._assembly import Ingredients, LogDensity, log_weight_terms, log_weights_and_shares, make_parts
 from hiwae_jax._gradients.linearize import bound_by_rule, stopped
 from hiwae_jax._gradients.registry import GradientName, chosen_rule
 from hiwae_jax._gradients.rule import Request, Rule
@@ -46,10 +46,16 @@ class LogWeights:
       evaluate: the function. In place of the key it takes what the `draw` of a bound with the same proposal has drawn.
       independent_samples: whether the K samples are known to be independent of each other. Diagnostics of independent
         weights, such as `pareto_khat`, need that.
+      with_shares: `(params, x, key) -> (log-weights [K], shares [K])`, with each member's share of the samples,
+        `sum_j q_i(z_j) / sum_m q_m(z_j)`, whose mean is one: control variates for `make_log_evidence`. Model and
+        densities are evaluated once. None where the shares are constant or not known.
+      why_no_shares: the reason for `with_shares` being None, for the error message.
     """
 
     evaluate: Callable[[Params, Example, Any], Float[Array, " K"]]
     independent_samples: bool
+    with_shares: Callable[[Params, Example, Any], tuple[Float[Array, " K"], Float[Array, " K"]]] | None = None
+    why_no_shares: str = "the densities of all members are not known"
 
     def __call__(self, params: Params, x: Example, key: Key) -> Float[Array, " K"]:
         """The log-weights [K] of one example, mixing weight included."""
@@ -83,7 +89,8 @@ def make_bound(
       gradient: how the bound is differentiated in the proposal's parameters. The generative model, the reverse model
         and a learned weighting always receive the plain gradient. None chooses "doubly_reparameterized", but
         "reparameterized" if samples are correlated or the caller gave a `sampler`. The other gradients need noise that
-        is independent from sample to sample. "Unbiased" holds where log_joint has no jumps in z (docs/guide.md, "Where
+        is independent from sample to sample. (A family without an inverse, or without paths, has another default;
+        see `family_from`.) "Unbiased" holds where log_joint has no jumps in z (docs/guide.md, "Where
         unbiased holds").
         "reparameterized": the plain pathwise gradient. Unbiased for every proposal; noisy at large K.
         "doubly_reparameterized": unbiased for every weighting, without the scores that make the plain one noisy.
@@ -248,7 +255,23 @@ def make_log_weights(
         _require_reverse_noise(draw, proposal)
         return log_weight_terms(make_parts(ingredients, params, x, draw), draw).log_weights
 
-    return LogWeights(log_weights, proposal.independent_samples)
+    def with_shares(params: Params, x: Example, key: Key) -> tuple[Float[Array, " K"], Float[Array, " K"]]:
+        draw = key if isinstance(key, Draw) else proposal.draw(params, x, key)
+        return log_weights_and_shares(ingredients, params, x, draw)
+
+    why_no_shares = _why_no_shares(proposal)
+    return LogWeights(
+        log_weights, proposal.independent_samples, None if why_no_shares else with_shares, why_no_shares or ""
+    )
+
+
+def _why_no_shares(proposal: Proposal) -> str | None:
+    """Why the members' shares of the samples are no control variates; None if they are."""
+    if proposal.equal_members:
+        return "all members of this proposal are one distribution, and each has the constant share 1"
+    if proposal.pair_densities is None:
+        return f"this proposal does not have the densities of all members at one point ({proposal.why_plain})"
+    return None
 
 
 def _checked_chunk_size(chunk_size: int | None) -> int | None:

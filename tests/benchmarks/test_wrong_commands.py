@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from benchmarks import compile_time
+from benchmarks import compile_time, control_variates
 from benchmarks.gradient_quality import command as gradient_quality
 from benchmarks.k_scaling import command as k_scaling
 from benchmarks.overhead import command as overhead
@@ -54,6 +54,11 @@ COMPILE_TIME = [
     ("--models", "argument --models: expected at least one argument"),
     ("--steps 5", "unrecognized arguments: --steps 5"),
 ]
+CONTROL_VARIATES = [
+    *[(line, message.replace("from 1 to", "from 100 to")) for line, message in counts("draws")],
+    ("--models iwae", "--models: expected hiwae-A, whose members differ"),
+    ("--models gan", "model: expected vae, iwae"),
+]
 GRADIENT_QUALITY = [
     *counts("num-samples", "steps", "seeds", "draws"),
     *numbers("alpha", "of at least 0", "-1", "nan", "inf", "x"),
@@ -102,6 +107,7 @@ FILES = {
 }
 COMMANDS = {
     compile_time: COMPILE_TIME,
+    control_variates: CONTROL_VARIATES,
     gradient_quality: GRADIENT_QUALITY,
     k_scaling: K_SCALING,
     overhead: OVERHEAD,

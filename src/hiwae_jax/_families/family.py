@@ -50,12 +50,11 @@ def standard_normal(key: PRNGKeyArray, shape: tuple[int, ...], dtype: Any) -> Fl
 
 
 class Family(NamedTuple):
-    """A reparameterizable family of distributions on R^D: four functions that make samples of noise and give their
-    density.
+    """A family of distributions on R^D: four functions that make samples of noise and give their density.
 
     `forward` must map the noise of `sampler` to a sample whose log-density is `log_prob`. `inverse` must undo
     `forward`. It finds the noise with which another member would have made the same sample. `hj.check_family` checks
-    that the functions agree.
+    that the functions agree. `hj.family_from` makes families of the distributions of other libraries.
 
     The parameters are a pytree of arrays. Its first leaf must have the shape [D] of z, because its length says how much
     noise is drawn. (The leaves of a dict are sorted by name.) In a proposal of K members every leaf has K leading rows.
@@ -65,15 +64,19 @@ class Family(NamedTuple):
 
     Attributes:
       forward: `(parameters, noise [D]) -> z [D]`.
-      inverse: `(parameters, z [D]) -> noise [D]`.
+      inverse: `(parameters, z [D]) -> noise [D]`. None if it is not known; then samples move along their own paths
+        only, and gradients that need those of other members are refused.
       log_prob: `(parameters, z [D]) -> scalar`.
       sampler: `(key, shape, dtype) -> noise` with independent entries; standard normal by default.
+      pathwise: whether `forward` has the derivative in the parameters that belongs to `log_prob`. If not, the only
+        gradient is "score_function".
     """
 
     forward: Forward
-    inverse: Inverse
+    inverse: Inverse | None
     log_prob: LogProb
     sampler: Sampler = standard_normal
+    pathwise: bool = True
 
 
 def require_family(name: str, family: Any) -> None:
@@ -81,6 +84,16 @@ def require_family(name: str, family: Any) -> None:
     if not isinstance(family, Family):
         got = type(family).__name__
         raise TypeError(f"{name}: expected hj.diagonal_gaussian, hj.student_t(5.0) or another hj.Family, got {got}")
+
+
+def require_pathwise_family(name: str, family: Any) -> None:
+    """Raise if the argument of this name is no family, or one whose samples have no derivative."""
+    require_family(name, family)
+    if not family.pathwise:
+        raise ValueError(
+            f"{name}: expected a family with pathwise samples, which the only gradient of this proposal needs, got one "
+            "without; use hj.independent, hj.defensive or hj.hierarchical with gradient='score_function'"
+        )
 
 
 def require_sampler(sampler: Any) -> None:

@@ -156,7 +156,9 @@ def _comes_back(
     They have to come back even from somewhat further out, as what is held at an edge does not.
     """
     dtype = jax.tree.leaves(parameters)[0].dtype
-    undo = quick_jit(jax.vmap(lambda noise: family.inverse(parameters, family.forward(parameters, noise))))
+    inverse = family.inverse
+    assert inverse is not None  # `check_draws` checks families without one
+    undo = quick_jit(jax.vmap(lambda noise: inverse(parameters, family.forward(parameters, noise))))
 
     def returned(noise: Noise) -> Bool[np.ndarray, "N D"]:
         further = centre + _FURTHER * (noise - centre)

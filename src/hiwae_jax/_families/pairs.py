@@ -68,6 +68,7 @@ class Pairs(NamedTuple):
 
 def _move(family: Family, member: Parameters, tangent: Parameters, z: Float[Array, " D"]) -> Float[Array, " D"]:
     """How z would move with the parameters of this member if it had drawn z."""
+    assert family.inverse is not None  # DOUBLY_REPARAMETERIZED refuses others
     noise = family.inverse(member, z)
     moved: jax.Array = jax.jvp(lambda parameters: family.forward(parameters, noise), (member,), (tangent,))[1]
     return moved

@@ -9,7 +9,8 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from hiwae_jax import _checks
 from hiwae_jax._families.family import Family, Parameters, log_volume
-from hiwae_jax._families.gaussian import diagonal_gaussian
+from hiwae_jax._families.gaussian import diagonal_gaussian, location_and_scale
+from hiwae_jax._families.standardize import standardized
 
 
 def student_t(df: float) -> Family:
@@ -31,8 +32,8 @@ def student_t(df: float) -> Family:
     log_constant = math.lgamma((df + 1.0) / 2.0) - math.lgamma(df / 2.0) - 0.5 * math.log(df * math.pi)
 
     def log_prob(parameters: Parameters, z: Float[Array, " D"]) -> Float[Array, ""]:
-        _, scale = parameters
-        residual = diagonal_gaussian.inverse(parameters, z)
+        loc, scale = location_and_scale(parameters)
+        residual = standardized(z, loc, scale)
         tails = -0.5 * (df + 1.0) * jnp.sum(jnp.log1p(residual**2 / df))
         return tails - log_volume(scale, z) + z.size * log_constant
 

@@ -49,6 +49,7 @@ def transformed(family: Family, bijection: Bijection) -> Family:
 
     Raises:
       TypeError: if an argument is no family or no bijection.
+      ValueError: if the family has no inverse.
 
     Reference: Aitchison and Shen (1980), "Logistic-normal distributions", for the simplex.
 
@@ -61,6 +62,11 @@ def transformed(family: Family, bijection: Bijection) -> Family:
     -inf
     """
     require_family("family", family)
+    undo = family.inverse
+    if undo is None:
+        raise ValueError(
+            "family: expected a family with an inverse, got one without; transform the distribution in its own library"
+        )
     if not isinstance(bijection, Bijection):
         got = type(bijection).__name__
         raise TypeError(f"bijection: expected hj.unit_interval, hj.positive or another hj.Bijection, got {got}")
@@ -73,7 +79,7 @@ def transformed(family: Family, bijection: Bijection) -> Family:
         return bijection.forward(None, None, u)[0]
 
     def inverse(parameters: Parameters, z: Float[Array, " D"]) -> Float[Array, "..."]:
-        return family.inverse(parameters, bijection.inverse(None, None, z)[0])
+        return undo(parameters, bijection.inverse(None, None, z)[0])
 
     def log_prob(parameters: Parameters, z: Float[Array, " D"]) -> Float[Array, ""]:
         u, log_det = bijection.inverse(None, None, z)

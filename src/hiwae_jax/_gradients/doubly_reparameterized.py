@@ -2,7 +2,7 @@
 
 from hiwae_jax._gradients.cross_paths import cross_paths_step
 from hiwae_jax._gradients.own_paths import own_paths_step
-from hiwae_jax._gradients.rule import Request, Rule, RuleInputs, Step, needs_members
+from hiwae_jax._gradients.rule import Request, Rule, RuleInputs, Step, needs_inverse, needs_members
 
 
 def doubly_reparameterized_step(inputs: RuleInputs) -> Step:
@@ -27,5 +27,5 @@ DOUBLY_REPARAMETERIZED = Rule(
     name="doubly_reparameterized",
     unbiased="every weighting, with free bits too",
     step=doubly_reparameterized_step,
-    needs=(needs_members, _needs_exchangeable_z0),
+    needs=(needs_members, needs_inverse, _needs_exchangeable_z0),
 )

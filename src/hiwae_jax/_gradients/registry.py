@@ -7,7 +7,7 @@ from hiwae_jax._gradients.doubly_reparameterized import DOUBLY_REPARAMETERIZED
 from hiwae_jax._gradients.path_squared import PATH_SQUARED
 from hiwae_jax._gradients.plain import PLAIN
 from hiwae_jax._gradients.refilled import REFILLED
-from hiwae_jax._gradients.rule import Request, Rule
+from hiwae_jax._gradients.rule import Request, Rule, needs_paths
 from hiwae_jax._gradients.score_function import SCORE_FUNCTION
 
 RULES = {rule.name: rule for rule in (PLAIN, DOUBLY_REPARAMETERIZED, REFILLED, PATH_SQUARED, AUTHORS, SCORE_FUNCTION)}
@@ -35,7 +35,7 @@ def chosen_rule(name: str | None, request: Request) -> Rule:
     if name not in tuple(RULES):  # which may be asked about any object
         raise ValueError(f"gradient: expected one of {', '.join(map(repr, RULES))}, got {name!r}")
     rule = RULES[name]
-    for need in rule.needs:
+    for need in rule.needs if rule.fixes_samples else (needs_paths, *rule.needs):
         reason = need(request)
         if reason is not None:
             raise ValueError(f"gradient: {name!r} {reason}")
@@ -43,8 +43,19 @@ def chosen_rule(name: str | None, request: Request) -> Rule:
 
 
 def _recommended_rule(request: Request) -> Rule:
-    """The default rule: the plain one if samples are correlated, or may be, or if the other rule is not valid."""
+    """The default rule: the plain one if samples are correlated, or may be because of a user's sampler.
+
+    Families without paths have the score function. Where the doubly reparameterized rule is not valid, as for families
+    without an inverse, the plain rule is the default.
+    """
     members = request.proposal.members
+    if needs_paths(request) is not None:
+        if request.proposal.independent_noise:
+            return SCORE_FUNCTION
+        raise ValueError(
+            "gradient: the samples of this family have no derivative; choose gradient='score_function' if the noise of "
+            "your sampler is independent from sample to sample, for otherwise no gradient is known"
+        )
     if members is None or members.joint_log_prob is not None or not request.proposal.independent_noise:
         return PLAIN
     is_valid = all(need(request) is None for need in DOUBLY_REPARAMETERIZED.needs)

@@ -167,6 +167,27 @@ def needs_members(request: Request) -> str | None:
     return f"is not valid for this proposal: {request.proposal.why_plain}; use gradient='reparameterized'"
 
 
+def needs_paths(request: Request) -> str | None:
+    """Refuse families whose samples have no derivative; every rule that moves samples needs it."""
+    members = request.proposal.members
+    if members is None:
+        return None  # such proposals take no such family
+    if all(family is None or family.pathwise for family in (members.family, members.base_family)):
+        return None
+    return "differentiates through the samples, and those of this family have no derivative; use 'score_function'"
+
+
+def needs_inverse(request: Request) -> str | None:
+    """Refuse families without an inverse where samples move along the paths of other members."""
+    members = request.proposal.members
+    if members is None or members.family.inverse is not None or request.scores_are_constant:
+        return None
+    return (
+        "moves samples along the paths of other members, for which this family has no inverse; use gradient='refilled' "
+        "or 'reparameterized', or a weighting that does not compare densities"
+    )
+
+
 def needs_independent_samples(request: Request) -> str | None:
     """Refuse correlated samples: the density that a sample is drawn from must not depend on the other samples."""
     members = request.proposal.members

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from hiwae_jax import _checks
-from hiwae_jax._families.family import Family, Parameters, Sampler, draw_noise, require_family, require_sampler
+from hiwae_jax._families.family import Family, Parameters, Sampler, draw_noise, require_pathwise_family, require_sampler
 from hiwae_jax._families.gaussian import diagonal_gaussian
 from hiwae_jax._proposals.parameters import one_member
 from hiwae_jax._proposals.proposal import Draw, Members, Proposal
@@ -51,7 +51,7 @@ def antithetic(
     require_sampler(sampler)
     if num_samples % 2:
         raise ValueError(f"num_samples: expected an even number, since samples come in pairs, got {num_samples}")
-    require_family("family", family)
+    require_pathwise_family("family", family)
     members = Members(family=family, layout="one")
 
     def draw(params: Params, x: Example, key: Key, *, refill: bool = False) -> Draw:

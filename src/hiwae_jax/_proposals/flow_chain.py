@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from hiwae_jax import _checks
 from hiwae_jax._families.bijection import Bijection, Mapped
-from hiwae_jax._families.family import Family, Parameters, Sampler, draw_noise, require_family, require_sampler
+from hiwae_jax._families.family import Family, Parameters, Sampler, draw_noise, require_pathwise_family, require_sampler
 from hiwae_jax._families.gaussian import diagonal_gaussian
 from hiwae_jax._proposals.parameters import one_member
 from hiwae_jax._proposals.proposal import Draw, Proposal
@@ -51,7 +51,7 @@ def flow_chain(
     >>> proposal.draw(None, None, jax.random.key(0)).z.shape
     (3, 2)
     """
-    require_family("family", family)
+    require_pathwise_family("family", family)
     _checks.function("base", base, "(params, x)", result="(loc [D], scale [D])")
     if context is not None:
         _checks.function("context", context, "(params, x)")

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from hiwae_jax import _checks
-from hiwae_jax._families.family import Family, Parameters, Sampler, draw_noise, require_family, require_sampler
+from hiwae_jax._families.family import Family, Parameters, Sampler, draw_noise, require_pathwise_family, require_sampler
 from hiwae_jax._families.gaussian import diagonal_gaussian
 from hiwae_jax._proposals.parameters import one_member
 from hiwae_jax._proposals.proposal import Draw, Proposal
@@ -68,7 +68,7 @@ def markov(
     (3, 2)
     """
     num_samples = _checks.positive_integer("num_samples", num_samples)
-    require_family("family", family)
+    require_pathwise_family("family", family)
     _checks.function("base", base, "(params, x)", result="(loc [D], scale [D])")
     for name, step in (("transition", transition), ("reverse", reverse)):
         _checks.function(name, step, "(params, x, z, step)", result="(loc [D], scale [D])")

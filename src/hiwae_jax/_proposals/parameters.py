@@ -27,7 +27,10 @@ def check_distribution(name: str, family: Family, parameters: Parameters) -> Non
         return
     first = jax.tree.leaves(parameters)[0]  # in place of the noise
     z = jax.eval_shape(family.forward, parameters, first)
-    has_more_entries = z.shape > first.shape and jax.eval_shape(family.inverse, parameters, z).shape == first.shape
+    inverse = family.inverse
+    has_more_entries = (
+        z.shape > first.shape and inverse is not None and jax.eval_shape(inverse, parameters, z).shape == first.shape
+    )
     if has_more_entries and name == "base":  # what comes after takes the shape of its parameters for that of z
         raise ValueError(
             f"{name}: expected a family whose z has as many entries as its noise, {first.shape}, got {z.shape}; use a "

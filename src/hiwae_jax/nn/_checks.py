@@ -1,7 +1,11 @@
 """Trace-time checks of shapes."""
 
+from typing import Literal
+
 import jax.numpy as jnp
 from jaxtyping import Array, Shaped
+
+Start = Literal["distinct", "independent"]  # how the heads of a hierarchical proposal start
 
 
 def require_shape(name: str, array: Shaped[Array, "..."], expected: tuple[int | str, ...]) -> None:
@@ -25,3 +29,10 @@ def require_shape(name: str, array: Shaped[Array, "..."], expected: tuple[int | 
         wanted = "[" + ", ".join(str(size) for size in expected) + "]"
         got = "[" + ", ".join(str(size) for size in shape) + "]"
         raise ValueError(f"{name} must have shape {wanted} for one example, got {got}; jax.vmap the call over a batch")
+
+
+def head_strength(start: Start) -> float:
+    """The factor of everything by which the outputs of a head depend on its inputs at the start."""
+    if start not in ("distinct", "independent"):
+        raise ValueError(f"start: expected 'distinct' or 'independent', got {start!r:.80}")
+    return 1.0 if start == "distinct" else 0.0

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Shaped
 
 from hiwae_jax import _checks
 from hiwae_jax._checks import at_least_float32
-from hiwae_jax.nn._checks import require_shape
+from hiwae_jax.nn._checks import Start, head_strength, require_shape
 from hiwae_jax.nn._residual import ResidualLinear
 
 # At a scale of 1e-4 a float32 sample of size one still gives its standardised residual to three digits.
@@ -78,6 +78,7 @@ class GaussianHead(nnx.Module):
     Args:
       in_features: size of the context.
       out_features: dimension D of the Gaussian.
+      start: "distinct", or "independent" to start as N(0, I) exactly; see `HierarchicalConditionals`.
       dtype: type of the computation; `loc` and `scale` are float32 or wider.
       param_dtype: type of the parameters.
       rngs: source of the initial parameters; not kept.
@@ -94,15 +95,18 @@ class GaussianHead(nnx.Module):
         in_features: int,
         out_features: int,
         *,
+        start: Start = "distinct",
         dtype: DTypeLike = jnp.float32,
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
+        gain = HEAD_GAIN * head_strength(start)
+
         def block(bias: float) -> ResidualLinear:
             return ResidualLinear(
                 in_features,
                 out_features,
-                gain=HEAD_GAIN,
+                gain=gain,
                 bias=bias,
                 dtype=dtype,
                 param_dtype=param_dtype,
@@ -134,6 +138,7 @@ class LinearGaussianHead(nnx.Module):
     Args:
       in_features: size of the features.
       out_features: dimension D of the Gaussian.
+      start: "distinct", or "independent" to start as N(0, I) exactly; see `HierarchicalConditionals`.
       dtype: type of the computation; `loc` and `scale` are float32 or wider.
       param_dtype: type of the parameters.
       rngs: source of the initial parameters; not kept.
@@ -150,15 +155,18 @@ class LinearGaussianHead(nnx.Module):
         in_features: int,
         out_features: int,
         *,
+        start: Start = "distinct",
         dtype: DTypeLike = jnp.float32,
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
+        gain = HEAD_GAIN * head_strength(start)
+
         def linear(bias: float) -> nnx.Linear:
             return nnx.Linear(
                 in_features,
                 out_features,
-                kernel_init=jax.nn.initializers.normal(HEAD_GAIN / math.sqrt(in_features)),
+                kernel_init=jax.nn.initializers.normal(gain / math.sqrt(in_features)),
                 bias_init=jax.nn.initializers.constant(bias),
                 dtype=dtype,
                 param_dtype=param_dtype,

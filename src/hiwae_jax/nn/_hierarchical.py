@@ -11,7 +11,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Shaped
 
 from hiwae_jax._checks import at_least_float32
-from hiwae_jax.nn._checks import require_shape
+from hiwae_jax.nn._checks import Start, head_strength, require_shape
 from hiwae_jax.nn._elu import elu
 from hiwae_jax.nn._gaussian import HEAD_GAIN, RAW_UNIT_SCALE, positive_scale, scale_from_log_variance
 from hiwae_jax.nn._weight_norm import CONTEXT_STRENGTH, ELU_GAIN, WeightNormLinear, init_direction, unit
@@ -46,6 +46,7 @@ class _ConditionalGaussian(nnx.Module):
         hidden_features: int,
         *,
         raw_bias: float,
+        start: Start,
         dtype: DTypeLike,
         param_dtype: DTypeLike,
         rngs: nnx.Rngs,
@@ -57,14 +58,16 @@ class _ConditionalGaussian(nnx.Module):
         self.of_hidden = nnx.Param(init_direction(rngs, (hidden_features, from_hidden), param_dtype))
         # Gains of the hidden units, the skip, loc and raw; biases of the hidden units, loc and raw.
         sizes = np.array([hidden_features, out_features, from_hidden, hidden_features, out_features, out_features])
-        start = np.repeat([1.0, HEAD_GAIN, HEAD_GAIN * ELU_GAIN, 0.0, 0.0, raw_bias], sizes)
-        strength = np.repeat([1.0, HEAD_GAIN, HEAD_GAIN * ELU_GAIN, 1.0, 1.0, 1.0], sizes) * CONTEXT_STRENGTH
+        head = head_strength(start)
+        gain = HEAD_GAIN * head
+        at_start = np.repeat([1.0, gain, gain * ELU_GAIN, 0.0, 0.0, raw_bias], sizes)
+        strength = np.repeat([1.0, gain, gain * ELU_GAIN, 1.0, head, head], sizes) * CONTEXT_STRENGTH
         normal = jax.nn.initializers.normal(1.0 / math.sqrt(context_features))
         self.of_context = nnx.Linear(
             context_features,
-            len(start),
+            len(at_start),
             kernel_init=lambda *shape: normal(*shape) * jnp.asarray(strength, param_dtype)[None, :],
-            bias_init=lambda *shape: jnp.asarray(start, param_dtype),
+            bias_init=lambda *shape: jnp.asarray(at_start, param_dtype),
             dtype=dtype,
             param_dtype=param_dtype,
             rngs=rngs,
@@ -94,7 +97,10 @@ class HierarchicalConditionals(nnx.Module):
     outputs.
 
     Initialisation: heads with gains of 0.1 and scales near one, so every member starts near N(0, I); their
-    random directions make them differ from each other.
+    random directions make them differ from each other. With `start="independent"` the gains of the heads are zero, and
+    every member starts as N(0, I) exactly, whatever z_0 and the context are. Together with a `ReverseModel` and a head
+    of q_0 that start so too, `log r - log q_0` is zero at the start, and the bound is that of independent samples. The
+    members have no preference for a part of the posterior then, and must find one.
 
     Args:
       num_samples: number K of members.
@@ -102,12 +108,13 @@ class HierarchicalConditionals(nnx.Module):
       base_features: dimension D0 of `z0`.
       latent_features: dimension D of each member.
       hidden_features: number of shared hidden units (1,920 in the paper for MNIST and OMNIGLOT).
+      start: "distinct" members, or "independent" samples; see above. The parameters have the same structure.
       dtype: type of the computation; `loc` and `scale` are float32 or wider.
       param_dtype: type of the parameters.
       rngs: source of the initial parameters; not kept.
 
     Raises:
-      ValueError: `num_samples` is less than one.
+      ValueError: `num_samples` is less than one, or `start` is unknown.
 
     Source: Huang et al. 2019, appendix D.
 
@@ -127,6 +134,7 @@ class HierarchicalConditionals(nnx.Module):
         base_features: int,
         latent_features: int,
         hidden_features: int = 1920,
+        start: Start = "distinct",
         dtype: DTypeLike = jnp.float32,
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
@@ -143,6 +151,7 @@ class HierarchicalConditionals(nnx.Module):
             context_features,
             hidden_features,
             raw_bias=RAW_UNIT_SCALE,
+            start=start,
             dtype=dtype,
             param_dtype=param_dtype,
             rngs=rngs,
@@ -171,7 +180,7 @@ class ReverseModel(nnx.Module):
     `per_member=False` there is one map `U`, hence one context for all samples.
 
     Initialisation: gains of 0.1 and log-variances near zero, so `r` starts near N(0, I), which is where
-    `q_0` is: the ratio of the two starts near one.
+    `q_0` is: the ratio of the two starts near one. With `start="independent"` it starts as N(0, I) exactly.
 
     Args:
       context_features: size C of the encoder's output, and of each `c_j`.
@@ -181,12 +190,13 @@ class ReverseModel(nnx.Module):
       per_member: whether `r` knows which member it looks at. The paper does so for weights with alpha = 0
         only, for which each member has a reverse model of its own; other weights ask for one `r` for all.
       num_samples: number K of members; needed if, and only if, `per_member` is true.
+      start: as for `HierarchicalConditionals`.
       dtype: type of the computation; `loc` and `scale` are float32 or wider.
       param_dtype: type of the parameters.
       rngs: source of the initial parameters; not kept.
 
     Raises:
-      ValueError: `num_samples` is missing, superfluous or less than one.
+      ValueError: `num_samples` is missing, superfluous or less than one, or `start` is unknown.
 
     Source: Huang et al. 2019, appendix D and the authors' code.
 
@@ -206,6 +216,7 @@ class ReverseModel(nnx.Module):
         hidden_features: int = 1920,
         per_member: bool = False,
         num_samples: int | None = None,
+        start: Start = "distinct",
         dtype: DTypeLike = jnp.float32,
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
@@ -230,6 +241,7 @@ class ReverseModel(nnx.Module):
             context_features,
             hidden_features,
             raw_bias=0.0,
+            start=start,
             dtype=dtype,
             param_dtype=param_dtype,
             rngs=rngs,
