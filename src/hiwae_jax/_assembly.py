@@ -8,6 +8,7 @@ each of them differently. The model is expensive. The proposal's densities are w
 both is arithmetic.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -17,11 +18,11 @@ from jaxtyping import Array, Float
 
 from hiwae_jax import _checks
 from hiwae_jax._families.family import Parameters
-from hiwae_jax._proposals.proposal import Draw, Proposal, over_samples
+from hiwae_jax._proposals.proposal import Draw, Proposal, Structures, over_samples
 from hiwae_jax._types import Arrays, AuxiliarySamples, Context, Example, Params, Samples, Scalar
 from hiwae_jax._weightings import Weighting, log_partition
 
-LogDensity = Callable[[Params, Example, Float[Array, " D"]], Float[Array, ""]]
+LogDensity = Callable[[Params, Example, Any], Float[Array, ""]]  # of z [D], or z in the structure of the user
 
 
 class ModelDensities(NamedTuple):
@@ -118,6 +119,7 @@ def make_parts(ingredients: Ingredients, params: Params, x: Example, draw: Draw,
       ValueError: for a reverse model that makes the bound invalid, with every weighting or with this one. When a part
         is called: for results of unexpected shape.
     """
+    ingredients = _of_vectors(ingredients, draw.structures)
     reverse_chunk_size = _reverse_chunk_size(ingredients, params, draw)
 
     def model(z: Float[Array, " D"], *_: jax.Array) -> ModelDensities:
@@ -137,6 +139,34 @@ def make_parts(ingredients: Ingredients, params: Params, x: Example, draw: Draw,
         return _combined(densities, proposal_term, beta, ingredients.free_bits)
 
     return Parts(model, proposal_term, combine, ingredients.chunk_size)
+
+
+def _of_vectors(ingredients: Ingredients, structures: Structures) -> Ingredients:
+    """The ingredients with functions of vectors z and z_0, which the user's functions receive in their structure."""
+    if structures == Structures():
+        return ingredients
+    proposal, weighting = ingredients.proposal, ingredients.weighting
+    restored, restored_z0 = structures.restored, structures.restored_z0
+
+    def of_vector(log_density: LogDensity) -> LogDensity:
+        return lambda params, x, z: log_density(params, x, restored(z))
+
+    log_reverse, reverse_traits, logits = proposal.log_reverse, proposal.reverse_traits, weighting.logits
+    if log_reverse is not None:
+        of_reverse = lambda params, context, z0, z: log_reverse(params, context, restored_z0(z0), restored(z))
+        proposal = proposal._replace(log_reverse=of_reverse)
+    if reverse_traits is not None:
+        of_traits = lambda params, context, z: reverse_traits(params, context, restored(z))
+        proposal = proposal._replace(reverse_traits=of_traits)
+    if logits is not None:
+        of_logits = lambda params, x, z, z0: logits(params, x, restored(z), restored_z0(z0))
+        weighting = dataclasses.replace(weighting, logits=of_logits)
+    return ingredients._replace(
+        log_likelihood=of_vector(ingredients.log_likelihood),
+        log_prior=of_vector(ingredients.log_prior),
+        proposal=proposal,
+        weighting=weighting,
+    )
 
 
 def _model_densities(ingredients: Ingredients, params: Params, x: Example, z: Float[Array, " D"]) -> ModelDensities:

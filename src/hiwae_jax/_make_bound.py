@@ -231,8 +231,8 @@ def _checked_chunk_size(chunk_size: int | None) -> int | None:
     return None if chunk_size is None else _checks.positive_integer("chunk_size", chunk_size)
 
 
-def _no_prior(params: Params, x: Example, z: Float[Array, " D"]) -> Float[Array, ""]:
-    return jnp.zeros((), z.dtype)
+def _no_prior(params: Params, x: Example, z: Any) -> Float[Array, ""]:
+    return jnp.zeros((), jax.tree.leaves(z)[0].dtype)
 
 
 def _checked(densities: dict[str, Any], proposal: Any, weighting: Any) -> Weighting:
