@@ -282,10 +282,11 @@ def _rows_to_compare(given: _Given, params: Params, h: Context, z: Any) -> Any:
 def _log_reverse(given: _Given, params: Params, h: Context, z0: Any, z: Any) -> Float[Array, " K"]:
     """`log r(z_0 | z_j)`."""
     rows, structure = _reverse_rows(given, params, h, z)
-    expected, got = Structure.of(z0, leading=1), structure
-    if (got.treedef, got.shapes) != (expected.treedef, expected.shapes):
-        shapes = jax.tree.map(jnp.shape, z0) if expected.is_vector and got.is_vector else expected.tree_of_shapes
-        found = (len(z0), *got.shapes[0]) if expected.is_vector and got.is_vector else got.tree_of_shapes
-        raise ValueError(f"reverse: expected {shapes} to match z_0 from base, got {found}")
+    of_base = Structure.of(z0, leading=1)
+    if (structure.treedef, structure.shapes) != (of_base.treedef, of_base.shapes):
+        raise ValueError(
+            f"reverse: expected rows of {of_base.tree_of_shapes} to match z_0 from base, got rows of "
+            f"{structure.tree_of_shapes}; return (loc, scale) of the structure of z_0"
+        )
     densities: jax.Array = over_members(given.base_family.log_prob, rows, structure.flat(z0))
     return densities

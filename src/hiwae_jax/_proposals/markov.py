@@ -82,21 +82,20 @@ def markov(
     def draw(params: Params, x: Example, key: Key, *, refill: bool = False) -> Draw:
         h = x if context is None else context(params, x)
         first = _one_step("base", base(params, h), family)
-        structure = first.structure
-        noise = draw_noise(sampler or family.sampler, key, (num_samples, structure.size), structure.dtype)
+        noise = draw_noise(sampler or family.sampler, key, (num_samples, first.structure.size), first.structure.dtype)
 
         def advance(z: Float[Array, " D"], inputs: Any) -> tuple[Any, Any]:
             number, noise = inputs
-            returned = transition(params, h, structure.restored(z), number)
-            parameters = _parameters_after("transition", returned, structure, family)
+            returned = transition(params, h, first.structure.restored(z), number)
+            parameters = _parameters_after("transition", returned, first.structure, family)
             z = family.forward(parameters, noise)
             return z, (z, parameters)
 
         z = family.forward(first.parameters, noise[0])
         _, (later, parameters) = jax.lax.scan(advance, z, (jnp.arange(num_samples - 1), noise[1:]))
         rows = jax.tree.map(lambda one, more: jnp.concatenate([one[None], more]), first.parameters, parameters)
-        structures = Structures(first.z_structure)
-        return Draw(z=jnp.concatenate([z[None], later]), parameters=rows, context=h, structures=structures)
+        z = jnp.concatenate([z[None], later])
+        return Draw(z=z, parameters=rows, context=h, structures=Structures(first.z_structure))
 
     def own_densities(parameters: Parameters, z: Float[Array, "K D"]) -> Float[Array, " K"]:
         return jnp.cumsum(jax.vmap(family.log_prob)(parameters, z))
