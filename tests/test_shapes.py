@@ -94,7 +94,9 @@ def problem(kind):
     narrow, broad = (lambda p, x: one(p, 0)), (lambda p, x: one(p, 1))
     proposals = {
         "independent": hj.independent(narrow, num_samples=K),
-        "student_t": hj.independent(narrow, num_samples=K, family=hj.student_t(4.0)),
+        "student_t": hj.independent(
+            narrow, num_samples=K, family=hj.student_t(4.0)._replace(sampler=hj.standard_normal)
+        ),
         "positive": hj.independent(narrow, num_samples=K, family=hj.transformed(hj.diagonal_gaussian, hj.positive)),
         "antithetic": hj.antithetic(narrow, num_samples=4),
         "defensive": hj.defensive(narrow, broad, num_samples=K),
@@ -109,24 +111,23 @@ def problem(kind):
 
 
 # When this was written, value and gradient of all 205 triples of a proposal, a weighting and a rule agreed to 1e-14.
-ALPHAS = {"defensive": 2.0, "joint": 1.0, "rows": "learned", "table": 1.0, "markov": "learned"}
+VALUES = {"independent": 0.0, "defensive": 2.0, "joint": 1.0, "table": 1.0, "markov": "learned"}
 GRADIENTS = [
     ("rows", "learned", {"gradient": "score_function"}),
-    ("table", 1.0, {"gradient": "doubly_reparameterized", "chunk_size": 2}),
-    ("defensive", 1.0, {"gradient": "refilled", "backward_samples": 2}),
+    ("own", 0.0, {"gradient": "doubly_reparameterized"}),
 ]
 
 
 @pytest.mark.usefixtures("double_precision")
 def test_values_and_gradients_are_those_of_vectors():
-    """Of all proposals the log-weights; of those in which z_0 or the members matter to the rule, the gradients too."""
+    """Each way to draw and to weigh; where a rule asks how the members follow z_0, the gradients too."""
 
     def all_of(kind, params):
         log_joint, proposals, logits = problem(kind)
         weighting = lambda alpha: hj.learned_weighting(logits) if alpha == "learned" else hj.power_heuristic(alpha)
         values = {
-            name: hj.make_log_weights(log_joint, proposal, weighting=weighting(ALPHAS.get(name, 0.0)))(params, X, KEY)
-            for name, proposal in proposals.items()
+            name: hj.make_log_weights(log_joint, proposals[name], weighting=weighting(alpha))(params, X, KEY)
+            for name, alpha in VALUES.items()
         }
         bounds = [
             hj.make_bound(log_joint, proposals[name], weighting=weighting(alpha), **options)
@@ -136,6 +137,13 @@ def test_values_and_gradients_are_those_of_vectors():
 
     found, expected = quick_jit(lambda p: (all_of(TREES, p), all_of(VECTORS, p)))(params())
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-12), found, expected)
+
+
+def test_every_proposal_draws_the_structure():
+    for name, proposal in problem(TREES)[1].items():
+        drawn = jax.eval_shape(lambda p, proposal=proposal: proposal.draw(p, X, KEY).samples, params(jnp.float32))
+        num = 4 if name == "antithetic" else K
+        assert jax.tree.map(jnp.shape, drawn) == {"mu": (num,), "theta": (num, 2, 2)}, name
 
 
 def test_under_every_transformation_and_in_every_function():
@@ -193,12 +201,12 @@ def test_scalars_and_arrays(shape):
     x = jnp.full(shape, 0.7)
     exact = float(hj.diagonal_gaussian.log_prob((jnp.zeros(shape), jnp.full(shape, jnp.sqrt(2.0))), x))
     bound = hj.make_bound(log_joint, hj.independent(posterior, num_samples=2))
-    assert float(bound(None, x, KEY)) == pytest.approx(exact, abs=1e-5)
+    assert float(quick_jit(bound)(None, x, KEY)) == pytest.approx(exact, abs=1e-5)
     assert set(seen) == {shape}
     members = lambda p, x, z0: jax.tree.map(lambda leaf: jnp.stack([leaf + 0.1 * z0.sum()] * 2), posterior(p, x))
     base, reverse = (lambda p, x: (jnp.zeros(shape), jnp.ones(shape))), (lambda p, x, z: (0.0 * z, jnp.ones_like(z)))
-    drawn = hj.hierarchical(base, members, reverse).draw(None, x, KEY)
-    assert drawn.samples.shape == (2, *shape)
+    drawn = jax.eval_shape(lambda: hj.hierarchical(base, members, reverse).draw(None, x, KEY))
+    assert jax.eval_shape(lambda drawn: drawn.samples, drawn).shape == (2, *shape)
 
 
 @pytest.mark.usefixtures("double_precision")
@@ -212,7 +220,8 @@ def test_leaves_of_several_dtypes_are_promoted():
 
     def value(**loc):
         scale = jax.tree.map(lambda leaf: 1.0 if isinstance(leaf, float) else jnp.ones_like(leaf), loc)
-        return hj.make_bound(log_joint, hj.independent(lambda p, x: (loc, scale), num_samples=2))(None, None, KEY)
+        bound = hj.make_bound(log_joint, hj.independent(lambda p, x: (loc, scale), num_samples=2))
+        return jax.eval_shape(lambda: bound(None, None, KEY))
 
     value(a=jnp.float32(0.0), b=jnp.zeros(2, jnp.float64))
     value(a=jnp.float32(0.0), b=0.0, c=jnp.zeros(2, jnp.bfloat16))

@@ -249,7 +249,7 @@ def _at_each_z0(at: Callable[[Any], Distribution], z0: Any) -> Distribution:
     try:
         found, shared = jax.vmap(split_at, out_axes=(0, None))(z0)
     except ValueError as error:
-        if "out_axes is None" not in str(error):
+        if "out_axes" not in str(error):
             raise
         raise ValueError(
             "conditionals: expected the same hj.Shared at every z_0, because each sample has a z_0 of its own, got one "
