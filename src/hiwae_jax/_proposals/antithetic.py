@@ -40,6 +40,7 @@ def antithetic(
 
     Reference: Hammersley and Morton (1956); Wu, Goodman and Ermon (2019), "Differentiable antithetic sampling".
 
+    >>> import jax
     >>> proposal = antithetic(lambda params, x: (x, jnp.ones_like(x)), num_samples=4)
     >>> z = proposal.draw(None, jnp.zeros(2), jax.random.key(0)).z
     >>> bool(jnp.all(z[:2] == -z[2:]))

@@ -57,11 +57,14 @@ def hierarchical(
     the bound is valid whatever `r` is, and the marginal densities of the members, without z_0, are not needed.
 
     Args:
-      base: `(params, x) -> (loc [D0], scale [D0])`, the parameters of q_0.
-      conditionals: `(params, x, z0 [D0]) -> (loc [K, D], scale [K, D])`, a row for each member.
+      base: `(params, x) -> (loc [D0], scale [D0])`, the parameters of q_0. Both may be scalars, arrays of any shape, or
+        pytrees of arrays; z_0 is then like loc.
+      conditionals: `(params, x, z0 [D0]) -> (loc [K, D], scale [K, D])`, a row for each member. Likewise, with K
+        leading rows on every leaf; z is then like one row. What all members share may be in a `hj.Shared`, without
+        rows.
       reverse: `(params, x, z [K, D]) -> (loc [K, D0], scale [K, D0])`. Row j has the parameters of `r_j(. | z_j)` and
-        must depend on `z[j]` alone. Only under the uniform weighting may it treat the members differently; under any
-        other the bound would not be valid.
+        must depend on `z[j]` alone. Pytrees have these leading rows on every leaf. Only under the uniform weighting may
+        it treat the members differently; under any other the bound would not be valid.
       shared: whether all members have one z_0. False gives each sample a z_0 of its own; with equal members that is
         IWAE(h).
       num_samples: K, if all members are one distribution. `conditionals` then returns one row, [1, D].
