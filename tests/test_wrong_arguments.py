@@ -81,7 +81,18 @@ RIGHT_FOR = {
 ARGUMENTS = [(name, argument) for name, (_, given, by_keyword) in CALLS.items() for argument in (*given, *by_keyword)]
 # Types, and values that are no functions.
 NO_CALLS = {
-    *("Bijection", "Bound", "DiscreteFamily", "Draw", "Family", "LogEvidence", "Members", "Proposal", "Weighting"),
+    *(
+        "Bijection",
+        "Bound",
+        "DiscreteFamily",
+        "Draw",
+        "Family",
+        "LogEvidence",
+        "Members",
+        "Proposal",
+        "Shared",
+        "Weighting",
+    ),
     *("bernoulli", "categorical", "diagonal_gaussian", "full_rank_gaussian", "uniform_weighting"),
     *("positive", "simplex", "unit_interval", "GRADIENTS", "PATHWISE_GRADIENTS"),
     *("NumpyroModel", "numpyro_model"),  # tests/test_numpyro_model.py, where NumPyro is installed

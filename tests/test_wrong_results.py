@@ -84,14 +84,9 @@ ENTRIES = {
         lambda: evaluate(conditional=lambda p, x: [Normal()] * 2),
         r"conditional: .* such as \(loc, scale\)",
     ),
-    "a scalar z": (
-        lambda: evaluate(conditional=lambda p, x: SCALAR),
-        r"conditional: .* got \(\), \(\); .*ravel_pytree",
-    ),
-    "a matrix z": (lambda: evaluate(conditional=lambda p, x: MATRIX), r"conditional: .* \(2, 3\).*ravel_pytree"),
     "a dict z": (
         lambda: evaluate(conditional=lambda p, x: {"a": MATRIX, "b": SCALAR}),
-        r"conditional: expected arrays \[D\] .*ravel_pytree",
+        r"conditional: expected arrays \[D\] .*return a pair \(loc, scale\) of its structure",
     ),
     "nothing": (lambda: evaluate(conditional=lambda p, x: None), r"conditional: expected arrays \[D\] .* got nothing"),
     "one array": (lambda: evaluate(conditional=lambda p, x: jnp.zeros(2)), r"conditional: expected a pair"),
@@ -135,7 +130,7 @@ ENTRIES = {
     # Hierarchical proposals.
     "a vector of members": (
         lambda: hierarchical(conditionals=lambda p, x, z0: UNIT),
-        r"conditionals: expected arrays \[K, D\] .* got \(2,\), \(2,\)",
+        r"reverse: expected rows of \(2,\) to match z_0 from base, got rows of \(\);",  # two members of a scalar z
     ),
     "a member distribution": (
         lambda: hierarchical(conditionals=lambda p, x, z0: Normal()),
@@ -144,7 +139,7 @@ ENTRIES = {
     "a base of one array": (lambda: hierarchical(base=lambda p, x: jnp.zeros(2)), r"base: expected a pair"),
     "a reverse model of vectors": (
         lambda: hierarchical(reverse=lambda p, x, z: UNIT),
-        r"reverse: expected arrays \[K, D0\]",
+        r"reverse: expected 3 rows, one for each sample",
     ),
     "a reverse model of two rows": (
         lambda: hierarchical(reverse=lambda p, x, z: (jnp.zeros((2, 2)), jnp.ones((2, 2)))),
@@ -152,7 +147,7 @@ ENTRIES = {
     ),
     "a reverse model of another size": (
         lambda: hierarchical(reverse=lambda p, x, z: (jnp.zeros((3, 5)), jnp.ones((3, 5)))),
-        r"reverse: expected \(3, 2\) to match z_0 from base, got \(3, 5\)",
+        r"reverse: expected rows of \(2,\) to match z_0 from base, got rows of \(5,\)",
     ),
     "K typed into a reverse model": (
         lambda: hierarchical(reverse=three_rows, alpha=1.0, chunk_size=1),

@@ -13,6 +13,7 @@ from hiwae_jax._families.bijection import Bijection, affine_map, coupling_map
 from hiwae_jax._families.consistency import check_bijection, check_family
 from hiwae_jax._families.family import Family, standard_normal
 from hiwae_jax._families.gaussian import diagonal_gaussian, full_rank_gaussian
+from hiwae_jax._families.shared import Shared
 from hiwae_jax._families.student_t import student_t
 from hiwae_jax._families.supports import interval, positive, simplex, unit_interval
 from hiwae_jax._families.transformed import transformed
@@ -56,6 +57,7 @@ __all__ = [
     "Members",
     "NumpyroModel",
     "Proposal",
+    "Shared",
     "Weighting",
     "affine_map",
     "antithetic",

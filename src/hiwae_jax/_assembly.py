@@ -10,6 +10,7 @@ each of them differently. The model is expensive. The proposal's densities are w
 both is arithmetic.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -19,13 +20,15 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from hiwae_jax import _checks
+from hiwae_jax._families.distribution import first_row
 from hiwae_jax._families.family import Parameters
-from hiwae_jax._proposals.proposal import Draw, Proposal, over_samples
+from hiwae_jax._families.shared import unwrapped
+from hiwae_jax._proposals.proposal import Draw, Proposal, Structures, over_samples
 from hiwae_jax._proposals.reverse_draws import Densities, OneSample, log_marginals
 from hiwae_jax._types import Arrays, AuxiliarySamples, Context, Example, Params, Samples, Scalar
 from hiwae_jax._weightings import Weighting, log_partition
 
-LogDensity = Callable[[Params, Example, Float[Array, " D"]], Float[Array, ""]]
+LogDensity = Callable[[Params, Example, Any], Float[Array, ""]]  # of z [D], or z in the structure of the user
 
 
 class ModelDensities(NamedTuple):
@@ -143,6 +146,7 @@ def make_parts(
       ValueError: for a reverse model that makes the bound invalid, with every weighting or with this one. When a part
         is called: for results of unexpected shape.
     """
+    ingredients = _of_vectors(ingredients, draw.structures)
     reverse_chunk_size = _reverse_chunk_size(ingredients, params, draw)
 
     def model(z: Float[Array, " D"], *_: jax.Array) -> ModelDensities:
@@ -201,6 +205,39 @@ def _densities_of_pairs(
     log_prob, owners = proposal.members.pairs().log_prob, proposal.members.owners(parameters)
     densities: jax.Array = proposal.members.over_rows(log_prob, parameters, z, owners, chunk_size=chunk_size)
     return densities
+
+
+def _of_vectors(ingredients: Ingredients, structures: Structures) -> Ingredients:
+    """The ingredients with functions of vectors z and z_0, which the user's functions receive in their structure."""
+    if structures == Structures():
+        return ingredients
+    proposal, weighting = ingredients.proposal, ingredients.weighting
+    restored, restored_z0 = structures.restored, structures.restored_z0
+
+    def of_vector(log_density: LogDensity) -> LogDensity:
+        return lambda params, x, z: log_density(params, x, restored(z))
+
+    log_reverse, reverse_traits, logits = proposal.log_reverse, proposal.reverse_traits, weighting.logits
+    if log_reverse is not None:
+        of_reverse = lambda params, context, z0, z: log_reverse(params, context, restored_z0(z0), restored(z))
+        proposal = proposal._replace(log_reverse=of_reverse)
+    if reverse_traits is not None:
+        of_traits = lambda params, context, z: reverse_traits(params, context, restored(z))
+        proposal = proposal._replace(reverse_traits=of_traits)
+    reverse = proposal.reverse
+    if reverse is not None:
+        proposal = proposal._replace(
+            reverse=reverse._replace(rows=lambda params, context, z: reverse.rows(params, context, restored(z)))
+        )
+    if logits is not None:
+        of_logits = lambda params, x, z, z0: logits(params, x, restored(z), restored_z0(z0))
+        weighting = dataclasses.replace(weighting, logits=of_logits)
+    return ingredients._replace(
+        log_likelihood=of_vector(ingredients.log_likelihood),
+        log_prior=of_vector(ingredients.log_prior),
+        proposal=proposal,
+        weighting=weighting,
+    )
 
 
 def _model_densities(ingredients: Ingredients, params: Params, x: Example, z: Float[Array, " D"]) -> ModelDensities:
@@ -360,9 +397,7 @@ def _reverse_rows(
     assert reverse is not None
     if chunk_size is None:
         return reverse.rows(params, context, z)
-    return over_samples(
-        lambda z: jax.tree.map(lambda rows: rows[0], reverse.rows(params, context, z[None])), z, chunk_size
-    )
+    return over_samples(lambda z: unwrapped(first_row(reverse.rows(params, context, z[None]))), z, chunk_size)
 
 
 def _log_pi_over_marginal(
@@ -377,13 +412,14 @@ def _log_pi_over_marginal(
     proposal, weighting = ingredients.proposal, ingredients.weighting
     members, z0, noise = proposal.members, draw.z0, draw.reverse_noise
     assert members is not None  # a proposal with a reverse model that draws has members
+    assert members.at is not None
     assert z0 is not None
     assert noise is not None  # `make_bound` checks the draw
-    K = len(draw.z)
+    at, K = members.at, len(draw.z)
     compares = weighting.compares_densities and not members.equal
 
     def of_one(at_z0: Parameters, one: OneSample, index: Any) -> Float[Array, ""]:
-        densities = Densities(members, at_z0, base, *scored)
+        densities = Densities(members, at_z0, base, lambda psi: at(*scored, draw.structures.restored_z0(psi)))
         if not compares:
             log_s = log_marginals(one, densities, index)
             return -jnp.log(jnp.asarray(K, log_s.dtype)) - log_s

@@ -125,22 +125,14 @@ def distribution_parameters(
       rows: the number of leading rows of every leaf, if it is known.
     """
     leaves = jax.tree.leaves(parameters)
-    for leaf in leaves:
-        if not is_array(leaf):
-            raise TypeError(
-                f"{name}: expected arrays {expected}, got {type(leaf).__name__}; return the arrays that a distribution "
-                "is made of, such as (loc, scale), and not the distribution"
-            )
+    _arrays(name, leaves, expected)
     got = ", ".join(str(jnp.shape(leaf)) for leaf in leaves) or "nothing"
     if not leaves or jnp.ndim(leaves[0]) != ndim:
         raise ValueError(
-            f"{name}: expected arrays {expected} for one example, got {got}; vmap the bound over a batch, and flatten "
-            "a z that is a scalar, a matrix or a pytree with jax.flatten_util.ravel_pytree (docs/recipes.md)"
+            f"{name}: expected arrays {expected} for one example, got {got}; vmap the bound over a batch; for a z of "
+            "another shape return a pair (loc, scale) of its structure, or give hj.Family a noise_like (docs/guide.md)"
         )
-    for leaf in leaves:
-        dtype = jnp.result_type(leaf)
-        if not jnp.issubdtype(dtype, jnp.floating):
-            raise TypeError(f"{name}: expected floating-point arrays {expected}, got dtype {dtype}")
+    _floats(name, leaves, expected)
     if equal_shapes and len(leaves) == 2 and not isinstance(parameters, (tuple, list)):
         raise TypeError(f"{name}: expected a pair of arrays {expected}, got {type(parameters).__name__}")
     if equal_shapes and (len(leaves) != 2 or jnp.shape(leaves[0]) != jnp.shape(leaves[1])):
@@ -152,6 +144,30 @@ def distribution_parameters(
         if any(jnp.ndim(leaf) == 0 or jnp.shape(leaf)[0] != rows for leaf in leaves):
             raise ValueError(f"{name}: expected {rows} rows, one for each sample, as {expected}; got {got}")
     return jax.tree.map(lambda leaf: at_least_float32(jnp.asarray(leaf)), parameters)
+
+
+def float_arrays(name: str, tree: Any, *, expected: str) -> Any:
+    """Return a pytree of floating-point arrays of any shapes in at least float32, or raise."""
+    leaves = jax.tree.leaves(tree)
+    _arrays(name, leaves, expected)
+    _floats(name, leaves, expected)
+    return jax.tree.map(lambda leaf: at_least_float32(jnp.asarray(leaf)), tree)
+
+
+def _arrays(name: str, leaves: list[Any], expected: str) -> None:
+    for leaf in leaves:
+        if not is_array(leaf):
+            raise TypeError(
+                f"{name}: expected arrays {expected}, got {type(leaf).__name__}; return the arrays that a distribution "
+                "is made of, such as (loc, scale), and not the distribution"
+            )
+
+
+def _floats(name: str, leaves: list[Any], expected: str) -> None:
+    for leaf in leaves:
+        dtype = jnp.result_type(leaf)
+        if not jnp.issubdtype(dtype, jnp.floating):
+            raise TypeError(f"{name}: expected floating-point arrays {expected}, got dtype {dtype}")
 
 
 def scalar(name: str, value: Any, *, z: jax.Array) -> jax.Array:

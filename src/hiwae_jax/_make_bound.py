@@ -81,8 +81,9 @@ def make_bound(
     default.)
 
     Args:
-      log_joint: `(params, x, z [D]) -> scalar`, `log p(x, z)` of one latent sample. Where it jumps in z (a box prior,
-        `floor`), every gradient loses a surface term; `hj.transformed` avoids that.
+      log_joint: `(params, x, z [D]) -> scalar`, `log p(x, z)` of one latent sample. z has the shape or the structure
+        that the proposal gave it. Where log_joint jumps in z (a box prior, `floor`), every gradient loses a surface
+        term; `hj.transformed` avoids that.
       proposal: what `independent`, `hierarchical` and their like return.
       weighting: how the members share the target; `uniform_weighting()` if None. If all members are equal, only a
         learned weighting makes a difference.
@@ -289,8 +290,8 @@ def _power_of(order: Any) -> float:
     return 1.0 - checked
 
 
-def _no_prior(params: Params, x: Example, z: Float[Array, " D"]) -> Float[Array, ""]:
-    return jnp.zeros((), z.dtype)
+def _no_prior(params: Params, x: Example, z: Any) -> Float[Array, ""]:
+    return jnp.zeros((), jax.tree.leaves(z)[0].dtype)
 
 
 def _checked(densities: dict[str, Any], proposal: Any, weighting: Any) -> Weighting:

@@ -83,8 +83,8 @@ def learned_weighting(logits_fn: Logits) -> Weighting:
 
     Args:
       logits_fn: `(params, x, z [D], z0) -> [K]`, the logits of all K members at one z. x is the proposal's context if
-        it has one. z0 [D0] is the auxiliary variable of the sample, or None. The function must not depend on which
-        member drew z.
+        it has one. z0 [D0] is the auxiliary variable of the sample, or None. Both have the structure that the
+        proposal gave them. The function must not depend on which member drew z.
 
     Returns:
       A weighting. It is valid for every proposal whose reverse model is the same for all members.

@@ -154,9 +154,59 @@ def test_what_is_no_family_or_no_parameters_is_refused():
     with pytest.raises(TypeError, match=r"family: expected hj.diagonal_gaussian, .* got Bijection"):
         hj.check_family(hj.positive, AT, KEY)
     with pytest.raises(ValueError, match=r"parameters: expected arrays \[D\] for one example, got \(3, 2\), \(3, 2\)"):
-        hj.check_family(NORMAL, (jnp.zeros((3, 2)), jnp.ones((3, 2))), KEY)
+        hj.check_family(NORMAL._replace(noise_like=None), (jnp.zeros((3, 2)), jnp.ones((3, 2))), KEY)
     with pytest.raises(TypeError, match=r"parameters: expected floating-point arrays \[D\], got dtype int32"):
         hj.check_family(NORMAL, (jnp.zeros(2, int), jnp.ones(2, int)), KEY)
+
+
+ROTATION = {
+    "bias": jnp.array([0.1, -0.7, 0.4]),
+    "kernel": jnp.array([[1.3, 0.2, -0.4], [0.1, 0.8, 0.5], [-0.6, 0.3, 1.1]]),
+}
+LINEAR = hj.Family(
+    lambda p, noise: p["kernel"] @ noise + p["bias"],
+    lambda p, z: jnp.linalg.solve(p["kernel"], z - p["bias"]),
+    lambda p, z: (
+        -0.5 * jnp.sum(jnp.linalg.solve(p["kernel"], z - p["bias"]) ** 2)
+        - jnp.linalg.slogdet(p["kernel"])[1]
+        - 1.5 * jnp.log(2.0 * jnp.pi)
+    ),
+    noise_like=lambda p: {"a": jnp.zeros(()), "b": jax.ShapeDtypeStruct(p["bias"][1:].shape, jnp.float32)},
+)
+
+
+def test_a_family_that_says_how_much_noise_it_takes():
+    """Its parameters may be any pytree, and z too."""
+    hj.check_family(LINEAR, ROTATION, KEY)
+    hj.check_family(LINEAR._replace(noise_like=3), ROTATION, KEY)
+    hj.check_family(NORMAL, ({"a": jnp.float32(0.3), "b": AT[0]}, {"a": jnp.float32(1.4), "b": AT[1]}), KEY)
+    inverse = lambda p, z: jnp.linalg.solve(p["kernel"], z) - p["bias"]
+    for noise_like in (3, LINEAR.noise_like):
+        with pytest.raises(ValueError, match=r"family\.inverse: expected the noise"):
+            hj.check_family(LINEAR._replace(inverse=inverse, noise_like=noise_like), ROTATION, KEY)
+    drawn = hj.independent(lambda p, x: ROTATION, num_samples=2, family=LINEAR).draw(None, None, KEY)
+    assert jax.tree.map(jnp.shape, drawn.samples) == {"a": (2,), "b": (2, 2)}
+    np.testing.assert_array_equal(drawn.samples["b"], drawn.z[:, 1:])
+
+
+BAD_SIZES = {
+    "a number that is no size": (1.5, r"family.noise_like: expected an integer of at least 1, got 1.5"),
+    "a flag": (True, r"family.noise_like: expected an integer of at least 1, got True"),
+    "a function that returns nothing": (lambda p: None, r"family.noise_like: expected the number .* got None"),
+    "one that returns integers": (lambda p: {"a": jnp.arange(3)}, r"family.noise_like: expected the number .* Array"),
+    "another size": (
+        lambda p: {"a": jnp.zeros(1)},
+        r"family.noise_like: expected that of z from family.forward, \(2,\), got \(1,\)",
+    ),
+}
+
+
+@pytest.mark.parametrize("title", BAD_SIZES)
+def test_a_family_that_says_it_wrongly(title):
+    noise_like, message = BAD_SIZES[title]
+    family = NORMAL._replace(noise_like=noise_like, forward=lambda p, noise: p[0] + p[1] * noise)
+    with pytest.raises((TypeError, ValueError), match=f"^{message}"):
+        hj.independent(lambda p, x: AT, num_samples=2, family=family).draw(None, None, KEY)
 
 
 COUPLING = hj.coupling_map(lambda params, x, z: (params["w"] * jnp.sin(z[::-1]), x), kept=[True, False])

@@ -11,9 +11,16 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 from hiwae_jax import _checks
 from hiwae_jax._families.bijection import Bijection
 from hiwae_jax._families.disagreement import Trial, density_tolerance, of_the_worst, quick_jit, shown, try_map
+from hiwae_jax._families.distribution import distribution
 from hiwae_jax._families.draws_density import check_draws
-from hiwae_jax._families.family import Family, Parameters, draw_noise, require_family, standard_normal
-from hiwae_jax._families.gaussian import diagonal_gaussian
+from hiwae_jax._families.family import (
+    Family,
+    Parameters,
+    draw_noise,
+    noise_structure,
+    require_family,
+    standard_normal,
+)
 from hiwae_jax._families.noise_density import check_against_unknown_noise
 from hiwae_jax._types import Example, Params
 
@@ -46,7 +53,7 @@ def check_family(family: Family, parameters: Parameters, key: PRNGKeyArray) -> N
     few dimensions, and call it in a test: no bound calls it.
 
     Args:
-      family: the family, `hj.Family(forward, inverse, log_prob, sampler)`.
+      family: the family, `hj.Family(forward, inverse, log_prob, sampler, noise_like)`.
       parameters: of one distribution, as the callable of a proposal returns them: no axis of samples or examples.
       key: one typed key for the sampler.
 
@@ -64,22 +71,20 @@ def check_family(family: Family, parameters: Parameters, key: PRNGKeyArray) -> N
     ValueError: family.inverse: expected the noise [...], of which family.forward made z = [...], got [...]
     """
     require_family("family", family)
-    parameters = _checks.distribution_parameters(
-        "parameters", parameters, ndim=1, expected="[D]", equal_shapes=family is diagonal_gaussian
-    )
-    first = jax.tree.leaves(parameters)[0]
-    _check_shapes(family, parameters, first)
+    parameters, structure = distribution("parameters", parameters, family)
+    D, dtype = structure.size, structure.dtype
+    _check_shapes(family, parameters, structure.abstract_vector)
     if family.inverse is None:
         check_draws(family, parameters, key)
         return
-    num_draws = int(np.clip(_NUMBERS_AT_ONCE // len(first) ** 2, 4, 64))
+    num_draws = int(np.clip(_NUMBERS_AT_ONCE // D**2, 4, 64))
     is_normal = family.sampler is standard_normal
-    draws = draw_noise(family.sampler, key, (num_draws if is_normal else _MANY, len(first)), first.dtype)
+    draws = draw_noise(family.sampler, key, (num_draws if is_normal else _MANY, D), dtype)
     noise = draws[:num_draws]
     if not np.all(np.isfinite(noise)):
         raise ValueError(f"family.sampler: expected finite noise, got {shown(noise)}")
     trial = try_map("family.forward", family.forward, parameters, noise)
-    undone = _undone(family, parameters, jnp.asarray(trial.image, first.dtype))
+    undone = _undone(family, parameters, jnp.asarray(trial.image, dtype))
     is_known = _check_inverse(family, parameters, trial, undone)
     if is_normal:
         _check_against_normal_noise(trial, undone.log_prob, is_known)
@@ -143,19 +148,19 @@ def _likely_error(difference: Float[np.ndarray, " N"]) -> str:
     return "look at its terms, and at log|det| of what forward does to the noise"
 
 
-def _check_shapes(family: Family, parameters: Parameters, first: Float[Array, " D"]) -> None:
+def _check_shapes(family: Family, parameters: Parameters, noise: jax.ShapeDtypeStruct) -> None:
     """Raise if a function of a family gives an array of a wrong shape."""
-    z = jax.eval_shape(family.forward, parameters, first)
-    if jnp.shape(z) < first.shape or jnp.ndim(z) != 1:
+    which = "the first leaf of the parameters" if family.noise_like is None else "family.noise_like"
+    z = jax.eval_shape(family.forward, parameters, noise)
+    if jnp.shape(z) < noise.shape or jnp.ndim(z) != 1:
         raise ValueError(
-            f"family.forward: expected one z of the shape of the first leaf of the parameters, {first.shape}, or with "
-            f"more entries, got shape {jnp.shape(z)}"
+            f"family.forward: expected one z of the shape of {which}, {noise.shape}, or with more entries, got shape "
+            f"{jnp.shape(z)}"
         )
-    noise = first if family.inverse is None else jax.eval_shape(family.inverse, parameters, z)
-    if jnp.shape(noise) != first.shape:
+    undone = noise if family.inverse is None else jax.eval_shape(family.inverse, parameters, z)
+    if jnp.shape(undone) != noise.shape:
         raise ValueError(
-            f"family.inverse: expected noise of the shape of the first leaf of the parameters, {first.shape}, got "
-            f"shape {jnp.shape(noise)}"
+            f"family.inverse: expected noise of the shape of {which}, {noise.shape}, got shape {jnp.shape(undone)}"
         )
     density = jax.eval_shape(family.log_prob, parameters, z)
     if jnp.shape(density) != ():
@@ -206,7 +211,7 @@ def _forward_stands_alone(
     D, inverse = trial.at.shape[1], family.inverse
     if family.sampler is not standard_normal or trial.image.shape[1] != D or inverse is None:
         return False
-    z = jnp.asarray(trial.image, jax.tree.leaves(parameters)[0].dtype)
+    z = jnp.asarray(trial.image, noise_structure(family, parameters).dtype)
     with np.errstate(divide="ignore", invalid="ignore"):
         volume = np.linalg.slogdet(jax.vmap(jax.jacfwd(lambda z: inverse(parameters, z)))(z))[1]
         by_inverse, by_forward = _log_normal(back) + volume, _log_normal(trial.at) - trial.log_det

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import PRNGKeyArray
 
 from hiwae_jax._families.disagreement import quick_jit
-from hiwae_jax._families.family import Family, Parameters, draw_noise
+from hiwae_jax._families.family import Family, Parameters, draw_noise, noise_structure
 
 _DRAWS = 40_000
 _BOXES = ((0.3, 0.7), (0.1, 0.5), (0.5, 0.9))  # quantiles of each dimension
@@ -19,8 +19,8 @@ _SPREAD = 5.0  # standard errors that are allowed
 
 def check_draws(family: Family, parameters: Parameters, key: PRNGKeyArray) -> None:
     """Raise if `log_prob` is not the density of the draws of a family."""
-    first = jax.tree.leaves(parameters)[0]
-    noise = draw_noise(family.sampler, key, (_DRAWS, len(first)), first.dtype)
+    structure = noise_structure(family, parameters)
+    noise = draw_noise(family.sampler, key, (_DRAWS, structure.size), structure.dtype)
 
     @quick_jit
     @jax.vmap

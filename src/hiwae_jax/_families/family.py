@@ -3,6 +3,7 @@
 Distributions are passed around as arrays, never as objects. So stopping the gradient of the arrays stops all of it.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -10,9 +11,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from hiwae_jax import _checks
+from hiwae_jax._families.structure import Structure
 from hiwae_jax._types import Key
 
-Parameters = Any  # a pytree of arrays whose first leaf has the shape of z; for the Gaussian `(loc, scale)`
+Parameters = Any  # a pytree of arrays; for the Gaussian `(loc, scale)`
 
 
 class Forward(Protocol):
@@ -56,8 +58,9 @@ class Family(NamedTuple):
     `forward`. It finds the noise with which another member would have made the same sample. `hj.check_family` checks
     that the functions agree. `hj.family_from` makes families of the distributions of other libraries.
 
-    The parameters are a pytree of arrays. Its first leaf must have the shape [D] of z, because its length says how much
-    noise is drawn. (The leaves of a dict are sorted by name.) In a proposal of K members every leaf has K leading rows.
+    The parameters are a pytree of arrays. In a proposal of K members every leaf has K leading rows, except in a
+    `hj.Shared`, which all members share. How much noise a sample takes is the length of the first leaf, which must have
+    the shape [D] of z. (The leaves of a dict are sorted by name.) With `noise_like` the parameters may be any pytree.
 
     On a curved support, such as the simplex, z may have more entries than the noise. The first leaf then has the shape
     of the noise. The density is that of the first entries of z, as many as the noise has.
@@ -68,6 +71,9 @@ class Family(NamedTuple):
         only, and gradients that need those of other members are refused.
       log_prob: `(parameters, z [D]) -> scalar`.
       sampler: `(key, shape, dtype) -> noise` with independent entries; standard normal by default.
+      noise_like: how much noise a sample takes: D, or a function of the parameters that returns D or a pytree of arrays
+        (`jax.ShapeDtypeStruct` will do). With a pytree, `log_joint` receives z in its structure, while the functions
+        above see the entries of its leaves as one vector. None means as much as the first leaf has entries.
       pathwise: whether `forward` has the derivative in the parameters that belongs to `log_prob`. If not, the only
         gradient is "score_function".
     """
@@ -76,7 +82,39 @@ class Family(NamedTuple):
     inverse: Inverse | None
     log_prob: LogProb
     sampler: Sampler = standard_normal
+    noise_like: int | Callable[[Parameters], Any] | None = None
     pathwise: bool = True
+
+
+def like_loc(parameters: Parameters) -> Any:
+    """The `noise_like` of families whose parameters are `(loc, scale)`, two pytrees of the structure of z.
+
+    They are raveled before the functions of such a family see them.
+    """
+    is_pair = isinstance(parameters, (tuple, list)) and len(parameters) == 2
+    return parameters[0] if is_pair else jax.tree.leaves(parameters)[0]
+
+
+def noise_structure(family: Family, parameters: Parameters) -> Structure:
+    """What the noise of one sample is, given the parameters of one distribution, which may be abstract.
+
+    Raises:
+      TypeError, ValueError: if `noise_like` gives something that is neither a size nor arrays.
+    """
+    leaves = jax.tree.leaves(parameters)
+    like = family.noise_like
+    like = leaves[0] if like is None else like(parameters) if callable(like) else like
+    size = _checks.integer(like)
+    if size is not None:
+        dtype = Structure.of(leaves).dtype if leaves else jnp.zeros(()).dtype
+        return Structure.of_vector(_checks.positive_integer("family.noise_like", size), dtype)
+    expected = "the number of entries of the noise, or a pytree of floating-point arrays"
+    if not jax.tree.leaves(like):
+        raise ValueError(f"family.noise_like: expected {expected}, got {like!r:.80}")
+    for leaf in jax.tree.leaves(like):
+        if not _checks.is_array(leaf) or not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+            raise TypeError(f"family.noise_like: expected {expected}, got {leaf!r:.80}")
+    return Structure.of(like)
 
 
 def require_family(name: str, family: Any) -> None:
@@ -84,6 +122,9 @@ def require_family(name: str, family: Any) -> None:
     if not isinstance(family, Family):
         got = type(family).__name__
         raise TypeError(f"{name}: expected hj.diagonal_gaussian, hj.student_t(5.0) or another hj.Family, got {got}")
+    like = family.noise_like
+    if like is not None and not callable(like):
+        _checks.positive_integer(f"{name}.noise_like", like)
 
 
 def require_pathwise_family(name: str, family: Any) -> None:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from hiwae_jax._families.family import Family, Parameters, log_volume
+from hiwae_jax._families.family import Family, Parameters, like_loc, log_volume
 from hiwae_jax._families.standardize import residual_limit, standardized
 
 
@@ -39,8 +39,9 @@ def _gaussian_log_prob(parameters: Parameters, z: Float[Array, " D"]) -> Float[A
     return -0.5 * jnp.sum(residual**2) - log_volume(scale, z) - 0.5 * z.size * math.log(2.0 * math.pi)
 
 
-diagonal_gaussian = Family(_gaussian_forward, _gaussian_inverse, _gaussian_log_prob)
-"""Gaussian with diagonal covariance; parameters are `(loc [D], scale [D])`, scale being the standard deviation.
+diagonal_gaussian = Family(_gaussian_forward, _gaussian_inverse, _gaussian_log_prob, noise_like=like_loc)
+"""Gaussian with diagonal covariance; parameters are `(loc [D], scale [D])`, scale being the standard deviation. In a
+proposal both may be scalars, arrays of any shape or pytrees, of the structure and the shapes of z.
 
 Values and gradients are finite in float32 for scales from 1e-30 to 1e30. The log-density of a point that is more than
 1e18 standard deviations from `loc` (fewer for a scale below one) is that of a point at this distance."""

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from hiwae_jax._families.disagreement import Trial, density_tolerance, of_the_worst, quick_jit, shown, try_map
-from hiwae_jax._families.family import Family, Parameters
+from hiwae_jax._families.family import Family, Parameters, noise_structure
 
 _OTHER_PARAMETERS = 1.25  # as a factor it keeps positive what is positive, and triangular what is triangular
 _NUMBERS_AT_ONCE = 10_000_000  # of all derivatives that are in memory together
@@ -128,8 +128,8 @@ def _mass_along(entry: int, u: Float[np.ndarray, " nodes"], measured: _Measured)
 
 def _implied(family: Family, parameters: Parameters) -> LogDensity:
     """The function `log n(e)` of rows of noise; where it would be NaN the density is zero."""
-    first = jax.tree.leaves(parameters)[0]
-    D = len(first)
+    structure = noise_structure(family, parameters)
+    D = structure.size
 
     def at(noise: Float[Array, " D"]) -> tuple[Float[Array, ""], Float[Array, "D D"]]:
         forward = lambda noise: family.forward(parameters, noise)
@@ -140,7 +140,7 @@ def _implied(family: Family, parameters: Parameters) -> LogDensity:
 
     def log_density(noise: Noise) -> Float[np.ndarray, " N"]:
         parts = np.array_split(noise, max(1, D * D * len(noise) // _NUMBERS_AT_ONCE))
-        found = [at_rows(jnp.asarray(rows, first.dtype)) for rows in parts]
+        found = [at_rows(jnp.asarray(rows, structure.dtype)) for rows in parts]
         with np.errstate(divide="ignore", invalid="ignore"):
             density = np.concatenate([np.asarray(p, np.float64) + np.linalg.slogdet(j)[1] for p, j in found])
         return np.where(np.isnan(density), -np.inf, density)
@@ -155,7 +155,7 @@ def _comes_back(
 
     They have to come back even from somewhat further out, as what is held at an edge does not.
     """
-    dtype = jax.tree.leaves(parameters)[0].dtype
+    dtype = noise_structure(family, parameters).dtype
     inverse = family.inverse
     assert inverse is not None  # `check_draws` checks families without one
     undo = quick_jit(jax.vmap(lambda noise: inverse(parameters, family.forward(parameters, noise))))
@@ -179,7 +179,7 @@ def _check_other_parameters(
 ) -> None:
     """Raise if the density that the noise seems to have depends on the parameters."""
     others = jax.tree.map(lambda leaf: leaf * _OTHER_PARAMETERS, parameters)
-    dtype = jax.tree.leaves(parameters)[0].dtype
+    dtype = noise_structure(family, parameters).dtype
     there = try_map("family.forward", family.forward, others, jnp.asarray(trial.at, dtype))
     log_prob = quick_jit(jax.vmap(family.log_prob, in_axes=(None, 0)))(others, jnp.asarray(there.image, dtype))
     implied = np.asarray(log_prob, np.float64) + there.log_det

@@ -22,6 +22,7 @@ from jaxtyping import Array, Float
 
 from hiwae_jax._families.family import Family, Parameters, log_volume
 from hiwae_jax._families.gaussian import diagonal_gaussian
+from hiwae_jax._families.shared import over_members
 from hiwae_jax._families.standardize import RESIDUAL_LIMIT
 
 
@@ -79,7 +80,7 @@ def one_by_one(family: Family) -> Pairs:
     slope_of_one = jax.grad(family.log_prob, argnums=1)
 
     def log_prob(parameters: Parameters, z: Float[Array, " D"], own: Own | None) -> Float[Array, " K"]:
-        densities: jax.Array = jax.vmap(family.log_prob, in_axes=(0, None))(parameters, z)
+        densities: jax.Array = over_members(lambda member: family.log_prob(member, z), parameters)
         return densities
 
     def total(weights: Float[Array, " K"], rows: Float[Array, "K D"]) -> Float[Array, " D"]:
@@ -95,8 +96,8 @@ def one_by_one(family: Family) -> Pairs:
         own: Own,
         own_tangent: Parameters,
     ) -> tuple[Float[Array, " D"], Float[Array, ""]]:
-        moves = jax.vmap(lambda member, tangent: _move(family, member, tangent, z))(parameters, tangents)
-        slopes = jax.vmap(slope_of_one, in_axes=(0, None))(parameters, z)
+        moves = over_members(lambda member, tangent: _move(family, member, tangent, z), parameters, tangents)
+        slopes = over_members(lambda member: slope_of_one(member, z), parameters)
         is_own = (jnp.arange(len(weights.direction)) == own.index).astype(z.dtype)
         correction = weights.from_member[:, None] * slopes + jnp.outer(weights.from_own, drawn_slope)
         correction += jnp.outer(weights.from_mean, total(weights.partition, slopes))

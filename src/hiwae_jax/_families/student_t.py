@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from hiwae_jax import _checks
-from hiwae_jax._families.family import Family, Parameters, log_volume
+from hiwae_jax._families.family import Family, Parameters, like_loc, log_volume
 from hiwae_jax._families.gaussian import diagonal_gaussian, location_and_scale
 from hiwae_jax._families.standardize import standardized
 
@@ -20,7 +20,7 @@ def student_t(df: float) -> Family:
       df: degrees of freedom, more than 0. The smaller, the heavier are the tails. The variance is finite above 2.
 
     Returns:
-      A family; parameters are `(loc [D], scale [D])`.
+      A family; parameters are `(loc [D], scale [D])`, or pytrees as for `diagonal_gaussian`.
 
     Reference: Domke and Sheldon (2018), "Importance weighting and variational inference", section 5.
 
@@ -40,4 +40,4 @@ def student_t(df: float) -> Family:
     def noise(key: PRNGKeyArray, shape: tuple[int, ...], dtype: Any) -> Float[Array, "..."]:
         return jax.random.t(_checks.one_key(key), df, shape, dtype)
 
-    return Family(diagonal_gaussian.forward, diagonal_gaussian.inverse, log_prob, noise)
+    return Family(diagonal_gaussian.forward, diagonal_gaussian.inverse, log_prob, noise, noise_like=like_loc)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from hiwae_jax._families.bijection import Bijection
-from hiwae_jax._families.family import Family, Parameters, require_family
+from hiwae_jax._families.family import Family, Parameters, noise_structure, require_family
 
 # Near a limit the distance of a point from the edge is known to 6 %, or 0.06 in the logarithm.
 _SLACK = 0.25
@@ -28,7 +28,8 @@ def transformed(family: Family, bijection: Bijection) -> Family:
     logistic-normal.
 
     Args:
-      family: a family on R^D. The new family has the same parameters.
+      family: a family on R^D. The new family has the same parameters. If they are pytrees, the bijection sees the
+        entries of z as one vector.
       bijection: `hj.interval(low, high)`, `hj.unit_interval`, `hj.positive`, `hj.simplex`, or an `hj.Bijection` of your
         own that ignores `params` and `x` (it receives None for both).
 
@@ -86,12 +87,13 @@ def transformed(family: Family, bijection: Bijection) -> Family:
         density = family.log_prob(parameters, u)
         if limits is not None:
             low, high = (jnp.asarray(limit, u.dtype) for limit in limits(u.dtype))
-            centre = family.forward(parameters, jnp.zeros_like(jax.tree.leaves(parameters)[0]))
+            noise = noise_structure(family, parameters)
+            centre = family.forward(parameters, jnp.zeros(noise.size, noise.dtype))
             shared = jnp.any((u < low + _SLACK) | (u > high - _SLACK))
             density = jnp.where(shared, jnp.maximum(density, family.log_prob(parameters, centre)), density)
         return density + log_det
 
-    return Family(forward, inverse, log_prob, family.sampler)
+    return Family(forward, inverse, log_prob, family.sampler, noise_like=family.noise_like, pathwise=family.pathwise)
 
 
 @jax.custom_jvp

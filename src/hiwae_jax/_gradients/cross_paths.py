@@ -69,8 +69,7 @@ def cross_paths_step(inputs: RuleInputs) -> Step:
     """The step for a power heuristic of distinct members, or for correlated samples."""
     members, draw, tangents = inputs.members, inputs.draw, inputs.tangents
     if members.joint_log_prob is None:
-        own_parameters = members.own(draw.parameters)[0]
-        drawn_slopes = jax.vmap(jax.grad(members.family.log_prob, argnums=1))(own_parameters, draw.z)
+        drawn_slopes = members.over_own(jax.grad(members.family.log_prob, argnums=1), draw.parameters, draw.z)
     else:
         drawn_slopes = jax.grad(members.joint_log_prob, argnums=1)(draw.joint, draw.z)
     z, scores, total, magnitude = _moves(inputs, drawn_slopes)

@@ -23,7 +23,7 @@ from hiwae_jax._assembly import CapturedArrays, Parts, Terms, log_weight_terms
 from hiwae_jax._gradients.model_passes import ModelPass, at_all_samples, at_drawn_samples, in_one_pass, one_pass_pays
 from hiwae_jax._gradients.rule import Request, Rule, RuleInputs, Step
 from hiwae_jax._log_weights.bounds import normalized_weights, weighted_tangent
-from hiwae_jax._proposals.proposal import Draw
+from hiwae_jax._proposals.proposal import Draw, Structures
 from hiwae_jax._types import Arrays, AuxiliarySamples, Samples
 
 
@@ -104,7 +104,7 @@ def bound_by_rule(
         all.
     """
     fixed = stopped(draw)
-    functions, arrays = _capture(parts, fixed, _members_at(request, rule, frozen_params))
+    functions, arrays = _capture(parts, fixed, _members_at(request, rule, draw.structures, frozen_params))
 
     @jax.custom_jvp
     def bound(draw: Draw, beta: Float[Array, ""], arrays: CapturedArrays) -> Float[Array, ""]:
@@ -127,13 +127,16 @@ def bound_by_rule(
     return bound(moved, jax.lax.stop_gradient(beta), arrays)
 
 
-def _members_at(request: Request, rule: Rule, frozen_params: tuple[Any, Any]) -> Callable[[Any], Any] | None:
+def _members_at(
+    request: Request, rule: Rule, structures: Structures, frozen_params: tuple[Any, Any]
+) -> Callable[[Any], Any] | None:
     """The members' parameters as a function of z_0 alone, where the rule tells apart how they move with z_0."""
     members = request.proposal.members
     if members is None or members.at is None:
         return None
     at, follows_own_z0 = members.at, rule.follows_z0 and members.own_z0
-    return (lambda z0: at(*frozen_params, z0)) if follows_own_z0 or rule.fixes_samples else None
+    at_vectors = lambda z0: at(*frozen_params, structures.restored_z0(z0))
+    return at_vectors if follows_own_z0 or rule.fixes_samples else None
 
 
 def _capture(parts: Parts, draw: Draw, members_at: Callable[[Any], Any] | None) -> tuple[_Functions, CapturedArrays]:

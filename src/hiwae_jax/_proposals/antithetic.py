@@ -2,14 +2,13 @@
 
 from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
 
 from hiwae_jax import _checks
+from hiwae_jax._families.distribution import one_distribution
 from hiwae_jax._families.family import Family, Parameters, Sampler, draw_noise, require_pathwise_family, require_sampler
 from hiwae_jax._families.gaussian import diagonal_gaussian
-from hiwae_jax._proposals.parameters import one_member
-from hiwae_jax._proposals.proposal import Draw, Members, Proposal
+from hiwae_jax._proposals.proposal import Draw, Members, Proposal, Structures
 from hiwae_jax._types import Example, Key, Params
 
 
@@ -27,7 +26,7 @@ def antithetic(
     negatively correlated. This lowers the variance of their sum where log w is close to odd around the centre of q.
 
     Args:
-      conditional: `(params, x) -> (loc [D], scale [D])` for one example.
+      conditional: `(params, x) -> (loc [D], scale [D])` for one example, or pytrees as for `independent`.
       num_samples: K, even.
       family: the family whose parameters `conditional` returns.
       sampler: draws the noise [K/2, D] in place of the family's own. Its distribution must be symmetric about zero.
@@ -41,6 +40,7 @@ def antithetic(
 
     Reference: Hammersley and Morton (1956); Wu, Goodman and Ermon (2019), "Differentiable antithetic sampling".
 
+    >>> import jax
     >>> proposal = antithetic(lambda params, x: (x, jnp.ones_like(x)), num_samples=4)
     >>> z = proposal.draw(None, jnp.zeros(2), jax.random.key(0)).z
     >>> bool(jnp.all(z[:2] == -z[2:]))
@@ -55,11 +55,10 @@ def antithetic(
     members = Members(family=family, layout="one")
 
     def draw(params: Params, x: Example, key: Key, *, refill: bool = False) -> Draw:
-        parameters = one_member("conditional", conditional, params, x, family)
-        loc = jax.tree.leaves(parameters)[0]
-        noise = draw_noise(sampler or family.sampler, key, (num_samples // 2, loc.shape[-1]), loc.dtype)
-        z = members.forward(parameters, jnp.concatenate([noise, -noise]))
-        return Draw(z=z, parameters=parameters, context=x)
+        q = one_distribution("conditional", conditional(params, x), family)
+        noise = draw_noise(sampler or family.sampler, key, (num_samples // 2, q.structure.size), q.structure.dtype)
+        z = members.forward(q.parameters, jnp.concatenate([noise, -noise]))
+        return Draw(z=z, parameters=q.parameters, context=x, structures=Structures(q.z_structure))
 
     return Proposal(
         draw=draw,

@@ -1,16 +1,26 @@
 """The defensive proposal: a few samples from a broad distribution, which bounds the weights."""
 
+import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
 from hiwae_jax import _checks
-from hiwae_jax._families.family import Family, Parameters, Sampler, draw_noise, require_family, require_sampler
+from hiwae_jax._families.distribution import Distribution, one_distribution
+from hiwae_jax._families.family import (
+    Family,
+    Parameters,
+    Sampler,
+    draw_noise,
+    like_loc,
+    require_family,
+    require_sampler,
+)
 from hiwae_jax._families.gaussian import diagonal_gaussian
-from hiwae_jax._proposals.parameters import one_member
-from hiwae_jax._proposals.proposal import Draw, Members, Proposal
+from hiwae_jax._families.shared import is_shared, marked_like, split_shared
+from hiwae_jax._proposals.proposal import Draw, Members, Proposal, Structures
 from hiwae_jax._types import Example, Key, Params
 
 
@@ -31,7 +41,8 @@ def defensive(
     distribution is the prior, `sum_j w_j <= K / num_broad * max_z p(x | z)`, however narrow q becomes.
 
     Args:
-      conditional: `(params, x) -> (loc [D], scale [D])` for one example.
+      conditional: `(params, x) -> (loc [D], scale [D])` for one example, or pytrees as for `independent`. Where both
+        functions return the same arrays of `params` in a `hj.Shared`, no copies are made for the samples.
       broad: likewise, of the same family. For example the prior, or q with a larger scale.
       num_samples: K, the number of both kinds together.
       num_broad: how many of them are from `broad`, at least 1 and fewer than K.
@@ -58,22 +69,13 @@ def defensive(
     members = Members(family=family, layout="rows")
 
     def draw(params: Params, x: Example, key: Key, *, refill: bool = False) -> Draw:
-        narrow = one_member("conditional", conditional, params, x, family)
-        wide = one_member("broad", broad, params, x, family)
-        shapes = [[leaf.shape for leaf in jax.tree.leaves(tree)] for tree in (narrow, wide)]
-        if shapes[0] != shapes[1]:
-            raise ValueError(f"broad: expected arrays of the shapes of conditional, {shapes[0]}, got {shapes[1]}")
-
-        def rows(one: Float[Array, "..."], other: Float[Array, "..."]) -> Float[Array, "K ..."]:
-            counts = ((num_samples - num_broad, one), (num_broad, other))
-            return jnp.concatenate([jnp.broadcast_to(leaf, (count, *leaf.shape)) for count, leaf in counts])
-
-        parameters = jax.tree.map(rows, narrow, wide)
-        loc = jax.tree.leaves(parameters)[0]
-        noise = draw_noise(sampler or family.sampler, key, ((2 if refill else 1) * loc.size,), loc.dtype)
-        z = members.forward(parameters, noise[: loc.size].reshape(loc.shape))
-        again = (members.forward(parameters, noise[loc.size :].reshape(loc.shape)), None) if refill else None
-        return Draw(z=z, parameters=parameters, context=x, refill=again)
+        q, parameters = _both(conditional(params, x), broad(params, x), family, (num_samples - num_broad, num_broad))
+        shape = num_samples, q.structure.size
+        size = math.prod(shape)
+        noise = draw_noise(sampler or family.sampler, key, ((2 if refill else 1) * size,), q.structure.dtype)
+        z = members.forward(parameters, noise[:size].reshape(shape))
+        again = (members.forward(parameters, noise[size:].reshape(shape)), None) if refill else None
+        return Draw(z=z, parameters=parameters, context=x, refill=again, structures=Structures(q.z_structure))
 
     return Proposal(
         draw=draw,
@@ -83,3 +85,41 @@ def defensive(
         refills=True,
         independent_noise=sampler is None,
     )
+
+
+def _both(narrow: Any, wide: Any, family: Family, counts: tuple[int, int]) -> tuple[Distribution, Parameters]:
+    """The narrow distribution, and the parameters of so many members of it and of so many broad ones."""
+    q, broad = one_distribution("conditional", narrow, family), one_distribution("broad", wide, family)
+    shapes = [[leaf.shape for leaf in jax.tree.leaves(found.parameters)] for found in (q, broad)]
+    if shapes[0] == shapes[1]:
+        shapes = [found.structure.tree_of_shapes for found in (q, broad)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(f"broad: expected arrays of the shapes of conditional, {shapes[0]}, got {shapes[1]}")
+    _require_same_shared(narrow, wide, family)
+
+    def rows(one: Any, other: Any) -> Any:
+        if is_shared(one):
+            return one
+        parts = [jnp.broadcast_to(leaf, (count, *leaf.shape)) for count, leaf in zip(counts, (one, other), strict=True)]
+        return jnp.concatenate(parts)
+
+    marked = marked_like(q.parameters, narrow), marked_like(broad.parameters, wide)
+    return q, jax.tree.map(rows, *marked, is_leaf=is_shared)
+
+
+def _require_same_shared(narrow: Any, wide: Any, family: Family) -> None:
+    """Raise unless both functions marked the same arrays as shared."""
+    shared, other = split_shared(narrow)[1], split_shared(wide)[1]
+    if not shared and not other:
+        return
+    if family.noise_like is like_loc:
+        raise ValueError(
+            "conditional: expected (loc, scale), got hj.Shared, which is for families with further parameters; leave "
+            "it out"
+        )
+    arrays, others = jax.tree.leaves(shared), jax.tree.leaves(other)
+    if len(arrays) != len(others) or not all(one is another for one, another in zip(arrays, others, strict=True)):
+        raise ValueError(
+            "broad: expected in hj.Shared the very arrays that conditional has there, got others; take both from "
+            "params unchanged, or leave out hj.Shared"
+        )

@@ -10,7 +10,15 @@ from jaxtyping import Array, Float
 
 from hiwae_jax import _checks
 from hiwae_jax._families.bijection import Bijection, Mapped
-from hiwae_jax._families.family import Family, Parameters, Sampler, draw_noise, require_pathwise_family, require_sampler
+from hiwae_jax._families.family import (
+    Family,
+    Parameters,
+    Sampler,
+    draw_noise,
+    noise_structure,
+    require_pathwise_family,
+    require_sampler,
+)
 from hiwae_jax._families.gaussian import diagonal_gaussian
 from hiwae_jax._proposals.parameters import one_member
 from hiwae_jax._proposals.proposal import Draw, Proposal
@@ -32,7 +40,7 @@ def flow_chain(
     of any other sample under it is exact too, through the inverse maps.
 
     Args:
-      base: `(params, x) -> (loc [D], scale [D])`, the parameters of q_1.
+      base: `(params, x) -> (loc [D], scale [D])`, the parameters of q_1. The maps are of vectors, so z is one.
       maps: the K - 1 maps, made by `affine_map`, by `coupling_map`, or as a `Bijection` of your own.
       context: `(params, x) -> context`, evaluated once an example. `base` and the maps receive its value in place of x.
       family: the family of q_1.
@@ -67,8 +75,8 @@ def flow_chain(
     def draw(params: Params, x: Example, key: Key, *, refill: bool = False) -> Draw:
         h = x if context is None else context(params, x)
         first = one_member("base", base, params, h, family)
-        loc = jax.tree.leaves(first)[0]
-        z = family.forward(first, draw_noise(sampler or family.sampler, key, loc.shape, loc.dtype))
+        noise = noise_structure(family, first)
+        z = family.forward(first, draw_noise(sampler or family.sampler, key, (noise.size,), noise.dtype))
         samples, densities = _pushed(maps, params, h, z, family.log_prob(first, z))
         return Draw(z=samples, parameters=_Chain(densities, first, params, h), context=h)
 

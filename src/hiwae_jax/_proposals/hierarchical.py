@@ -12,10 +12,25 @@ from jax.sharding import NamedSharding
 from jaxtyping import Array, Float
 
 from hiwae_jax import _checks
+from hiwae_jax._families.distribution import (
+    Distribution,
+    check_distribution,
+    distributions,
+    first_row,
+    one_distribution,
+)
 from hiwae_jax._families.family import Family, Parameters, Sampler, draw_noise, require_family, require_sampler
 from hiwae_jax._families.gaussian import diagonal_gaussian
-from hiwae_jax._proposals.parameters import check_distribution, one_member
-from hiwae_jax._proposals.proposal import Draw, Layout, Members, Proposal, ReverseDraws
+from hiwae_jax._families.shared import (
+    Shared,
+    num_rows,
+    over_members,
+    split_shared,
+    unwrapped,
+    with_shared,
+)
+from hiwae_jax._families.structure import Structure
+from hiwae_jax._proposals.proposal import Draw, Layout, Members, Proposal, ReverseDraws, Structures
 from hiwae_jax._proposals.reverse_trial import make_reverse_trial
 from hiwae_jax._proposals.sharding import Placement, placement_of
 from hiwae_jax._random_streams import Stream, stream_key
@@ -43,11 +58,14 @@ def hierarchical(
     the bound is valid whatever `r` is, and the marginal densities of the members, without z_0, are not needed.
 
     Args:
-      base: `(params, x) -> (loc [D0], scale [D0])`, the parameters of q_0.
-      conditionals: `(params, x, z0 [D0]) -> (loc [K, D], scale [K, D])`, a row for each member.
+      base: `(params, x) -> (loc [D0], scale [D0])`, the parameters of q_0. Both may be scalars, arrays of any shape, or
+        pytrees of arrays; z_0 is then like loc.
+      conditionals: `(params, x, z0 [D0]) -> (loc [K, D], scale [K, D])`, a row for each member. Likewise, with K
+        leading rows on every leaf; z is then like one row. What all members share may be in a `hj.Shared`, without
+        rows.
       reverse: `(params, x, z [K, D]) -> (loc [K, D0], scale [K, D0])`. Row j has the parameters of `r_j(. | z_j)` and
-        must depend on `z[j]` alone. Only under the uniform weighting may it treat the members differently; under any
-        other the bound would not be valid.
+        must depend on `z[j]` alone. Pytrees have these leading rows on every leaf. Only under the uniform weighting may
+        it treat the members differently; under any other the bound would not be valid.
       shared: whether all members have one z_0. False gives each sample a z_0 of its own; with equal members that is
         IWAE(h).
       num_samples: K, if all members are one distribution. `conditionals` then returns one row, [1, D].
@@ -110,16 +128,16 @@ def _proposal_of(given: "_Given") -> Proposal:
         family=given.family,
         layout=given.layout,
         base_family=given.base_family,
-        at=functools.partial(_members_at, given),
+        at=lambda params, h, z0: _members_at(given, params, h, z0).parameters,
         placement=given.placement,
     )
-    rows = functools.partial(_reverse_rows, given)
+    rows = lambda params, h, z: _reverse_rows(given, params, h, z).parameters
     return Proposal(
         draw=functools.partial(_draw, given, members),
         own_densities=members.own_densities,
         pair_densities=members.pair_densities,
         log_reverse=functools.partial(_log_reverse, given),
-        reverse_traits=make_reverse_trial(rows),
+        reverse_traits=make_reverse_trial(functools.partial(_rows_to_compare, given)),
         equal_members=members.equal,
         members=members,
         refills=not members.equal,
@@ -172,24 +190,27 @@ class _Noise(NamedTuple):
 def _draw(given: _Given, members: Members, params: Params, x: Example, key: Key, *, refill: bool = False) -> Draw:
     """Draw z_0, then a sample of each member given z_0. Refills repeat all of this but a shared z_0."""
     h = x if given.context is None else given.context(params, x)
-    base = one_member("base", given.base, params, h, given.base_family, expected="[D0]")
-    base_loc = jax.tree.leaves(base)[0]
-    abstract = jax.eval_shape(lambda: _members_at(given, params, h, base_loc[None]))
-    *leading, D = jax.tree.leaves(abstract)[0].shape
-    shape = given.num_samples or leading[-1], D
-    noise = _draw_noise(given, key, z0=base_loc, shape=shape, refill=refill)
+    base, base_structure = one_distribution("base", given.base(params, h), given.base_family, expected="[D0]")
 
     def draw_z0(noise: Float[Array, " n"]) -> Float[Array, "rows D0"]:
-        rows = noise.reshape(-1, base_loc.shape[-1])
+        rows = noise.reshape(-1, base_structure.size)
         z0: jax.Array = jax.vmap(given.base_family.forward, in_axes=(None, 0))(base, rows)
         return z0
 
+    def members_at(z0: Float[Array, "rows D0"]) -> Distribution:
+        return _members_at(given, params, h, base_structure.restored(z0))
+
+    abstract = jax.eval_shape(lambda noise: members_at(draw_z0(noise)), base_structure.abstract_vector)
+    structure = abstract.structure
+    shape = given.num_samples or _num_members(given, abstract), structure.size
+    noise = _draw_noise(given, key, z0=base_structure.abstract_vector, shape=shape, refill=refill)
+
     def parameters_at(z0: Float[Array, "rows D0"]) -> Parameters:
-        parameters = _members_at(given, params, h, z0)
+        parameters = members_at(z0).parameters
         return given.placement.rows(parameters) if given.layout != "one" else parameters
 
     def draw_z(parameters: Parameters, noise: Float[Array, " n"]) -> Float[Array, "K D"]:
-        rows = noise.astype(jax.tree.leaves(parameters)[0].dtype).reshape(shape)
+        rows = noise.astype(structure.dtype).reshape(shape)
         z: jax.Array = given.placement.rows(members.forward(parameters, rows))
         return z
 
@@ -207,9 +228,8 @@ def _draw(given: _Given, members: Members, params: Params, x: Example, key: Key,
     if given.reverse_samples > 0:
         reverse_noise = noise.reverse.reshape(shape[0], given.reverse_samples, z0.shape[-1])
         reverse_noise = given.placement.rows(reverse_noise)
-    return Draw(
-        z=z, parameters=parameters, z0=z0_rows, base=base, context=h, refill=refills, reverse_noise=reverse_noise
-    )
+    structures = Structures(abstract.z_structure, None if base_structure.is_vector else base_structure)
+    return Draw(z, parameters, z0_rows, base, h, refill=refills, reverse_noise=reverse_noise, structures=structures)
 
 
 def _draw_noise(given: _Given, key: Key, *, z0: Any, shape: tuple[int, int], refill: bool) -> _Noise:
@@ -248,45 +268,73 @@ def _reverse_noise(given: _Given, key: Key, size: int, dtype: Any) -> Float[Arra
     return draw_noise(given.base_family.sampler, stream_key(key, Stream.REVERSE_NOISE), (size,), dtype)
 
 
-def _members_at(given: _Given, params: Params, h: Context, z0: Float[Array, "rows D0"]) -> Parameters:
-    """The members' parameters at the shared z_0 [1, D0], or at each sample's own [K, D0]."""
+def _members_at(given: _Given, params: Params, h: Context, z0: Any) -> Distribution:
+    """The members' parameters at the shared z_0 [1, D0], or at each sample's own [K, D0], in the user's structure."""
     are_equal = given.num_samples is not None
     expected = "[1, D] (num_samples was given: all members are equal)" if are_equal else "[K, D]"
 
-    def at(one_z0: Float[Array, " D0"]) -> Parameters:
-        rows = _checks.distribution_parameters(
-            "conditionals",
-            given.conditionals(params, h, one_z0),
-            ndim=2,
-            expected=expected,
-            equal_shapes=given.family is diagonal_gaussian,
-            rows=1 if are_equal else None,
-        )
-        first = jax.tree.map(lambda leaf: leaf[0], rows)
+    def at(one_z0: Any) -> Distribution:
+        returned = given.conditionals(params, h, one_z0)
+        found = distributions("conditionals", returned, given.family, expected=expected, rows=1 if are_equal else None)
+        marked = found._replace(parameters=first_row(found.parameters))
+        first = found._replace(parameters=unwrapped(marked.parameters))
         check_distribution("conditionals", given.family, first)
-        return first if are_equal else rows
+        if not are_equal:
+            return found
+        return first if given.shared else marked
 
-    return at(z0[0]) if given.shared else jax.vmap(at)(z0)
+    return at(jax.tree.map(lambda rows: rows[0], z0)) if given.shared else _at_each_z0(at, z0)
 
 
-def _reverse_rows(given: _Given, params: Params, h: Context, z: Float[Array, "K D"]) -> Parameters:
+def _at_each_z0(at: Callable[[Any], Distribution], z0: Any) -> Distribution:
+    """The members' parameters at every z_0, but for what all members share."""
+
+    def split_at(one_z0: Any) -> tuple[Distribution, list[Shared]]:
+        found = at(one_z0)
+        rest, shared = split_shared(found.parameters)
+        return found._replace(parameters=rest), shared
+
+    try:
+        found, shared = jax.vmap(split_at, out_axes=(0, None))(z0)
+    except ValueError as error:
+        if "out_axes" not in str(error):
+            raise
+        raise ValueError(
+            "conditionals: expected the same hj.Shared at every z_0, because each sample has a z_0 of its own, got one "
+            "that depends on z_0; leave out hj.Shared there"
+        ) from error
+    return found._replace(parameters=with_shared(found.parameters, shared))
+
+
+def _num_members(given: _Given, abstract: Distribution) -> int:
+    """K, from the members' parameters at one z_0."""
+    leaf = jax.tree.leaves(split_shared(abstract.parameters)[0])[0]
+    return int(leaf.shape[0 if given.shared else 1])
+
+
+def _reverse_rows(given: _Given, params: Params, h: Context, z: Any) -> Distribution:
     """The parameters of `r(. | z_j)`, a row for each sample."""
-    return _checks.distribution_parameters(
-        "reverse",
-        given.reverse(params, h, z),
-        ndim=2,
-        expected="[K, D0]",
-        equal_shapes=given.base_family is diagonal_gaussian,
-        rows=z.shape[0],
-    )
+    returned = given.reverse(params, h, z)
+    rows = len(jax.tree.leaves(z)[0])
+    return distributions("reverse", returned, given.base_family, expected="[K, D0]", rows=rows)
 
 
-def _log_reverse(
-    given: _Given, params: Params, h: Context, z0: Float[Array, "K D0"], z: Float[Array, "K D"]
-) -> Float[Array, " K"]:
+def _rows_to_compare(given: _Given, params: Params, h: Context, z: Any) -> Any:
+    """Likewise, for a trial of the rows. Each has what all share too, summed up, since that must not depend on z."""
+    parameters = _reverse_rows(given, params, h, z).parameters
+    rest, shared = split_shared(parameters)
+    rows = num_rows(parameters)
+    return rest, [jnp.broadcast_to(jnp.sum(leaf), (rows,)) for leaf in jax.tree.leaves(shared)]
+
+
+def _log_reverse(given: _Given, params: Params, h: Context, z0: Any, z: Any) -> Float[Array, " K"]:
     """`log r(z_0 | z_j)`."""
-    rows = _reverse_rows(given, params, h, z)
-    if jax.tree.leaves(rows)[0].shape[-1] != z0.shape[-1]:
-        got = jax.tree.leaves(rows)[0].shape
-        raise ValueError(f"reverse: expected {z0.shape} to match z_0 from base, got {got}")
-    return jax.vmap(given.base_family.log_prob)(rows, z0)
+    rows, structure = _reverse_rows(given, params, h, z)
+    of_base = Structure.of(z0, leading=1)
+    if (structure.treedef, structure.shapes) != (of_base.treedef, of_base.shapes):
+        raise ValueError(
+            f"reverse: expected rows of {of_base.tree_of_shapes} to match z_0 from base, got rows of "
+            f"{structure.tree_of_shapes}; return (loc, scale) of the structure of z_0"
+        )
+    densities: jax.Array = over_members(given.base_family.log_prob, rows, structure.flat(z0))
+    return densities

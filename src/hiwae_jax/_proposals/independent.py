@@ -2,14 +2,13 @@
 
 from collections.abc import Callable
 
-import jax
 from jax.sharding import NamedSharding
 
 from hiwae_jax import _checks
+from hiwae_jax._families.distribution import one_distribution
 from hiwae_jax._families.family import Family, Parameters, Sampler, draw_noise, require_family, require_sampler
 from hiwae_jax._families.gaussian import diagonal_gaussian
-from hiwae_jax._proposals.parameters import one_member
-from hiwae_jax._proposals.proposal import Draw, Members, Proposal
+from hiwae_jax._proposals.proposal import Draw, Members, Proposal, Structures
 from hiwae_jax._proposals.sharding import placement_of
 from hiwae_jax._types import Example, Key, Params
 
@@ -26,7 +25,8 @@ def independent(
     """K independent samples of one `q(z | x)`, as the importance weighted autoencoder draws them.
 
     Args:
-      conditional: `(params, x) -> (loc [D], scale [D])` for one example.
+      conditional: `(params, x) -> (loc [D], scale [D])` for one example. Both may be scalars, arrays of any shape, or
+        pytrees of arrays; z is then like loc.
       num_samples: K.
       family: the family whose parameters `conditional` returns.
       sampler: draws the noise [K, D] in place of the family's own. It receives the caller's key unchanged, once. If
@@ -51,10 +51,10 @@ def independent(
     placement = placement_of(sharding)
 
     def draw(params: Params, x: Example, key: Key, *, refill: bool = False) -> Draw:
-        parameters = one_member("conditional", conditional, params, x, family)
-        loc = jax.tree.leaves(parameters)[0]
-        noise = draw_noise(sampler or family.sampler, key, (num_samples, loc.shape[-1]), loc.dtype)
-        return Draw(z=placement.rows(members.forward(parameters, noise)), parameters=parameters, context=x)
+        q = one_distribution("conditional", conditional(params, x), family)
+        noise = draw_noise(sampler or family.sampler, key, (num_samples, q.structure.size), q.structure.dtype)
+        z = placement.rows(members.forward(q.parameters, noise))
+        return Draw(z=z, parameters=q.parameters, context=x, structures=Structures(q.z_structure))
 
     return Proposal(
         draw=draw,

@@ -11,7 +11,8 @@ from jaxtyping import Array, Float
 from hiwae_jax import _checks
 from hiwae_jax._families.family import Parameters, Sampler, draw_noise, require_sampler, standard_normal
 from hiwae_jax._families.gaussian import diagonal_gaussian, forward_substitution
-from hiwae_jax._proposals.proposal import Draw, Members, Proposal
+from hiwae_jax._families.structure import Structure, same_structure
+from hiwae_jax._proposals.proposal import Draw, Members, Proposal, Structures
 from hiwae_jax._types import Example, Key, Params
 
 
@@ -27,7 +28,8 @@ def joint_gaussian(
 
     Args:
       conditional: `(params, x) -> (loc [K, D], scale_tril [D, K, K])`. The lower triangles of `scale_tril` are used,
-        and their diagonals must be positive.
+        and their diagonals must be positive. For a z that is no vector, both are pytrees of one structure, with leaves
+        `loc [K, ...]` and `scale_tril [..., K, K]`.
       sampler: draws the noise [K, D]. It receives the caller's key unchanged, once.
 
     Returns:
@@ -48,11 +50,11 @@ def joint_gaussian(
     members = Members(family=diagonal_gaussian, layout="rows", joint_log_prob=_joint_log_prob)
 
     def draw(params: Params, x: Example, key: Key, *, refill: bool = False) -> Draw:
-        loc, scale_tril = _checked(conditional(params, x))
+        loc, scale_tril, structures = _checked(conditional(params, x))
         noise = draw_noise(sampler, key, loc.shape, loc.dtype)
         z = loc + jnp.einsum("djk,kd->jd", scale_tril, noise)
         scale = _norms(scale_tril).T
-        return Draw(z=z, parameters=(loc, scale), context=x, joint=(loc, scale_tril))
+        return Draw(z=z, parameters=(loc, scale), context=x, joint=(loc, scale_tril), structures=structures)
 
     return Proposal(
         draw=draw,
@@ -62,22 +64,33 @@ def joint_gaussian(
     )
 
 
-def _checked(parameters: Any) -> tuple[jax.Array, jax.Array]:
+def _checked(parameters: Any) -> tuple[jax.Array, jax.Array, Structures]:
+    """`loc [K, D]` and `scale_tril [D, K, K]`, and the structure of z if it is no vector."""
     expected = "loc [K, D] and scale_tril [D, K, K]"
-    leaves = jax.tree.leaves(parameters)
-    got = ", ".join(str(jnp.shape(leaf)) for leaf in leaves) or "nothing"
-    shapes_fit = (
-        len(leaves) == 2
-        and jnp.ndim(leaves[0]) == 2
-        and jnp.shape(leaves[1]) == (*leaves[0].shape[::-1], len(leaves[0]))
+    arrays = _checks.float_arrays("conditional", parameters, expected=expected)
+    is_pair = isinstance(arrays, (tuple, list)) and len(arrays) == 2
+    leaves = jax.tree.leaves(arrays)
+    if not is_pair or not same_structure(*arrays) or not leaves or not _shapes_fit(*arrays):
+        got = ", ".join(str(jnp.shape(leaf)) for leaf in leaves) or "nothing"
+        raise ValueError(
+            f"conditional: expected {expected} for one example, got {got}; nothing is broadcast (for a z that is no "
+            "vector, the leaves of loc are [K, ...], and those of scale_tril [..., K, K])"
+        )
+    loc, scale_tril = arrays
+    structure, K = Structure.of(loc, leading=1), len(leaves[0])
+    if structure.is_vector:
+        return loc, jnp.tril(scale_tril), Structures()
+    rows = [leaf.reshape(-1, K, K).astype(structure.dtype) for leaf in jax.tree.leaves(scale_tril)]
+    return structure.flat(loc), jnp.tril(jnp.concatenate(rows)), Structures(structure)
+
+
+def _shapes_fit(loc: Any, scale_tril: Any) -> bool:
+    """Whether the leaves are `[K, ...]` and `[..., K, K]`."""
+    first = jax.tree.leaves(loc)[0].shape
+    pairs = zip(jax.tree.leaves(loc), jax.tree.leaves(scale_tril), strict=True)
+    return len(first) > 0 and all(
+        leaf.shape[:1] == first[:1] and tril.shape == (*leaf.shape[1:], *first[:1] * 2) for leaf, tril in pairs
     )
-    if not shapes_fit:
-        raise ValueError(f"conditional: expected {expected} for one example, got {got}; nothing is broadcast")
-    for leaf in leaves:
-        if not jnp.issubdtype(leaf.dtype, jnp.floating):
-            raise TypeError(f"conditional: expected floating-point {expected}, got dtype {leaf.dtype}")
-    loc, scale_tril = (_checks.at_least_float32(jnp.asarray(leaf)) for leaf in leaves)
-    return loc, jnp.tril(scale_tril)
 
 
 def _norms(rows: Float[Array, "*batch N"]) -> Float[Array, "*batch"]:

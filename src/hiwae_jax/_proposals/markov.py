@@ -8,10 +8,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from hiwae_jax import _checks
+from hiwae_jax._families.distribution import Distribution, one_distribution
 from hiwae_jax._families.family import Family, Parameters, Sampler, draw_noise, require_pathwise_family, require_sampler
 from hiwae_jax._families.gaussian import diagonal_gaussian
-from hiwae_jax._proposals.parameters import one_member
-from hiwae_jax._proposals.proposal import Draw, Proposal
+from hiwae_jax._families.shared import split_shared
+from hiwae_jax._families.structure import Structure
+from hiwae_jax._proposals.proposal import Draw, Proposal, Structures
 from hiwae_jax._types import Context, Example, Key, Params
 
 MarkovStep = Callable[[Params, Any, Float[Array, " D"], Any], Parameters]
@@ -45,7 +47,8 @@ def markov(
     refused. `uniform_weighting()` and `learned_weighting` are valid.
 
     Args:
-      base: `(params, x) -> (loc [D], scale [D])`, the parameters of q_1.
+      base: `(params, x) -> (loc [D], scale [D])`, the parameters of q_1, or pytrees as for `independent`. All steps
+        then receive and return the same structure.
       transition: `(params, x, z [D], step) -> (loc [D], scale [D])`, the distribution of the sample after z. `step` is
         a traced integer. It is 0 for the transition from the first sample to the second.
       reverse: `(params, x, z [D], step) -> (loc [D], scale [D])`, the model of the sample before z. `step` is that of
@@ -78,31 +81,35 @@ def markov(
 
     def draw(params: Params, x: Example, key: Key, *, refill: bool = False) -> Draw:
         h = x if context is None else context(params, x)
-        first = one_member("base", base, params, h, family)
-        loc = jax.tree.leaves(first)[0]
-        noise = draw_noise(sampler or family.sampler, key, (num_samples, loc.shape[-1]), loc.dtype)
+        first = _one_step("base", base(params, h), family)
+        noise = draw_noise(sampler or family.sampler, key, (num_samples, first.structure.size), first.structure.dtype)
 
         def advance(z: Float[Array, " D"], inputs: Any) -> tuple[Any, Any]:
             number, noise = inputs
-            parameters = _parameters_after("transition", transition, params, h, z, number, family=family)
+            returned = transition(params, h, first.structure.restored(z), number)
+            parameters = _parameters_after("transition", returned, first.structure, family)
             z = family.forward(parameters, noise)
             return z, (z, parameters)
 
-        z = family.forward(first, noise[0])
+        z = family.forward(first.parameters, noise[0])
         _, (later, parameters) = jax.lax.scan(advance, z, (jnp.arange(num_samples - 1), noise[1:]))
-        rows = jax.tree.map(lambda one, more: jnp.concatenate([one[None], more]), first, parameters)
-        return Draw(z=jnp.concatenate([z[None], later]), parameters=rows, context=h)
+        rows = jax.tree.map(lambda one, more: jnp.concatenate([one[None], more]), first.parameters, parameters)
+        z = jnp.concatenate([z[None], later])
+        return Draw(z=z, parameters=rows, context=h, structures=Structures(first.z_structure))
 
     def own_densities(parameters: Parameters, z: Float[Array, "K D"]) -> Float[Array, " K"]:
         return jnp.cumsum(jax.vmap(family.log_prob)(parameters, z))
 
-    def log_reverse(params: Params, h: Context, z0: None, z: Float[Array, "K D"]) -> Float[Array, " K"]:
-        def before(z: Float[Array, " D"], later: Float[Array, " D"], number: Any) -> Float[Array, ""]:
-            parameters = _parameters_after("reverse", reverse, params, h, later, number, family=family)
-            return family.log_prob(parameters, z)
+    def log_reverse(params: Params, h: Context, z0: None, samples: Any) -> Float[Array, " K"]:
+        structure = Structure.of(samples, leading=1)
 
-        steps = jax.vmap(before)(z[:-1], z[1:], jnp.arange(num_samples - 1))
-        return jnp.concatenate([jnp.zeros(1, z.dtype), jnp.cumsum(steps)])
+        def before(z: Any, later: Any, number: Any) -> Float[Array, ""]:
+            parameters = _parameters_after("reverse", reverse(params, h, later, number), structure, family)
+            return family.log_prob(parameters, structure.flat(z))
+
+        ends = jax.tree.map(lambda rows: rows[:-1], samples), jax.tree.map(lambda rows: rows[1:], samples)
+        steps = jax.vmap(before)(*ends, jnp.arange(num_samples - 1))
+        return jnp.concatenate([jnp.zeros(1, steps.dtype), jnp.cumsum(steps)])
 
     return Proposal(
         draw=draw,
@@ -113,12 +120,17 @@ def markov(
     )
 
 
-def _parameters_after(
-    name: str, step: MarkovStep, params: Params, h: Context, z: Float[Array, " D"], number: Any, *, family: Family
-) -> Parameters:
-    """The parameters of the distribution to which a step of the chain goes from z."""
-    parameters = one_member(name, lambda params, h: step(params, h, z, number), params, h, family)
-    shape = jax.tree.leaves(parameters)[0].shape
-    if shape != z.shape:
-        raise ValueError(f"{name}: expected arrays of shape {z.shape}, that of z_1 from base, got {shape}")
-    return parameters
+def _parameters_after(name: str, returned: Any, structure: Structure, family: Family) -> Parameters:
+    """The parameters of the distribution to which a step of the chain goes."""
+    found = _one_step(name, returned, family)
+    expected, got = structure.tree_of_shapes, found.structure.tree_of_shapes
+    if got != expected:
+        raise ValueError(f"{name}: expected arrays of shape {expected}, that of z_1 from base, got {got}")
+    return found.parameters
+
+
+def _one_step(name: str, returned: Any, family: Family) -> Distribution:
+    """The distribution of one sample. There is nothing that all share: the draw keeps the parameters of every step."""
+    if split_shared(returned)[1]:
+        raise ValueError(f"{name}: expected parameters of one step of the chain, got hj.Shared; leave it out")
+    return one_distribution(name, returned, family)

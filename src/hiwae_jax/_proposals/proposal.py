@@ -1,5 +1,6 @@
 """The type of a proposal: pure functions that draw K samples of one example and return their densities."""
 
+import functools
 import warnings
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, Protocol, Self
@@ -10,10 +11,27 @@ from jaxtyping import Array, Float
 
 from hiwae_jax._families.family import Family, Parameters
 from hiwae_jax._families.pairs import Own, Pairs, pairs_of
+from hiwae_jax._families.shared import is_shared, num_rows, over_members, split_shared, with_shared
+from hiwae_jax._families.structure import Structure
 from hiwae_jax._proposals.sharding import Placement
 from hiwae_jax._types import Context, Example, Key, Params
 
 Layout = Literal["one", "rows", "own", "table"]  # see `Members.layout`
+
+
+class Structures(NamedTuple):
+    """The structures of one z and of one z_0, where they are no vectors. There are no arrays in them."""
+
+    z: Structure | None = None
+    z0: Structure | None = None
+
+    def restored(self, z: Float[Array, "... D"]) -> Any:
+        """Samples in the user's structure."""
+        return z if self.z is None else self.z.restored(z)
+
+    def restored_z0(self, z0: Float[Array, "... D0"] | None) -> Any:
+        """Auxiliary variables in the user's structure."""
+        return z0 if self.z0 is None or z0 is None else self.z0.restored(z0)
 
 
 class _DrawFields(NamedTuple):
@@ -26,6 +44,7 @@ class _DrawFields(NamedTuple):
     refill: tuple[Any, Any] | None = None
     uniform: Float[Array, ""] | None = None
     reverse_noise: Float[Array, "K S D0"] | None = None
+    structures: Structures = Structures()
 
 
 class Draw(_DrawFields):
@@ -42,6 +61,7 @@ class Draw(_DrawFields):
         for.
       uniform: the number in [0, 1) that picks samples for the backward pass; None if the bound does not ask for it.
       reverse_noise: the noise [K, S, D0] of S further draws of the reverse model for each sample; None without them.
+      structures: the structures of z and z_0 for the user, whose arrays are one vector here.
     """
 
     __slots__ = ()
@@ -52,6 +72,11 @@ class Draw(_DrawFields):
             _warn_of_members()
             named["parameters"] = members
         return super().__new__(cls, *fields, **named)
+
+    @property
+    def samples(self) -> Any:
+        """The samples as `log_joint` receives them: `z`, or a pytree of arrays with K leading rows."""
+        return self.structures.restored(self.z)
 
     @property
     def members(self) -> Parameters:
@@ -65,10 +90,18 @@ def _warn_of_members() -> None:
 
 
 def over_samples(function: Callable[[Any], Any], samples: Any, chunk_size: int | None) -> Any:
-    """Evaluate the function at every sample, `chunk_size` at once; differentiation evaluates each chunk again."""
-    if chunk_size is None or chunk_size >= len(jax.tree.leaves(samples)[0]):
-        return jax.vmap(function)(samples)
-    return jax.lax.map(jax.checkpoint(function), samples, batch_size=chunk_size)
+    """Evaluate the function at every sample, `chunk_size` at once; differentiation evaluates each chunk again.
+
+    Every sample sees the same `Shared`.
+    """
+    rest, shared = split_shared(samples)
+
+    def of_rest(rest: Any) -> Any:
+        return function(with_shared(rest, shared))
+
+    if chunk_size is None or chunk_size >= len(jax.tree.leaves(rest)[0]):
+        return jax.vmap(of_rest)(rest)
+    return jax.lax.map(jax.checkpoint(of_rest), rest, batch_size=chunk_size)
 
 
 class Members(NamedTuple):
@@ -80,7 +113,8 @@ class Members(NamedTuple):
         member axis. "rows": sample j comes from row j, and every row is a density for every sample. "own": sample j
         comes from row j, and is compared with no other row. "table": row j holds the K members given sample j's own
         z_0.
-      at: `(params, context, z0 [K, D0]) -> parameters`, the members' parameters as a function of z_0; None without z_0.
+      at: `(params, context, z0 [K, D0]) -> parameters`, the members' parameters as a function of z_0, which has the
+        structure that the user gave it; None without z_0.
       base_family: the family of q_0, or None.
       joint_log_prob: `(joint, z [K, D]) -> scalar`, the log-density of all K samples; None where they are independent
         given z_0.
@@ -105,20 +139,28 @@ class Members(NamedTuple):
         return self.layout in ("one", "own")
 
     def own(self, parameters: Parameters) -> tuple[Parameters, int | None]:
-        """The parameters that made each sample, and their axis for `jax.vmap`."""
+        """The parameters that made each sample, and the axis of those that are not `Shared`, for `jax.vmap`."""
         if self.layout == "table":
-            return jax.tree.map(lambda table: jnp.einsum("jj...->j...", table), parameters), 0
+            diagonal = lambda table: table if is_shared(table) else jnp.einsum("jj...->j...", table)
+            return jax.tree.map(diagonal, parameters, is_leaf=is_shared), 0
         return parameters, None if self.layout == "one" else 0
+
+    def over_own(self, function: Callable[..., Any], parameters: Parameters, *samples: Any) -> Any:
+        """`function(parameters that made sample j, *row j of samples)`, for every sample."""
+        own, axis = self.own(parameters)
+        if axis is None:
+            return jax.vmap(functools.partial(function, own))(*samples)
+        return over_members(function, own, *samples)
 
     def forward(self, parameters: Parameters, noise: Float[Array, "K D"]) -> Float[Array, "K D"]:
         """Sample j from the member that draws it."""
-        own, axis = self.own(parameters)
-        return jax.vmap(self.family.forward, in_axes=(axis, 0))(own, noise)
+        z: jax.Array = self.over_own(self.family.forward, parameters, noise)
+        return z
 
     def own_densities(self, parameters: Parameters, z: Float[Array, "K D"]) -> Float[Array, " K"]:
         """`log q_j(z_j)`."""
-        own, axis = self.own(parameters)
-        return jax.vmap(self.family.log_prob, in_axes=(axis, 0))(own, z)
+        densities: jax.Array = self.over_own(self.family.log_prob, parameters, z)
+        return densities
 
     def pair_densities(self, parameters: Parameters, z: Float[Array, "N D"]) -> Float[Array, "N K"]:
         """`log q_i(z_j)` at row j, column i, for any points. In the layout "table" they must be the K samples."""
@@ -134,7 +176,7 @@ class Members(NamedTuple):
         """The member that drew each sample, with a leading axis of samples."""
         own, axis = self.own(parameters)
         assert axis == 0  # members are compared where they differ
-        return Own(jnp.arange(len(jax.tree.leaves(own)[0])), own)
+        return Own(jnp.arange(num_rows(own)), own)
 
     def over_rows(
         self, function: Callable[..., Any], parameters: Any, *samples: Any, chunk_size: int | None = None
@@ -163,7 +205,7 @@ class ReverseDraws(NamedTuple):
 
     Attributes:
       num_samples: S, how many; 0 for none.
-      rows: `(params, context, z [K, D]) -> parameters`, a row for each sample.
+      rows: `(params, context, z [K, D]) -> parameters`, a row for each sample. z has the user's structure.
       with_num_samples: the proposal with another S.
     """
 
@@ -191,7 +233,7 @@ class Proposal(NamedTuple):
       pair_densities: `(parameters, z [N, D]) -> [N, K]`, `log q_i(z_j)` at row j, column i. None where the densities of
         all members at one point are not known. Then only a weighting that does not compare densities is valid.
       log_reverse: `(params, context, z0, z [K, D]) -> [K]`, the log-density of all auxiliary variables of sample j
-        given z_j; None without auxiliary variables.
+        given z_j; None without auxiliary variables. Here and below z and z_0 have the structures of `Draw.structures`.
       reverse_traits: `(params, context, z) -> ReverseTraits`, how the reverse model's rows depend on their indices and
         on the samples.
       equal_members: whether the members are one distribution, so that a power heuristic is uniform.

@@ -9,15 +9,17 @@ takes its place, in the weighting too. The bound stays valid for every S, and te
 S grows. The generative model is not evaluated again. docs/gradients.md has the derivation.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from hiwae_jax._families.distribution import first_row
 from hiwae_jax._families.family import Parameters
+from hiwae_jax._families.shared import is_shared, over_members, unwrapped
 from hiwae_jax._proposals.proposal import Members
-from hiwae_jax._types import Context, Params
 
 
 class OneSample(NamedTuple):
@@ -43,15 +45,13 @@ class Densities(NamedTuple):
       members: the members.
       at_z0: the members' parameters at psi_0, as the draw has them for this sample.
       base: the parameters of q_0.
-      params: the parameters of the members' networks, at the other psi.
-      context: what these networks receive in place of x.
+      at: `(psi [1, D0]) -> parameters`, the members' parameters at another value of z_0.
     """
 
     members: Members
     at_z0: Parameters
     base: Parameters
-    params: Params
-    context: Context
+    at: Callable[[Float[Array, "1 D0"]], Parameters]
 
 
 def log_marginals(one: OneSample, densities: Densities, index: Any | None) -> Float[Array, "..."]:
@@ -59,31 +59,32 @@ def log_marginals(one: OneSample, densities: Densities, index: Any | None) -> Fl
 
     Members that are all one distribution have no index, and their density is a scalar.
     """
-    members = densities.members
+    members, reverse = densities.members, unwrapped(one.reverse)
     base_family = members.base_family
     assert base_family is not None  # there is a z_0
-    psi = jax.vmap(base_family.forward, in_axes=(None, 0))(one.reverse, one.noise)
-    later = jax.vmap(lambda psi: _members_at(densities, psi))(psi)
-    parameters = jax.tree.map(lambda first, rest: jnp.concatenate([first[None], rest]), densities.at_z0, later)
-    psi = jnp.concatenate([one.z0[None], psi])
 
-    def of_one(psi: Float[Array, " D0"], parameters: Parameters) -> Float[Array, "..."]:
-        log_ratio = base_family.log_prob(densities.base, psi) - base_family.log_prob(one.reverse, psi)
-        if members.equal:
-            return log_ratio + members.family.log_prob(parameters, one.z)
-        if index is not None:
-            own = jax.tree.map(lambda rows: rows[index], parameters)
-            return log_ratio + members.family.log_prob(own, one.z)
-        of_all: jax.Array = jax.vmap(members.family.log_prob, in_axes=(0, None))(parameters, one.z)
-        return log_ratio + of_all
+    def log_ratio(psi: Float[Array, " D0"], parameters: Parameters) -> Float[Array, "..."]:
+        of_psi = base_family.log_prob(densities.base, psi) - base_family.log_prob(reverse, psi)
+        return of_psi + _log_densities(members, parameters, one.z, index)
 
-    log_ratios: jax.Array = jax.vmap(of_one)(psi, parameters)
-    return jax.nn.logsumexp(log_ratios, axis=0) - jnp.log(jnp.asarray(len(psi), log_ratios.dtype))
+    def at_further_draw(noise: Float[Array, " D0"]) -> Float[Array, "..."]:
+        psi = base_family.forward(reverse, noise)
+        parameters = densities.at(psi[None])
+        return log_ratio(psi, first_row(parameters) if members.own_z0 else parameters)
+
+    first = log_ratio(one.z0, densities.at_z0)
+    ratios = jnp.concatenate([first[None], jax.vmap(at_further_draw)(one.noise)])
+    return jax.nn.logsumexp(ratios, axis=0) - jnp.log(jnp.asarray(len(ratios), ratios.dtype))
 
 
-def _members_at(densities: Densities, psi: Float[Array, " D0"]) -> Parameters:
-    """The members' parameters given one value of the auxiliary variable."""
-    members = densities.members
-    assert members.at is not None  # there is a z_0
-    parameters = members.at(densities.params, densities.context, psi[None])
-    return jax.tree.map(lambda rows: rows[0], parameters) if members.own_z0 else parameters
+def _log_densities(
+    members: Members, parameters: Parameters, z: Float[Array, " D"], index: Any | None
+) -> Float[Array, "..."]:
+    """`log q_i(z)` of all members [K], or of one member, from the parameters at one z_0."""
+    if members.equal:
+        return members.family.log_prob(unwrapped(parameters), z)
+    if index is not None:
+        own = jax.tree.map(lambda node: node if is_shared(node) else node[index], parameters, is_leaf=is_shared)
+        return members.family.log_prob(unwrapped(own), z)
+    of_all: jax.Array = over_members(lambda row: members.family.log_prob(row, z), parameters)
+    return of_all

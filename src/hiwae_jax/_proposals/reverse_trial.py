@@ -28,10 +28,11 @@ from jaxtyping import Array, Float, Shaped
 
 from hiwae_jax import _checks
 from hiwae_jax._families.family import Parameters
+from hiwae_jax._families.structure import Structure
 from hiwae_jax._proposals.proposal import ReverseTraits
 from hiwae_jax._types import Context, Params
 
-ReverseRows = Callable[[Params, Any, Float[Array, "K D"]], Parameters]
+ReverseRows = Callable[[Params, Any, Any], Parameters]
 """`(params, context, z) -> rows`."""
 
 # First near zero, where a logarithm of 1 + z is valid; then further out, where a rectifier no longer hides anything.
@@ -40,7 +41,7 @@ _RANGES = (0.9, 5.0, 50.0)
 _UNKNOWN = ReverseTraits(None, None)
 
 
-def make_reverse_trial(reverse_rows: ReverseRows) -> Callable[[Params, Any, Float[Array, "K D"]], ReverseTraits]:
+def make_reverse_trial(reverse_rows: ReverseRows) -> Callable[[Params, Any, Any], ReverseTraits]:
     """Make a function `(params, context, z) -> ReverseTraits` that finds out the traits of a reverse model.
 
     The parameters at hand may hide a trait, as an embedding that starts at zero does. So the reverse model is tried on
@@ -53,7 +54,7 @@ def make_reverse_trial(reverse_rows: ReverseRows) -> Callable[[Params, Any, Floa
     def traits_for(call: _Call) -> ReverseTraits:
         return _find_out(reverse_rows, call)
 
-    def reverse_traits(params: Params, context: Context, z: Float[Array, "K D"]) -> ReverseTraits:
+    def reverse_traits(params: Params, context: Context, z: Any) -> ReverseTraits:
         call = _described(params, context, z)
         return _UNKNOWN if call is None else traits_for(call)
 
@@ -73,13 +74,15 @@ class _Call(NamedTuple):
     Attributes:
       structure: that of `(params, context)`.
       leaves: for each leaf its array type, or the leaf itself if it is not tried on other numbers.
-      z: the array type of the samples.
+      z: the array type of the samples as vectors.
+      z_structure: the structure of one of them for the user.
       types: those of the leaves; numbers of different types may be equal.
     """
 
     structure: PyTreeDef
     leaves: tuple[_ArrayType | Hashable, ...]
     z: _ArrayType
+    z_structure: Structure
     types: tuple[type, ...]
 
     @property
@@ -96,7 +99,7 @@ class _Call(NamedTuple):
         return params, context
 
 
-def _described(params: Params, context: Context, z: Float[Array, "K D"]) -> _Call | None:
+def _described(params: Params, context: Context, z: Any) -> _Call | None:
     """The call without the numbers in its arrays; None where it holds something that cannot be tried."""
     leaves, structure = jax.tree.flatten((params, context))
     described = tuple(_described_leaf(leaf) for leaf in leaves)
@@ -104,7 +107,9 @@ def _described(params: Params, context: Context, z: Float[Array, "K D"]) -> _Cal
         return None
     if not all(isinstance(leaf, Hashable) for leaf in described):
         return None
-    return _Call(structure, described, _ArrayType(z.shape, z.dtype), tuple(map(type, described)))
+    z_structure = Structure.of(z, leading=1)
+    z_type = _ArrayType((len(jax.tree.leaves(z)[0]), z_structure.size), z_structure.dtype)
+    return _Call(structure, described, z_type, z_structure, tuple(map(type, described)))
 
 
 def _described_leaf(leaf: Any) -> Any:
@@ -138,7 +143,7 @@ def _rows_of_sets(
     def rows_of(arrays: Sequence[ArrayLike], sets: Float[Array, "N K D"]) -> Parameters:
         params, context = call.filled(arrays)
         # One after another, which takes a sixth of the time to compile.
-        return jax.lax.map(lambda z: reverse_rows(params, context, z), sets)
+        return jax.lax.map(lambda z: reverse_rows(params, context, call.z_structure.restored(z)), sets)
 
     with jax.debug_nans(False), jax.debug_infs(False), jax.transfer_guard("allow"):
         shapes = [jax.ShapeDtypeStruct(*array_type) for array_type in call.array_types]  # type: ignore[no-untyped-call]

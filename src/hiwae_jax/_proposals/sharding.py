@@ -9,6 +9,7 @@ import jax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from hiwae_jax._checks import is_array
+from hiwae_jax._families.shared import split_shared, with_shared
 
 
 class Placement(NamedTuple):
@@ -24,6 +25,7 @@ class Placement(NamedTuple):
         """Split arrays that have a row for each sample over the devices."""
         if self.sharding is None:
             return tree
+        tree, shared = split_shared(tree)
         axes = self.sharding.spec[0]
         devices = math.prod(self.sharding.mesh.shape[name] for name in ([axes] if isinstance(axes, str) else axes))
         for leaf in jax.tree.leaves(tree):
@@ -32,7 +34,8 @@ class Placement(NamedTuple):
                     f"sharding: {leaf.shape[0]} samples cannot be split evenly over the {devices} devices of mesh axis "
                     f"{axes!r}"
                 )
-        return jax.lax.with_sharding_constraint(tree, self.sharding)  # type: ignore[no-untyped-call]
+        rows = jax.lax.with_sharding_constraint(tree, self.sharding)  # type: ignore[no-untyped-call]
+        return with_shared(rows, self.whole(shared))
 
     def whole(self, tree: Any) -> Any:
         """Put whole arrays on every device of the axis.
