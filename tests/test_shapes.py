@@ -106,15 +106,24 @@ def problem(kind):
         "table": hj.hierarchical(base, conditionals, reverse, shared=False),
         "one": hj.hierarchical(base, equal, reverse, num_samples=K),
         "own": hj.hierarchical(base, equal, reverse, num_samples=K, shared=False),
+        "rows, reverse draws": hj.hierarchical(base, conditionals, reverse, reverse_samples=2),
+        "own, reverse draws": hj.hierarchical(base, equal, reverse, num_samples=K, shared=False, reverse_samples=2),
     }
     return log_joint, proposals, logits
 
 
 # When this was written, value and gradient of all 205 triples of a proposal, a weighting and a rule agreed to 1e-14.
-VALUES = {"independent": 0.0, "defensive": 2.0, "joint": 1.0, "table": 1.0, "markov": "learned"}
+VALUES = {
+    "independent": 0.0,
+    "defensive": 2.0,
+    "joint": 1.0,
+    "table": 1.0,
+    "markov": "learned",
+    "rows, reverse draws": 1.0,
+}
 GRADIENTS = [
     ("rows", "learned", {"gradient": "score_function"}),
-    ("own", 0.0, {"gradient": "doubly_reparameterized"}),
+    ("own, reverse draws", 0.0, {"gradient": "doubly_reparameterized"}),
 ]
 
 
