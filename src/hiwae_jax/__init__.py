@@ -37,6 +37,7 @@ from hiwae_jax._proposals.hierarchical import hierarchical
 from hiwae_jax._proposals.independent import independent
 from hiwae_jax._proposals.joint_gaussian import joint_gaussian
 from hiwae_jax._proposals.markov import markov
+from hiwae_jax._proposals.mixture import mixture
 from hiwae_jax._proposals.proposal import Draw, Members, Proposal
 from hiwae_jax._weightings import Weighting, learned_weighting, power_heuristic, uniform_weighting
 
@@ -85,6 +86,7 @@ __all__ = [
     "make_log_evidence",
     "make_log_weights",
     "markov",
+    "mixture",
     "pareto_khat",
     "positive",
     "posterior_resample",

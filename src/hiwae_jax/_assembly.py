@@ -163,6 +163,8 @@ def _log_pi_over_q(
         log_pi = -jnp.log(jnp.asarray(len(z), z.dtype))
     else:
         log_pi = _learned_log_pi(weighting, params, context, z, z0, ingredients.chunk_size)
+    if proposal.members is not None:
+        return log_pi - proposal.members.own_densities(parameters, z, ingredients.chunk_size)
     return log_pi - proposal.own_densities(parameters, z)
 
 

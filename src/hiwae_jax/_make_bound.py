@@ -246,6 +246,8 @@ def _checked(densities: dict[str, Any], proposal: Any, weighting: Any) -> Weight
     if not isinstance(weighting, Weighting):
         got = type(weighting).__name__
         raise TypeError(f"weighting: expected what hj.uniform_weighting or hj.power_heuristic returns, got {got}")
+    if proposal.fixed_weighting and (weighting.compares_densities or weighting.logits is not None):
+        raise ValueError(f"weighting: expected none for this proposal, since {proposal.fixed_weighting}; leave it out")
     if weighting.compares_densities and proposal.pair_densities is None:
         raise ValueError(
             "weighting: a power heuristic compares the densities of all members at one point, and this proposal does "

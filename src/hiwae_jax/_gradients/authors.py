@@ -1,6 +1,14 @@
 """The rule of the code that was released with the paper. It is there to compare with published runs."""
 
-from hiwae_jax._gradients.rule import Rule, RuleInputs, Step, base_scores, needs_independent_samples, needs_members
+from hiwae_jax._gradients.rule import (
+    Rule,
+    RuleInputs,
+    Step,
+    base_scores,
+    needs_independent_picks,
+    needs_independent_samples,
+    needs_members,
+)
 
 
 def authors_step(inputs: RuleInputs) -> Step:
@@ -17,6 +25,6 @@ AUTHORS = Rule(
     name="authors",
     unbiased="no, but for path-squared where there is no z_0",
     step=authors_step,
-    needs=(needs_members, needs_independent_samples),
+    needs=(needs_members, needs_independent_samples, needs_independent_picks),
     follows_z0=False,
 )

@@ -1,6 +1,13 @@
 """Own paths with squared weights and no scores, for every weighting. The noise is low, and there is a bias."""
 
-from hiwae_jax._gradients.rule import Rule, RuleInputs, Step, needs_independent_samples, needs_members
+from hiwae_jax._gradients.rule import (
+    Rule,
+    RuleInputs,
+    Step,
+    needs_independent_picks,
+    needs_independent_samples,
+    needs_members,
+)
 
 
 def path_squared_step(inputs: RuleInputs) -> Step:
@@ -13,5 +20,5 @@ PATH_SQUARED = Rule(
     name="path_squared",
     unbiased="without a power heuristic, at beta = 1, without free bits",
     step=path_squared_step,
-    needs=(needs_members, needs_independent_samples),
+    needs=(needs_members, needs_independent_samples, needs_independent_picks),
 )

@@ -10,10 +10,11 @@ from jaxtyping import Array, Float
 
 from hiwae_jax._families.family import Family, Parameters
 from hiwae_jax._families.pairs import Own, Pairs, pairs_of
+from hiwae_jax._proposals.picks import Shares
 from hiwae_jax._proposals.sharding import Placement
 from hiwae_jax._types import Context, Example, Key, Params
 
-Layout = Literal["one", "rows", "own", "table"]  # see `Members.layout`
+Layout = Literal["one", "rows", "own", "table", "picked"]  # see `Members.layout`
 
 
 class _DrawFields(NamedTuple):
@@ -77,12 +78,15 @@ class Members(NamedTuple):
       layout: how the members' parameters lie. "one": all members are one distribution, and the parameters have no
         member axis. "rows": sample j comes from row j, and every row is a density for every sample. "own": sample j
         comes from row j, and is compared with no other row. "table": row j holds the K members given sample j's own
-        z_0.
+        z_0. "picked": the parameters are a `Picked` with M rows, sample j comes from the row that was picked for it, and
+        is weighed with the mixture of all rows.
       at: `(params, context, z0 [K, D0]) -> parameters`, the members' parameters as a function of z_0; None without z_0.
       base_family: the family of q_0, or None.
       joint_log_prob: `(joint, z [K, D]) -> scalar`, the log-density of all K samples; None where they are independent
         given z_0.
       placement: on which devices the members are compared.
+      shares: `(parameters, dtype) -> Shares`, how picked members are shared out among the samples. None in other
+        layouts, and where the picks are independent: then every sample has the density of the mixture.
     """
 
     family: Family
@@ -91,6 +95,7 @@ class Members(NamedTuple):
     base_family: Family | None = None
     joint_log_prob: Callable[[Parameters, Any], Float[Array, ""]] | None = None
     placement: Placement = Placement(None)
+    shares: Callable[[Any, Any], Shares] | None = None
 
     @property
     def own_z0(self) -> bool:
@@ -106,6 +111,8 @@ class Members(NamedTuple):
         """The parameters that made each sample, and their axis for `jax.vmap`."""
         if self.layout == "table":
             return jax.tree.map(lambda table: jnp.einsum("jj...->j...", table), parameters), 0
+        if self.layout == "picked":
+            return jax.tree.map(lambda rows: rows[parameters.picks], parameters.rows), 0
         return parameters, None if self.layout == "one" else 0
 
     def forward(self, parameters: Parameters, noise: Float[Array, "K D"]) -> Float[Array, "K D"]:
@@ -113,14 +120,47 @@ class Members(NamedTuple):
         own, axis = self.own(parameters)
         return jax.vmap(self.family.forward, in_axes=(axis, 0))(own, noise)
 
-    def own_densities(self, parameters: Parameters, z: Float[Array, "K D"]) -> Float[Array, " K"]:
-        """`log q_j(z_j)`."""
+    def own_densities(
+        self, parameters: Parameters, z: Float[Array, "K D"], chunk_size: int | None = None
+    ) -> Float[Array, " K"]:
+        """`log q_j(z_j)`; of picked members, the log-density of the mixture."""
+        if self.layout == "picked":
+            return self._mixture_densities(parameters, z, parameters.taking_part[None, :], chunk_size)
         own, axis = self.own(parameters)
         return jax.vmap(self.family.log_prob, in_axes=(axis, 0))(own, z)
+
+    def drawn_densities(
+        self, parameters: Parameters, z: Float[Array, "K D"], chunk_size: int | None = None
+    ) -> Float[Array, " K"]:
+        """The log-density that sample j has, given the others and z_0: the own one, unless picks depend on each other."""
+        if self.shares is None:
+            return self.own_densities(parameters, z, chunk_size)
+        return self._mixture_densities(parameters, z, self.shares(parameters, z.dtype).own, chunk_size)
+
+    def _mixture_densities(
+        self, parameters: Parameters, z: Float[Array, "K D"], shares: Any, chunk_size: int | None
+    ) -> Float[Array, " K"]:
+        """`log sum_i share_i q_i(z_j)`, with shares [K, M] or [1, M], of which only the ratios in a row count."""
+        of_each = jnp.broadcast_to(shares.astype(z.dtype), (len(z), shares.shape[1]))
+        log_prob = self.pairs().log_prob
+
+        def of_one(rows: Parameters, own: Own, share: Float[Array, " M"], z: Float[Array, " D"]) -> Float[Array, ""]:
+            # Without any member there is no density. An infinite one makes every weight zero.
+            total = jnp.sum(share)
+            safe = jnp.where(total > 0.0, share, 1.0)
+            density = jax.nn.logsumexp(log_prob(rows, z, own), b=safe) - jnp.log(jnp.sum(safe))
+            return jnp.where(total > 0.0, density, jnp.inf)
+
+        densities: jax.Array = self.over_rows(
+            of_one, parameters, self.owners(parameters), of_each, z, chunk_size=chunk_size
+        )
+        return densities
 
     def pair_densities(self, parameters: Parameters, z: Float[Array, "N D"]) -> Float[Array, "N K"]:
         """`log q_i(z_j)` at row j, column i, for any points. In the layout "table" they must be the K samples."""
         densities: jax.Array = self.over_rows(lambda row, z: self.pairs().log_prob(row, z, None), parameters, z)
+        if self.layout == "picked":
+            densities = jnp.where(parameters.taking_part[None, :], densities, -jnp.inf)
         return densities
 
     def pairs(self, *, products: bool = True) -> Pairs:
@@ -132,7 +172,8 @@ class Members(NamedTuple):
         """The member that drew each sample, with a leading axis of samples."""
         own, axis = self.own(parameters)
         assert axis == 0  # members are compared where they differ
-        return Own(jnp.arange(len(jax.tree.leaves(own)[0])), own)
+        picked = self.layout == "picked"
+        return Own(parameters.picks if picked else jnp.arange(len(jax.tree.leaves(own)[0])), own)
 
     def over_rows(
         self, function: Callable[..., Any], parameters: Any, *samples: Any, chunk_size: int | None = None
@@ -140,7 +181,7 @@ class Members(NamedTuple):
         """`function(parameters of all members for sample j, *row j of samples)`, for every sample."""
         if self.layout == "table":
             return over_samples(lambda one: function(*one), (parameters, *samples), chunk_size)
-        parameters = self.placement.whole(parameters)
+        parameters = self.placement.whole(parameters.rows if self.layout == "picked" else parameters)
         return over_samples(lambda one: function(parameters, *one), samples, chunk_size)
 
 
@@ -184,6 +225,8 @@ class Proposal(NamedTuple):
       refills: whether `draw` can draw a second set of samples.
       independent_noise: whether the noise of each sample is known to be independent of that of the others. All
         estimators but the plain one need this.
+      fixed_weighting: the reason why no weighting but the uniform one is valid, for the error message; empty if others
+        are valid too.
     """
 
     draw: DrawSamples
@@ -196,6 +239,7 @@ class Proposal(NamedTuple):
     why_plain: str = ""
     refills: bool = False
     independent_noise: bool = True
+    fixed_weighting: str = ""
 
     @property
     def reverse_kind(self) -> Callable[[Params, Any, Any], ReverseTraits] | None:
@@ -207,5 +251,7 @@ class Proposal(NamedTuple):
     def independent_samples(self) -> bool:
         """Whether the samples are known to be independent of each other, z_0 included."""
         if self.members is None or self.members.joint_log_prob is not None or not self.independent_noise:
+            return False
+        if self.members.shares is not None:
             return False
         return self.members.base_family is None or self.members.own_z0
