@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from hiwae_jax._families.pairs import Own
 from hiwae_jax._gradients.leave_out import leave_two_out
@@ -50,7 +50,7 @@ class _Sample(NamedTuple):
       z_tangent: how it moves on its own path.
     """
 
-    index: Int[Array, ""]
+    index: Any  # an integer; tuples have a method of this name
     owner: Own
     owner_tangent: Any
     z: Float[Array, " D"]

@@ -61,8 +61,8 @@ class Scheme(NamedTuple):
 
     Attributes:
       pick: `(key, present [M], num_samples) -> picks [K]`.
-      shares: `(parameters, dtype) -> Shares`; None if the picks are independent of each other. Then every sample has the
-        density of the mixture, whatever the others do.
+      shares: `(parameters, dtype) -> Shares`; None if the picks are independent of each other. Then every sample has
+        the density of the mixture, whatever the others do.
     """
 
     pick: Callable[[Any, Bool[Array, " M"], int], Int[Array, " K"]]

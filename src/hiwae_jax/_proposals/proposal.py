@@ -78,8 +78,8 @@ class Members(NamedTuple):
       layout: how the members' parameters lie. "one": all members are one distribution, and the parameters have no
         member axis. "rows": sample j comes from row j, and every row is a density for every sample. "own": sample j
         comes from row j, and is compared with no other row. "table": row j holds the K members given sample j's own
-        z_0. "picked": the parameters are a `Picked` with M rows, sample j comes from the row that was picked for it, and
-        is weighed with the mixture of all rows.
+        z_0. "picked": the parameters are a `Picked` with M rows. Sample j comes from the row that was picked for it,
+        and is weighed with the mixture of all rows.
       at: `(params, context, z0 [K, D0]) -> parameters`, the members' parameters as a function of z_0; None without z_0.
       base_family: the family of q_0, or None.
       joint_log_prob: `(joint, z [K, D]) -> scalar`, the log-density of all K samples; None where they are independent
@@ -132,7 +132,7 @@ class Members(NamedTuple):
     def drawn_densities(
         self, parameters: Parameters, z: Float[Array, "K D"], chunk_size: int | None = None
     ) -> Float[Array, " K"]:
-        """The log-density that sample j has, given the others and z_0: the own one, unless picks depend on each other."""
+        """The log-density of sample j given the others and z_0: the own one, unless picks depend on each other."""
         if self.shares is None:
             return self.own_densities(parameters, z, chunk_size)
         return self._mixture_densities(parameters, z, self.shares(parameters, z.dtype).own, chunk_size)
