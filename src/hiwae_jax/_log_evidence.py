@@ -73,8 +73,8 @@ def make_log_evidence(
         default kind; "rbg" keys draw other numbers under `vmap`).
       independent_samples: whether the K samples of one draw are independent of each other, so that `pareto_khat` may
         be that of single weights. None asks `log_weights`, which knows the answer if `make_log_weights` made it: the
-        samples of `independent`, `defensive` and `hierarchical(shared=False)` are independent unless the caller gave a
-        `sampler`. False is right for any function.
+        samples of `independent`, `defensive`, `hierarchical(shared=False)` and `mixture(draw="with_replacement")` are
+        independent unless the caller gave a `sampler`. False is right for any function.
 
     Returns:
       `log_evidence(params, x, key) -> LogEvidence`. The R keys are folded from `key`, one for each draw.
