@@ -18,8 +18,9 @@ can take the place of z_j:
     E[h0_jk(z_j) D_k(z_j)] = E[grad(kappa_jk h0_jk)(z_k) . J_own(z_k) d eta],
     kappa_jk = s_j sum_i lent_ki q_i / (s_k sum_l q_l) = r_j sum_i lent_ki / sum_i own_ji.
 
-What remains, `(h_j - h0_jk) pairs_jk D_k(z_j)`, stays a score. It is small where the weights are nearly equal, and
-vanishes where they are. There are no cross paths: a member that nobody has picked may be far from every sample.
+What remains, `(h_j - h0_jk) pairs_jk D_k(z_j)`, stays a score. All of this holds for `h_j - 1/K` and `h0_jk - 1/K` too,
+since `E sum_j d log q(z_j) = K E_q[d log q] = 0`. These are used, so that everything but `grad log w` vanishes where
+the weights are equal. There are no cross paths: a member that nobody has picked may be far from every sample.
 
 If the picks are independent, `own` is one for every member and nothing remains: the rule of `own_paths.py`. If each of
 K = M members has one sample, r_j is the balance heuristic. docs/gradients.md has the derivation.
@@ -81,6 +82,7 @@ def _moves(inputs: RuleInputs, samples: _Sample) -> tuple[Float[Array, " K"], Fl
     shares: Shares = members.shares(parameters, weights.dtype)
     own_size, lent_size = jnp.sum(shares.own, axis=1), jnp.sum(shares.lent, axis=1)
     per_own_size = 1.0 / jnp.where(own_size == 0.0, 1.0, own_size)
+    mean = 1.0 / len(weights)  # of the weights; the part of the scores that has this weight has mean zero
     log_prob, present = members.pairs().log_prob, parameters.taking_part
     with_phantom = _with_phantom(inputs.terms.log_weights)
 
@@ -95,7 +97,7 @@ def _moves(inputs: RuleInputs, samples: _Sample) -> tuple[Float[Array, " K"], Fl
         # This sample in its own slot, and in those of the others.
         per_r = shares.pairs[:, j] * lent_size[j] * per_own_size  # kappa_kj over r_k
         along_path = h * (1.0 - h) * r[j] + jnp.sum(per_r * r * h0_slope)
-        of_densities = h * r_moved[j] + jnp.sum(per_r * r_moved * h0)
+        of_densities = (h - mean) * r_moved[j] + jnp.sum(per_r * r_moved * (h0 - mean))
 
         # What remains of the scores at this sample.
         remaining = ((shares.pairs[j] * (h - h0)) @ shares.lent) * rho

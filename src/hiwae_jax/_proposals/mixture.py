@@ -65,7 +65,7 @@ def mixture(
     sampling ELBO and deep ensembles of variational approximations".
 
     >>> def conditional(params, x):  # five members side by side
-    ...     return params[:, None] + x, jnp.ones((5, 1))
+    ...     return params[:, None] + x[None], jnp.ones((5, 1))
     >>> proposal = mixture(conditional, num_samples=2, present=lambda params, x: jnp.arange(5) != 3)
     >>> draw = proposal.draw(jnp.arange(5.0), jnp.zeros(1), jax.random.key(0))
     >>> draw.z.shape, bool(jnp.all(draw.parameters.picks != 3))
