@@ -19,6 +19,11 @@ def step(params, x, z, number):
     return z, jnp.ones(2)
 
 
+def rows(params, x):
+    """Three members of a mixture."""
+    return jnp.zeros((3, 2)), jnp.ones((3, 2))
+
+
 def correlated(params, x):
     """Three samples of a joint Gaussian."""
     return jnp.zeros((3, 2)), jnp.stack([jnp.eye(3)] * 2)
@@ -88,6 +93,11 @@ CALLS = {
             "sharding": None,
             **SAMPLING,
         },
+    ),
+    "mixture": (
+        hj.mixture,
+        {"conditional": rows},
+        {"num_samples": 2, "draw": "stratified", "present": None, **SAMPLING},
     ),
     "joint_gaussian": (hj.joint_gaussian, {"conditional": correlated}, {"sampler": hj.standard_normal}),
     "flow_chain": (

@@ -90,18 +90,24 @@ def test_no_array_of_pairs_and_dimensions_is_kept():
     params = dict.fromkeys(("narrow", "broad", "log_scale"), row)
     key = jax.eval_shape(lambda: jax.random.key(0))
 
-    def temporaries(gradient, transform):
-        bound = hj.make_bound(
-            lambda params, x, z: -0.5 * jnp.sum(z**2),
-            proposal,
-            weighting=hj.power_heuristic(1.0),
-            gradient=gradient,
-        )
+    balance = hj.power_heuristic(1.0)
+
+    def temporaries(gradient, transform, proposal=proposal, weighting=balance):
+        log_joint = lambda params, x, z: -0.5 * jnp.sum(z**2)
+        bound = hj.make_bound(log_joint, proposal, weighting=weighting, gradient=gradient)
         return jax.jit(transform(bound)).lower(params, row, key).compile().memory_analysis().temp_size_in_bytes
 
     assert temporaries("reparameterized", lambda bound: bound) < pairs / 10
     assert temporaries("reparameterized", jax.value_and_grad) < pairs / 4
     assert temporaries("doubly_reparameterized", jax.value_and_grad) < pairs / 2
+    mixture = hj.mixture(
+        lambda params, x: (
+            params["narrow"][None] * jnp.arange(1.0, K + 1)[:, None],
+            jnp.exp(jnp.stack([params["broad"]] * K)),
+        ),
+        num_samples=K,
+    )
+    assert temporaries(None, jax.value_and_grad, proposal=mixture, weighting=None) < pairs / 2
     # XLA shares what it broadcasts to [K, K, D] between samples and refills.
     assert temporaries("refilled", jax.value_and_grad) < 2.5 * pairs
 

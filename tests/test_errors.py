@@ -210,6 +210,7 @@ def test_a_family_is_a_family():
             lambda family: hj.independent(conditional, num_samples=3, family=family),
             lambda family: hj.antithetic(conditional, num_samples=4, family=family),
             lambda family: hj.defensive(conditional, conditional, num_samples=3, family=family),
+            lambda family: hj.mixture(conditional, num_samples=3, family=family),
             lambda family: hj.hierarchical(base, conditionals, reverse, family=family),
             lambda family: hj.flow_chain(base, [], family=family),
             lambda family: hj.markov(base, step, step, num_samples=2, family=family),

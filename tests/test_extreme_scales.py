@@ -43,6 +43,10 @@ def rows(params, x, z0):
     return loc, members(params) * jnp.exp(0.1 * params["loc"])
 
 
+def unconditioned(params, x):
+    return rows(params, x, jnp.zeros(D))
+
+
 def skew_rows(params, x, z0):
     skew = jnp.broadcast_to(jnp.asarray(SKEW, z0.dtype), (K, D, D))
     return params["centre"] * params["loc"] + params["slope"] * z0[None], members(params) * skew
@@ -77,6 +81,7 @@ PROPOSALS = {
     "shared z_0": hj.hierarchical(base, rows, reverse),
     "own z_0": hj.hierarchical(base, rows, reverse, shared=False),
     "defensive": hj.defensive(one, broad, num_samples=K),
+    "mixture": hj.mixture(unconditioned, num_samples=2),
     "joint": hj.joint_gaussian(correlated),
     "flow": hj.flow_chain(one, [MAP, MAP]),
     "markov": hj.markov(base, transition, step_back, num_samples=3),
@@ -95,6 +100,7 @@ CASES = [
     ("shared z_0", "authors", 1.0),
     ("own z_0", DEFAULT, 1.0),
     ("defensive", DEFAULT, 1.0),
+    ("mixture", DEFAULT, 0.0),
     ("joint", PLAIN, 1.0),
     ("joint", DEFAULT, 1.0),
     ("flow", PLAIN, 1.0),

@@ -66,6 +66,7 @@ PROPOSALS = {
         hj.defensive(one(D), one(D), num_samples=K, family=q),
         lambda draw: [draw.z, draw.refill[0]],
     ),
+    "mixture": lambda q: (hj.mixture(rows(D, 5), num_samples=K, family=q), lambda draw: [draw.z]),
     "joint_gaussian": lambda q: (joint(q.sampler), lambda draw: [draw.z]),
     "flow_chain": lambda q: (
         hj.flow_chain(one(D), [hj.Bijection(identity, identity)], family=q),

@@ -127,6 +127,7 @@ for title, dense in {
     "defensive": hj.defensive(
         lambda params, x: (x, jnp.ones(2)), lambda params, x: (x, 2.0 * jnp.ones(2)), num_samples=3
     ),
+    "mixture": hj.mixture(lambda params, x: (jnp.stack([x, -x, 0.5 * x]), jnp.ones((3, 2))), num_samples=2),
 }.items():
     RECOMMENDED[title] = dense, "doubly_reparameterized"
 

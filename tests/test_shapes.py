@@ -101,6 +101,7 @@ def problem(kind):
         "antithetic": hj.antithetic(narrow, num_samples=4),
         "defensive": hj.defensive(narrow, broad, num_samples=K),
         "joint": hj.joint_gaussian(correlated),
+        "mixture": hj.mixture(lambda p, x: conditionals(p, x, base(p, x)[0]), num_samples=K),
         "markov": hj.markov(narrow, step, step, num_samples=K),
         "rows": hj.hierarchical(base, conditionals, reverse),
         "table": hj.hierarchical(base, conditionals, reverse, shared=False),
@@ -123,6 +124,7 @@ VALUES = {
 }
 GRADIENTS = [
     ("rows", "learned", {"gradient": "score_function"}),
+    ("mixture", 0.0, {"gradient": "doubly_reparameterized"}),
     ("own, reverse draws", 0.0, {"gradient": "doubly_reparameterized"}),
 ]
 

@@ -41,7 +41,10 @@ RIGHT = {
     "beta": NUMBERS,
     "params": ANYTHING,
     "x": ANYTHING,
-    **{key: {"None"} for key in ("sampler", "sharding", "context", "weighting", "draw", "independent_samples")},
+    **{
+        key: {"None"}
+        for key in ("sampler", "sharding", "context", "weighting", "draw", "independent_samples", "present")
+    },
     **{key: {"None"} for key in ("backward_samples", "chunk_size", "gradient")},
 }
 RIGHT_FOR = {
@@ -54,6 +57,7 @@ RIGHT_FOR = {
     ("hierarchical", "num_samples"): {"None"},
     ("family_from", "inverse"): {"None"},
     ("hierarchical", "shared"): {"True"},
+    ("mixture", "draw"): set(),
     ("make_log_evidence", "independent_samples"): {"None", "True"},
     ("make_discrete_bound", "gradient"): set(),
     ("batched_value_and_grad", "dispatch"): {"True"},
@@ -144,6 +148,7 @@ OF_TEXT = {
     "sharding": "NamedSharding(mesh, P(axis)) with the mesh axis of the samples, got str",
     "family": "hj.diagonal_gaussian, hj.student_t(5.0) or another hj.Family, got str",
     "sampler": "a function (key, shape, dtype) -> noise, got str",
+    "present": "a function (params, x) -> bool [M], got str",
     "broad": "a function (params, x) -> (loc [D], scale [D]), got str",
     "num_broad": "an integer of at least 1, got 'no'",
     "base": "a function (params, x) -> (loc [D], scale [D]), got str",
@@ -201,6 +206,8 @@ OF_TEXT_FOR = {
     ("make_annealed_objective", "order"): "a number, got 'no'",
     ("posterior_resample", "z"): "arrays, got a leaf of type str",
     ("joint_gaussian", "conditional"): "a function (params, x) -> (loc [K, D], scale_tril [D, K, K]), got str",
+    ("mixture", "conditional"): "a function (params, x) -> (loc [M, D], scale [M, D]), got str",
+    ("mixture", "draw"): "one of 'without_replacement', 'stratified', 'with_replacement', got 'no'",
     ("affine_map", "conditional"): "a function (params, x) -> (shift [D], scale [D]), got str",
     ("coupling_map", "conditional"): "a function (params, x, z) -> (shift [D], scale [D]), got str",
     ("make_discrete_bound", "conditional"): "a function (params, x) -> parameters, got str",

@@ -2,11 +2,13 @@
 
     python -m experiments.toy                                  # alpha 0 and 1, shared and separate z_0, K = 3
     python -m experiments.toy --alpha 1 --z0 shared --num-samples 10 --gradient reparameterized doubly_reparameterized
+    python -m experiments.toy --alpha 1 --z0 shared mixture-12 # K of 12 Gaussians beside K members with a z_0
     python -m experiments.toy --figure 2 3 4 7                 # the figures; --seeds is of 3 and 4, by default 25
 
 There is no data and no generative model to learn. The target takes the place of the joint density, so the bound lies
 below log Z, and the gap measures the proposal alone. "shared" means one z_0 for all members, "separate" a z_0 for each
-sample, and "markov" a chain of samples without z_0. The members are distinct under all three.
+sample, and "markov" a chain of samples without z_0. The members are distinct under all three. "mixture-12" draws K of
+12 Gaussians, without z_0, and weighs each sample with their mixture; its alpha is 1.
 
 Columns of the table, each a mean over seeds, evaluated with --draws fresh draws of K samples a seed:
   bound     mean over draws of `log w`, w being `sum_j w_j`, mixing weights included.

@@ -14,15 +14,18 @@ from hiwae_jax import nn
 
 DIMENSIONS = 2  # of z and of z_0
 RAW_UNIT_SCALE = math.log(math.expm1(1.0))  # `nn.positive_scale` is one here
-CHOICES = {"z0": ("shared", "separate", "markov"), "reverse": ("embedded", "heads")}
+MIXTURES = {"mixture-12": 12}  # members, of which K are drawn without replacement
+CHOICES = {"z0": ("shared", "separate", "markov", *MIXTURES), "reverse": ("embedded", "heads")}
+START_SPREAD = 2.0  # of the locations of a mixture's members; the target's ring has a radius of 2.8
 
 
 class Settings(NamedTuple):
     """The settings of one fit.
 
     Attributes:
-      z0: "shared", "separate", or "markov": no z_0, each sample is conditioned by the one before it.
-      alpha: of the power heuristic.
+      z0: "shared", "separate", or "markov": no z_0, each sample is conditioned by the one before it. "mixture-12": no
+        z_0 either, K of 12 Gaussians.
+      alpha: of the power heuristic; 1 for a mixture, whose weights are those of the balance heuristic.
       learned: whether a network of z shares the target out, in place of the power heuristic; alpha is 0 then.
       reverse: how the reverse model knows the member, which it may under the uniform weighting alone. "embedded": a
         one-hot vector beside z, which shifts the hidden units while all weights are shared. "heads": shared hidden
@@ -70,6 +73,8 @@ class Settings(NamedTuple):
                 raise ValueError(f"{name}: expected {expected}, got {getattr(self, name)!r}")
         if self.learned and self.alpha != 0.0:
             raise ValueError(f"alpha: expected 0 where the weighting is learned, got {self.alpha}")
+        if self.z0 in MIXTURES and (self.alpha != 1.0 or self.learned):
+            raise ValueError(f"alpha: expected 1 for z0={self.z0!r}, whose weighting is fixed, got {self.alpha:g}")
         if self.z0 == "markov" and self.num_samples < 2:
             raise ValueError(f"num_samples: expected at least 2 for a Markov chain, got {self.num_samples}")
         return self
@@ -215,11 +220,26 @@ def _make_markov(settings: Settings):
     return init, hj.markov(_base, transition, reverse, num_samples=settings.num_samples)
 
 
+def _make_mixture(settings: Settings):
+    """`(init, proposal)`: K of M Gaussians. There is no network, since nothing conditions them."""
+    shape = MIXTURES[settings.z0], DIMENSIONS
+
+    def init(key):
+        loc = START_SPREAD * jax.random.normal(key, shape)
+        return {"loc": loc, "raw": jnp.full(shape, RAW_UNIT_SCALE, jnp.float32)}
+
+    def conditional(params, x):
+        return params["loc"], nn.positive_scale(params["raw"])
+
+    return init, hj.mixture(conditional, num_samples=settings.num_samples)
+
+
 def make_problem(settings: Settings) -> Problem:
     """The target, a proposal of small networks, and their bound."""
     settings.check()
-    init_proposal, proposal = (_make_markov if settings.z0 == "markov" else _make_hierarchical)(settings)
-    weighting = hj.power_heuristic(settings.alpha)
+    makers = {"markov": _make_markov, **dict.fromkeys(MIXTURES, _make_mixture)}
+    init_proposal, proposal = makers.get(settings.z0, _make_hierarchical)(settings)
+    weighting = None if settings.z0 in MIXTURES else hj.power_heuristic(settings.alpha)
     if settings.learned:
         weighting = hj.learned_weighting(lambda params, x, z, z0: learned_logits(params, z))
 

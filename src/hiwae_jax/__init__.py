@@ -40,6 +40,7 @@ from hiwae_jax._proposals.hierarchical import hierarchical
 from hiwae_jax._proposals.independent import independent
 from hiwae_jax._proposals.joint_gaussian import joint_gaussian
 from hiwae_jax._proposals.markov import markov
+from hiwae_jax._proposals.mixture import mixture
 from hiwae_jax._proposals.proposal import Draw, Members, Proposal
 from hiwae_jax._weightings import Weighting, learned_weighting, power_heuristic, uniform_weighting
 
@@ -91,6 +92,7 @@ __all__ = [
     "make_log_evidence",
     "make_log_weights",
     "markov",
+    "mixture",
     "numpyro_model",
     "pareto_khat",
     "positive",

@@ -261,6 +261,8 @@ def _log_pi_over_q(
     if weighting.compares_densities and not proposal.equal_members:
         return log_pi_over_q_of_pairs(proposal, weighting, parameters, z, ingredients.chunk_size)
     log_pi = _log_pi_without_densities(ingredients, params, context, z, z0)
+    if proposal.members is not None:
+        return log_pi - proposal.members.own_densities(parameters, z, ingredients.chunk_size)
     return log_pi - proposal.own_densities(parameters, z)
 
 

@@ -79,8 +79,8 @@ def make_log_evidence(
         default kind; "rbg" keys draw other numbers under `vmap`).
       independent_samples: whether the K samples of one draw are independent of each other, so that `pareto_khat` may
         be that of single weights. None asks `log_weights`, which knows the answer if `make_log_weights` made it: the
-        samples of `independent`, `defensive` and `hierarchical(shared=False)` are independent unless the caller gave a
-        `sampler`. False is right for any function.
+        samples of `independent`, `defensive`, `hierarchical(shared=False)` and `mixture(draw="with_replacement")` are
+        independent unless the caller gave a `sampler`. False is right for any function.
       control_variates: whether to use the members' shares of the samples, `c_i = sum_j q_i(z_j) / sum_m q_m(z_j)`, as
         control variates. Each has mean one, whatever the target is and even if samples are correlated. A power
         heuristic computes their densities anyway; under other weightings those of all pairs come on top. The estimate

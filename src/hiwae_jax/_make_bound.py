@@ -268,6 +268,8 @@ def make_log_weights(
 
 def _why_no_shares(proposal: Proposal) -> str | None:
     """Why the members' shares of the samples are no control variates; None if they are."""
+    if proposal.fixed_weighting:
+        return "the members of this proposal are picked at random, so that their shares have other means than one"
     if proposal.equal_members:
         return "all members of this proposal are one distribution, and each has the constant share 1"
     if proposal.pair_densities is None:
@@ -310,6 +312,8 @@ def _checked(densities: dict[str, Any], proposal: Any, weighting: Any) -> Weight
             "weighting: expected one of densities with reverse_samples > 0, which averages over values of z_0, got a "
             "learned one, which may depend on z_0; use hj.power_heuristic(alpha) or reverse_samples=0"
         )
+    if proposal.fixed_weighting and (weighting.compares_densities or weighting.logits is not None):
+        raise ValueError(f"weighting: expected none for this proposal, since {proposal.fixed_weighting}; leave it out")
     if weighting.compares_densities and proposal.pair_densities is None:
         raise ValueError(
             "weighting: a power heuristic compares the densities of all members at one point, and this proposal does "

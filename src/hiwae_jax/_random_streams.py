@@ -21,6 +21,7 @@ class Stream(enum.IntEnum):
     BASE_NOISE = 0xB9A1C3D7  # of z_0, where the members have another sampler
     MEMBER_NOISE = 0xC4E5F08B  # of the samples, where z_0 has another sampler
     REVERSE_NOISE = 0xD35A7E41  # of further draws of the reverse model
+    MEMBER_CHOICE = 0xD1B54A35  # which members of a mixture draw the samples
     BACKWARD_CHOICE = 0xE7632D15  # which samples have a backward pass
 
 

@@ -11,6 +11,7 @@ from benchmarks.overhead import tables as overhead_tables
 from benchmarks.peers import tables as peer_tables
 from experiments.tables import collected
 from experiments.tables.document import document
+from experiments.toy import command as toy
 from experiments.toy.comparison import compare, comparison_table
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -61,3 +62,8 @@ def test_the_page_of_the_papers_tables_is_that_of_the_results():
 def test_the_comparison_on_the_page_of_the_toy_is_that_of_the_results():
     content = json.loads((RESULTS / "toy_figures.json").read_text())
     assert comparison_table(compare(content["figure 3"]["results"])) in (ROOT / "docs" / "toy.md").read_text()
+
+
+def test_the_mixture_on_the_page_of_the_toy_is_that_of_the_results():
+    results = json.loads((RESULTS / "toy_mixture.json").read_text())["results"]
+    assert "\n".join([toy.HEADER, *map(toy.row, results)]) in (ROOT / "docs" / "toy.md").read_text()

@@ -32,6 +32,10 @@ def one_row(params, x, z0):
     return jax.tree.map(lambda leaf: leaf[:1], rows(params, x, z0))
 
 
+def four(params, x):
+    return jnp.arange(4.0)[:, None] * params["loc"][None], jnp.exp(jnp.stack([params["log_scale"]] * 4))
+
+
 def correlated(params, x):
     factor = jnp.array([[1.0, 0.0], [0.4, 0.9]])
     return jnp.stack([params["loc"], -params["loc"]]), jnp.stack(D * [factor]) * jnp.exp(params["log_scale"][0])
@@ -51,6 +55,7 @@ PROPOSALS = {
         lambda **own: hj.defensive(normal, lambda params, x: (x, 2.0 * jnp.ones(D)), num_samples=K, **own),
         True,
     ),
+    "mixture": (lambda **own: hj.mixture(four, num_samples=K, **own), True),
     "joint Gaussian": (lambda **own: hj.joint_gaussian(correlated, **own), False),
     "antithetic": (lambda **own: hj.antithetic(normal, num_samples=K, **own), False),
     "flow chain": (lambda **own: hj.flow_chain(normal, [hj.affine_map(normal)], **own), False),

@@ -5,6 +5,7 @@ from hiwae_jax._gradients.rule import (
     RuleInputs,
     Step,
     base_scores,
+    needs_independent_picks,
     needs_independent_samples,
     needs_members,
     needs_one_z0_per_sample,
@@ -25,6 +26,6 @@ AUTHORS = Rule(
     name="authors",
     unbiased="no, but for path-squared where there is no z_0",
     step=authors_step,
-    needs=(needs_members, needs_independent_samples, needs_one_z0_per_sample),
+    needs=(needs_members, needs_independent_samples, needs_independent_picks, needs_one_z0_per_sample),
     follows_z0=False,
 )

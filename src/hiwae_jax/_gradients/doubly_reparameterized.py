@@ -2,12 +2,15 @@
 
 from hiwae_jax._gradients.cross_paths import cross_paths_step
 from hiwae_jax._gradients.own_paths import own_paths_step
+from hiwae_jax._gradients.picked_paths import picked_paths_step
 from hiwae_jax._gradients.rule import Request, Rule, RuleInputs, Step, needs_inverse, needs_members
 
 
 def doubly_reparameterized_step(inputs: RuleInputs) -> Step:
-    """Own paths if only own densities are scored; cross paths too if the weighting compares the members."""
-    return own_paths_step(inputs) if inputs.request.scores_are_constant else cross_paths_step(inputs)
+    """Own paths if only own densities are scored; more if the weighting compares the members, or picks depend."""
+    if inputs.request.scores_are_constant:
+        return own_paths_step(inputs)
+    return cross_paths_step(inputs) if inputs.members.shares is None else picked_paths_step(inputs)
 
 
 def _needs_exchangeable_z0(request: Request) -> str | None:

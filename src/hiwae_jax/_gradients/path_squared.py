@@ -4,6 +4,7 @@ from hiwae_jax._gradients.rule import (
     Rule,
     RuleInputs,
     Step,
+    needs_independent_picks,
     needs_independent_samples,
     needs_members,
     needs_one_z0_per_sample,
@@ -20,5 +21,5 @@ PATH_SQUARED = Rule(
     name="path_squared",
     unbiased="without a power heuristic, at beta = 1, without free bits",
     step=path_squared_step,
-    needs=(needs_members, needs_independent_samples, needs_one_z0_per_sample),
+    needs=(needs_members, needs_independent_samples, needs_independent_picks, needs_one_z0_per_sample),
 )

@@ -48,9 +48,12 @@ class Request(NamedTuple):
 
     @property
     def scores_are_constant(self) -> bool:
-        """Whether no pairs matter: `l[j, j]` alone is scored, with weight -1, and samples are independent given z_0."""
+        """Whether no pairs matter: `l[j, j]` alone is scored, with weight -1, and samples are independent given z_0.
+
+        Each sample must have the density that is scored, given all others.
+        """
         members = self.proposal.members
-        independent = members is not None and members.joint_log_prob is None
+        independent = members is not None and members.joint_log_prob is None and members.shares is None
         return independent and (self.proposal.equal_members or not self.weighting.compares_densities)
 
 
@@ -108,7 +111,7 @@ class RuleInputs(NamedTuple):
     def log_pi_over_q(self, parameters: Any) -> Float[Array, " K"]:
         """`log pi_j - log q_j` at the samples, as a function of the members' parameters."""
         if self.request.scores_are_constant or not self.request.weighting.compares_densities:
-            return -self.members.own_densities(parameters, self.draw.z)
+            return -self.members.own_densities(parameters, self.draw.z, self.chunk_size)
         request = self.request
         return log_pi_over_q_of_pairs(request.proposal, request.weighting, parameters, self.draw.z, self.chunk_size)
 
@@ -182,6 +185,8 @@ def needs_inverse(request: Request) -> str | None:
     members = request.proposal.members
     if members is None or members.family.inverse is not None or request.scores_are_constant:
         return None
+    if members.shares is not None:  # picked members move their own samples only
+        return None
     return (
         "moves samples along the paths of other members, for which this family has no inverse; use gradient='refilled' "
         "or 'reparameterized', or a weighting that does not compare densities"
@@ -204,6 +209,17 @@ def needs_one_z0_per_sample(request: Request) -> str | None:
     if request.proposal.reverse_samples == 0:
         return None
     return "is not derived for reverse_samples > 0; use gradient='reparameterized'"
+
+
+def needs_independent_picks(request: Request) -> str | None:
+    """Refuse members that are picked in dependence on one another: samples then lack the density that weighs them."""
+    members = request.proposal.members
+    if members is None or members.shares is None:
+        return None
+    return (
+        "is biased where the picks of members depend on one another; use gradient='doubly_reparameterized' or "
+        "hj.mixture(..., draw='with_replacement')"
+    )
 
 
 def outer_factor(

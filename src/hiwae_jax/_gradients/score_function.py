@@ -12,6 +12,9 @@ A signal is L minus a baseline that does not depend on what is scored. The basel
 replaced by the geometric mean of the other weights (Mnih and Rezende, 2016). It is a control variate of mean zero,
 because the other weights do not depend on z_j. A shared z_0 has no such baseline: all weights depend on it, so that
 `signal_0 = L`. A sample's own z_0 has the signal of the sample.
+
+Where the members of a mixture are picked in dependence on one another, `q_j` is the density of sample j given the picks
+of the others, and not the one that weighs it. The baseline knows the others and nothing of sample j, as before.
 """
 
 import jax
@@ -38,7 +41,8 @@ def score_function_step(inputs: RuleInputs) -> Step:
 
     def total(parameters: object) -> Float[Array, ""]:
         log_pi_over_q = inputs.log_pi_over_q(parameters)
-        return jnp.sum(of_density * log_pi_over_q + signals * inputs.members.own_densities(parameters, draw.z))
+        drawn = inputs.members.drawn_densities(parameters, draw.z, inputs.chunk_size)
+        return jnp.sum(of_density * log_pi_over_q + signals * drawn)
 
     scores = jax.jvp(total, (draw.parameters,), (inputs.member_tangents_at_fixed_z0,))[1]
     if draw.z0 is None:

@@ -13,10 +13,11 @@ from hiwae_jax._families.family import Family, Parameters
 from hiwae_jax._families.pairs import Own, Pairs, pairs_of
 from hiwae_jax._families.shared import is_shared, num_rows, over_members, split_shared, with_shared
 from hiwae_jax._families.structure import Structure
+from hiwae_jax._proposals.picks import Shares
 from hiwae_jax._proposals.sharding import Placement
 from hiwae_jax._types import Context, Example, Key, Params
 
-Layout = Literal["one", "rows", "own", "table"]  # see `Members.layout`
+Layout = Literal["one", "rows", "own", "table", "picked"]  # see `Members.layout`
 
 
 class Structures(NamedTuple):
@@ -112,13 +113,16 @@ class Members(NamedTuple):
       layout: how the members' parameters lie. "one": all members are one distribution, and the parameters have no
         member axis. "rows": sample j comes from row j, and every row is a density for every sample. "own": sample j
         comes from row j, and is compared with no other row. "table": row j holds the K members given sample j's own
-        z_0.
+        z_0. "picked": the parameters are a `Picked` with M rows. Sample j comes from the row that was picked for it,
+        and is weighed with the mixture of all rows.
       at: `(params, context, z0 [K, D0]) -> parameters`, the members' parameters as a function of z_0, which has the
         structure that the user gave it; None without z_0.
       base_family: the family of q_0, or None.
       joint_log_prob: `(joint, z [K, D]) -> scalar`, the log-density of all K samples; None where they are independent
         given z_0.
       placement: on which devices the members are compared.
+      shares: `(parameters, dtype) -> Shares`, how picked members are shared out among the samples. None in other
+        layouts, and where the picks are independent: then every sample has the density of the mixture.
     """
 
     family: Family
@@ -127,6 +131,7 @@ class Members(NamedTuple):
     base_family: Family | None = None
     joint_log_prob: Callable[[Parameters, Any], Float[Array, ""]] | None = None
     placement: Placement = Placement(None)
+    shares: Callable[[Any, Any], Shares] | None = None
 
     @property
     def own_z0(self) -> bool:
@@ -143,6 +148,9 @@ class Members(NamedTuple):
         if self.layout == "table":
             diagonal = lambda table: table if is_shared(table) else jnp.einsum("jj...->j...", table)
             return jax.tree.map(diagonal, parameters, is_leaf=is_shared), 0
+        if self.layout == "picked":
+            picked = lambda rows: rows if is_shared(rows) else rows[parameters.picks]
+            return jax.tree.map(picked, parameters.rows, is_leaf=is_shared), 0
         return parameters, None if self.layout == "one" else 0
 
     def over_own(self, function: Callable[..., Any], parameters: Parameters, *samples: Any) -> Any:
@@ -157,14 +165,47 @@ class Members(NamedTuple):
         z: jax.Array = self.over_own(self.family.forward, parameters, noise)
         return z
 
-    def own_densities(self, parameters: Parameters, z: Float[Array, "K D"]) -> Float[Array, " K"]:
-        """`log q_j(z_j)`."""
+    def own_densities(
+        self, parameters: Parameters, z: Float[Array, "K D"], chunk_size: int | None = None
+    ) -> Float[Array, " K"]:
+        """`log q_j(z_j)`; of picked members, the log-density of the mixture."""
+        if self.layout == "picked":
+            return self._mixture_densities(parameters, z, parameters.taking_part[None, :], chunk_size)
         densities: jax.Array = self.over_own(self.family.log_prob, parameters, z)
+        return densities
+
+    def drawn_densities(
+        self, parameters: Parameters, z: Float[Array, "K D"], chunk_size: int | None = None
+    ) -> Float[Array, " K"]:
+        """The log-density of sample j given the others and z_0: the own one, unless picks depend on each other."""
+        if self.shares is None:
+            return self.own_densities(parameters, z, chunk_size)
+        return self._mixture_densities(parameters, z, self.shares(parameters, z.dtype).own, chunk_size)
+
+    def _mixture_densities(
+        self, parameters: Parameters, z: Float[Array, "K D"], shares: Any, chunk_size: int | None
+    ) -> Float[Array, " K"]:
+        """`log sum_i share_i q_i(z_j)`, with shares [K, M] or [1, M], of which only the ratios in a row count."""
+        of_each = jnp.broadcast_to(shares.astype(z.dtype), (len(z), shares.shape[1]))
+        log_prob = self.pairs().log_prob
+
+        def of_one(rows: Parameters, own: Own, share: Float[Array, " M"], z: Float[Array, " D"]) -> Float[Array, ""]:
+            # Without any member there is no density. An infinite one makes every weight zero.
+            total = jnp.sum(share)
+            safe = jnp.where(total > 0.0, share, 1.0)
+            density = jax.nn.logsumexp(log_prob(rows, z, own), b=safe) - jnp.log(jnp.sum(safe))
+            return jnp.where(total > 0.0, density, jnp.inf)
+
+        densities: jax.Array = self.over_rows(
+            of_one, parameters, self.owners(parameters), of_each, z, chunk_size=chunk_size
+        )
         return densities
 
     def pair_densities(self, parameters: Parameters, z: Float[Array, "N D"]) -> Float[Array, "N K"]:
         """`log q_i(z_j)` at row j, column i, for any points. In the layout "table" they must be the K samples."""
         densities: jax.Array = self.over_rows(lambda row, z: self.pairs().log_prob(row, z, None), parameters, z)
+        if self.layout == "picked":
+            densities = jnp.where(parameters.taking_part[None, :], densities, -jnp.inf)
         return densities
 
     def pairs(self, *, products: bool = True) -> Pairs:
@@ -176,7 +217,7 @@ class Members(NamedTuple):
         """The member that drew each sample, with a leading axis of samples."""
         own, axis = self.own(parameters)
         assert axis == 0  # members are compared where they differ
-        return Own(jnp.arange(num_rows(own)), own)
+        return Own(parameters.picks if self.layout == "picked" else jnp.arange(num_rows(own)), own)
 
     def over_rows(
         self, function: Callable[..., Any], parameters: Any, *samples: Any, chunk_size: int | None = None
@@ -184,7 +225,7 @@ class Members(NamedTuple):
         """`function(parameters of all members for sample j, *row j of samples)`, for every sample."""
         if self.layout == "table":
             return over_samples(lambda one: function(*one), (parameters, *samples), chunk_size)
-        parameters = self.placement.whole(parameters)
+        parameters = self.placement.whole(parameters.rows if self.layout == "picked" else parameters)
         return over_samples(lambda one: function(parameters, *one), samples, chunk_size)
 
 
@@ -243,6 +284,8 @@ class Proposal(NamedTuple):
       reverse: further draws of the reverse model; None if it draws nothing.
       independent_noise: whether the noise of each sample is known to be independent of that of the others. All
         estimators but the plain one need this.
+      fixed_weighting: the reason why no weighting but the uniform one is valid, for the error message; empty if others
+        are valid too.
     """
 
     draw: DrawSamples
@@ -256,6 +299,7 @@ class Proposal(NamedTuple):
     refills: bool = False
     independent_noise: bool = True
     reverse: "ReverseDraws | None" = None
+    fixed_weighting: str = ""
 
     @property
     def reverse_kind(self) -> Callable[[Params, Any, Any], ReverseTraits] | None:
@@ -272,5 +316,7 @@ class Proposal(NamedTuple):
     def independent_samples(self) -> bool:
         """Whether the samples are known to be independent of each other, z_0 included."""
         if self.members is None or self.members.joint_log_prob is not None or not self.independent_noise:
+            return False
+        if self.members.shares is not None:
             return False
         return self.members.base_family is None or self.members.own_z0

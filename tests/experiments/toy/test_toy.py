@@ -120,6 +120,14 @@ def test_only_the_uniform_weighting_tells_the_reverse_model_the_member(z0, alpha
     assert jax.tree.map(jnp.shape, gradient) == jax.tree.map(jnp.shape, params)
 
 
+def test_a_mixture_draws_three_different_ones_of_twelve_gaussians():
+    problem = toy.make_problem(toy.Settings(z0="mixture-12", alpha=1.0))
+    params = problem.init(jax.random.key(0))
+    assert jax.tree.map(jnp.shape, params) == {"loc": (12, 2), "raw": (12, 2)}
+    draw = problem.draw(params, jnp.zeros(()), jax.random.key(1))
+    assert len(set(draw.parameters.picks.tolist())) == len(draw.z) == 3
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -135,11 +143,13 @@ def test_bad_options_are_errors_before_anything_trains(options, message, tmp_pat
 
 
 def test_bad_settings_are_errors():
-    with pytest.raises(ValueError, match="z0: expected 'shared', 'separate' or 'markov', got 'both'"):
+    with pytest.raises(ValueError, match="z0: expected 'shared', 'separate', 'markov' or 'mixture-12', got 'both'"):
         toy.make_problem(toy.Settings(z0="both"))
     with pytest.raises(ValueError, match="reverse: expected 'embedded' or 'heads', got 'head'"):
         toy.make_problem(toy.Settings(reverse="head"))
     with pytest.raises(ValueError, match="alpha: expected 0 where the weighting is learned, got 1"):
         toy.make_problem(toy.Settings(alpha=1.0, learned=True))
+    with pytest.raises(ValueError, match="alpha: expected 1 for z0='mixture-12', whose weighting is fixed, got 0"):
+        toy.make_problem(toy.Settings(z0="mixture-12"))
     with pytest.raises(ValueError, match="learning_rate: expected above 0"):
         toy.make_problem(toy.Settings(learning_rate=0.0))
