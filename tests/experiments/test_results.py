@@ -7,6 +7,7 @@ import pytest
 
 from benchmarks.gradient_quality import tables as gradient_tables
 from benchmarks.k_scaling import tables as k_scaling_tables
+from benchmarks.objectives import command as objectives
 from benchmarks.overhead import tables as overhead_tables
 from benchmarks.peers import tables as peer_tables
 from experiments.tables import collected
@@ -21,6 +22,7 @@ TABLES = {
     "overhead": overhead_tables.table,
     "peers": peer_tables.table,
     "gradient_quality": lambda content: gradient_tables.table(content["cells"]),
+    "objectives": lambda content: objectives.table(content["cells"]),
 }
 RENDERED = sorted(RESULTS.rglob("*.md"))
 
@@ -52,7 +54,7 @@ def test_a_table_is_that_of_its_result_file(path):
 
 
 def test_every_benchmark_has_its_table():
-    assert len(RENDERED) == 7
+    assert len(RENDERED) == 8
 
 
 def test_the_page_of_the_papers_tables_is_that_of_the_results():
