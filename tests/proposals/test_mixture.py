@@ -264,7 +264,7 @@ def test_absent_members_are_as_if_they_were_not_there(draw, gradient):
 
 @pytest.mark.parametrize(("draw", "gradient"), [("stratified", DEFAULT), ("without_replacement", SCORE)])
 def test_an_example_without_members_has_a_bound_of_minus_infinity_and_no_gradient(draw, gradient):
-    """Beside others in a batch, whose gradients are finite. What stands in the rows of absent members does not count."""
+    """Beside others in a batch, whose gradients are finite. The rows of absent members hold NaN."""
 
     def rows(params, x):
         return jax.tree.map(lambda leaf: jnp.where(x[1][:, None], leaf, jnp.nan), mixtures.conditional(params, x))
