@@ -264,9 +264,14 @@ def test_absent_members_are_as_if_they_were_not_there(draw, gradient):
 
 @pytest.mark.parametrize(("draw", "gradient"), [("stratified", DEFAULT), ("without_replacement", SCORE)])
 def test_an_example_without_members_has_a_bound_of_minus_infinity_and_no_gradient(draw, gradient):
-    """Beside others in a batch, whose gradients are finite."""
+    """Beside others in a batch, whose gradients are finite. The rows of absent members hold NaN."""
+
+    def rows(params, x):
+        return jax.tree.map(lambda leaf: jnp.where(x[1][:, None], leaf, jnp.nan), mixtures.conditional(params, x))
+
     masks = jnp.array([(False,) * 4, (False, False, True, False), ALL])
-    bound = hj.make_bound(mixtures.log_joint, mixtures.proposal(draw, 2), gradient=gradient)
+    proposal = hj.mixture(rows, num_samples=2, draw=draw, present=mixtures.present)
+    bound = hj.make_bound(mixtures.log_joint, proposal, gradient=gradient)
     one = lambda params, mask: bound(params, (jnp.asarray(X), mask), jax.random.key(0))
     values, gradients = models.quick_jit(jax.vmap(jax.value_and_grad(one), (None, 0)))(mixtures.params(), masks)
     assert values[0] == -np.inf
