@@ -6,14 +6,17 @@
 A linear Gaussian model has a defensive proposal of four samples: three from a q that is off by a part of its standard
 deviations, and one from the prior. The models on the digits are those of `make train`, trained anew with one seed. The
 ratio is the squared standard error with control variates over that without them, on equal samples: a geometric mean
-over runs, or over test images. The standard errors are calibrated (`tests/test_log_evidence.py`).
+over runs, or over test images. The standard errors are calibrated (`tests/test_log_evidence.py`). The table and a JSON
+file go to the output folder.
 """
 
 import pathlib
 import tempfile
 from collections.abc import Iterator
+from typing import Any
 
-from experiments.shared import command_line
+from experiments.shared import command_line, compact_json
+from experiments.shared.provenance import provenance
 
 NAME = "benchmarks.control_variates"
 OFFSETS = (0.0, 0.1, 0.3, 1.0)  # of q, in standard deviations
@@ -21,21 +24,36 @@ RUNS, IMAGES = 200, 200
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Print the table."""
+    """Print the table, and write it."""
     parser = command_line.Parser(NAME, __doc__)
     parser.add_argument("--models", nargs="*", default=["hiwae-0", "hiwae-1", "hiwae-3"], help="on the digits")
     parser.add_argument("--draws", type=command_line.whole_number(100), default=400, help="default: 400, of K samples")
+    parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("runs/control_variates"))
     options = parser.parse_args(arguments)
 
     from experiments.vae.models import alpha_of
 
     with command_line.refusals(NAME):
+        command_line.make_folder("--output", options.output)
         if any(alpha_of(name) is None for name in options.models):
             raise ValueError("--models: expected hiwae-A, whose members differ")
-    print(f"variance with control variates over that without, {options.draws} draws")
-    print("| problem | alpha | ratio |\n| --- | --- | --- |")
+    content: dict[str, Any] = {"history": [], "provenance": provenance(), "draws": options.draws, "cells": []}
     for problem, alpha, ratio in _rows(options.models, options.draws):
-        print(f"| {problem} | {alpha:g} | {ratio:.3g} |", flush=True)
+        content["cells"].append({"problem": problem, "alpha": alpha, "ratio": ratio})
+        print(_line(content["cells"][-1]), flush=True)
+    compact_json.write(options.output / "control_variates.json", content)
+    (options.output / "control_variates.md").write_text(table(content) + "\n")
+    print(f"\n{table(content)}\n\ntable and JSON are in {options.output}/")
+
+
+def table(content: dict[str, Any]) -> str:
+    """Markdown, a row for each problem and alpha."""
+    head = f"| problem, {content['draws']} draws | alpha | variance with control variates over that without |"
+    return "\n".join([head, "| --- | --- | --- |", *map(_line, content["cells"])])
+
+
+def _line(cell: dict[str, Any]) -> str:
+    return f"| {cell['problem']} | {cell['alpha']:g} | {cell['ratio']:.2f} |"
 
 
 def _rows(models: list[str], draws: int) -> Iterator[tuple[str, float, float]]:
