@@ -12,12 +12,12 @@ from experiments.vae.settings import Settings
 @pytest.mark.parametrize(
     ("name", "count"),
     [
-        ("mnist-mlp", 16),
+        ("mnist-mlp", 14),
         ("omniglot-mlp", 12),
         ("caltech-mlp", 12),
         ("gradients-mlp", 10),
-        ("mnist", 16),
-        ("omniglot", 16),
+        ("mnist", 14),
+        ("omniglot", 14),
         ("caltech", 14),
         ("caltech-search", 560),
     ],
