@@ -173,13 +173,14 @@ def _source(group: Sequence[Result]) -> str:
 
     context = f"context {settings.hidden[-1]}" if settings.architecture == "conv" else f"layers {settings.hidden}"
     patience = f", patience {settings.patience} epochs" if settings.patience else ""
+    reverse = ", the reverse model updated once" if settings.twice == "encoder" else ""
     images = [f"{'all ' if settings.nll_images == 0 else ''}{count:,}" for count in content["nll_images"]]
     return (
         f"{count(len(group), 'cell')} of {count(settings.seeds, 'seed')}: {settings.architecture}, {context}, "
         f"{settings.latent} latents, {settings.proposal_hidden} hidden units of conditionals; "
         f"{over('steps')} steps of {settings.batch_size} (asked for {settings.steps:,}{patience}), "
         f"learning rate {settings.learning_rate:g}, {settings.schedule}, warm-up {settings.warmup:,}, "
-        f"free bits {settings.free_bits:g}, Polyak {settings.polyak:g}, clipping {settings.clip:g}. "
+        f"free bits {settings.free_bits:g}, Polyak {settings.polyak:g}, clipping {settings.clip:g}{reverse}. "
         f"NLL: {over('nll_samples')} samples of z, {images[0]} validation and {images[1]} test images; test NLL has "
         f"standard errors over images up to {error('standard_error')}, Monte Carlo errors up to "
         f"{error('monte_carlo_error')}. Data {content['data']['name']}, checksum {content['data']['checksum'][:8]}. "

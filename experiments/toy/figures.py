@@ -144,22 +144,28 @@ def _draw_proposals_row(figure: Figure, row: np.ndarray, fitted: Fit) -> None:
 
 
 def draw_dispersion(fits: list[Fit], path: pathlib.Path) -> dict[str, Any]:
+    """Figure 3, and beside it the comparison of shared with separate z_0 as a table."""
+    results = [fitted.result for fitted in fits]
+    draw_all_boxes(results, path)
+    comparisons = compare(results)
+    text = comparison_table(comparisons)
+    path.with_suffix(".md").write_text(text + "\n")
+    print(f"\n{text}\n")
+    return {"results": results, "comparisons": comparisons}
+
+
+def draw_all_boxes(results: list[dict[str, Any]], path: pathlib.Path) -> None:
     """Figure 3: the bound and the dispersion of the estimate of Z, shared against separate z_0; a point is a seed."""
     figure, axes = plt.subplots(
         len(TRAININGS), len(MEASURES), figsize=(13, 3.1 * len(TRAININGS)), layout="constrained", squeeze=False
     )
-    size = len(fits) // len(TRAININGS)
+    size = len(results) // len(TRAININGS)
     for number, (training, row) in enumerate(zip(TRAININGS, axes, strict=True)):
-        results = [fitted.result for fitted in fits[number * size : (number + 1) * size]]
+        of_training = results[number * size : (number + 1) * size]
         for axis, name in zip(row, MEASURES, strict=True):
-            _draw_boxes(axis, results, name)
-        row[0].set_title(f"{training} ({len(results[0]['gap'])} seeds)", fontsize=10, loc="left")
+            _draw_boxes(axis, of_training, name)
+        row[0].set_title(f"{training} ({len(of_training[0]['gap'])} seeds)", fontsize=10, loc="left")
     _save(figure, path)
-    comparisons = compare([fitted.result for fitted in fits])
-    text = comparison_table(comparisons)
-    path.with_suffix(".md").write_text(text + "\n")
-    print(f"\n{text}\n")
-    return {"results": [fitted.result for fitted in fits], "comparisons": comparisons}
 
 
 def _draw_boxes(axis: Axes, results: list[dict[str, Any]], name: str) -> None:

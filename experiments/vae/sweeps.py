@@ -107,4 +107,10 @@ def expand(grids: Sequence[Grid], given: Grid) -> list[Settings]:
     if not cells:
         wanted = {name: list(values) for name, values in given.items() if name in SELECTED}
         raise ValueError(f"nothing in this sweep has {wanted}; options choose among its cells, and cannot add any")
-    return list(dict.fromkeys(cells))
+    return list(dict.fromkeys(map(_without_idle, cells)))
+
+
+def _without_idle(settings: Settings) -> Settings:
+    """The settings, with the default for `twice` where there is no further update or no reverse model."""
+    is_idle = settings.encoder_updates == 1 or settings.model in ("vae", "iwae")
+    return settings._replace(twice=Settings().twice) if is_idle else settings
