@@ -44,7 +44,7 @@ class Settings(NamedTuple):
       batch_size: examples in a minibatch.
       learning_rate: of Adam.
       schedule: "constant", or "cosine": constant for the first half of the steps, then down to a hundredth.
-      encoder_updates: updates of the inference model in each minibatch; the last one is joint with the generative model.
+      encoder_updates: updates of the inference model in each minibatch; the last one is joint with the generative one.
       warmup: steps over which beta rises linearly from 1e-4 to 1.
       free_bits: floor of the bracket beside the likelihood, nats a sample.
       polyak: decay of the average of the parameters that is evaluated.
