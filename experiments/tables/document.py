@@ -71,6 +71,7 @@ Made by `make tables` from {number} of `experiments.vae`, not edited by hand.
 
 These are the grids of [{main}]({main}) with small MLPs in place of the paper's residual networks. That page says
 what the figures mean. The networks differ, so no published number stands here. Within a table the models compare.
+Runs of one model under several names stand there once.
 
 A cell is the mean over seeds +- their standard deviation, or one number where there is one seed."""
 GRADIENTS = f"""Each difference is from "{GRADIENT}", and lower is better. Seeds share initialisation and
@@ -80,7 +81,6 @@ are those of training all seeds."""
 REACHED = """This section compares mean test NLL with the published mean. It includes only cells with exactly the
 settings of the sweeps with the paper's budget (mnist, omniglot, caltech and caltech-search in
 `experiments/vae/sweeps.py`)."""
-
 NOT_RUN = """The commands have the paper's budget. The sweeps mnist-short, omniglot-short and caltech-short are short
 trainings of some of these cells, see [experiments.md](experiments.md)."""
 
