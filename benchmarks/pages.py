@@ -15,6 +15,7 @@ from typing import Any
 
 from benchmarks.gradient_quality import tables as gradient_tables
 from benchmarks.k_scaling import tables as k_scaling_tables
+from benchmarks.objectives import tables as objectives_tables
 from benchmarks.overhead import tables as overhead_tables
 from benchmarks.peers import tables as peer_tables
 from experiments.tables import collected
@@ -32,6 +33,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "overhead": overhead_tables.table,
     "peers": peer_tables.table,
     "gradient_quality": lambda content: gradient_tables.table(content["cells"]),
+    "objectives": lambda content: objectives_tables.table(content["cells"]),
 }
 
 

@@ -15,7 +15,11 @@ from hiwae_jax import nn
 
 DIMENSIONS = 2  # of z and of z_0
 RAW_UNIT_SCALE = math.log(math.expm1(1.0))  # `nn.positive_scale` is one here
-CHOICES = {"z0": ("shared", "separate", "markov"), "reverse": ("embedded", "heads"), "networks": ("small", "paper")}
+CHOICES = {
+    "z0": ("shared", "separate", "markov"),
+    "reverse": ("embedded", "heads"),
+    "networks": ("small", "paper"),
+}
 LATER = ("networks",)  # fields that the first fits do not have; with its default value a field of these is not written
 
 
@@ -75,10 +79,8 @@ class Settings(NamedTuple):
             if getattr(self, name) not in choices:
                 expected = ", ".join(map(repr, choices[:-1])) + f" or {choices[-1]!r}"
                 raise ValueError(f"{name}: expected {expected}, got {getattr(self, name)!r}")
-        if self.networks == "paper" and self.z0 == "markov":
-            raise ValueError(
-                'networks: a Markov chain has no z_0 and none of the networks of the paper; choose "small"'
-            )
+        if self.networks == "paper" and self.z0 not in ("shared", "separate"):
+            raise ValueError(f'networks: z0={self.z0!r} has none of the networks of the paper; choose "small"')
         if self.networks == "paper" and self.reverse != Settings().reverse:
             raise ValueError("reverse: the networks of the paper give each member a context of its own; leave it out")
         if self.learned and self.alpha != 0.0:

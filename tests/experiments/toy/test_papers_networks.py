@@ -80,7 +80,7 @@ def test_the_settings_of_the_figures_have_the_networks_and_old_fits_keep_their_n
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"z0": "markov"}, "networks: a Markov chain has no z_0"),
+        ({"z0": "markov"}, "networks: z0='markov' has none of the networks of the paper"),
         ({"reverse": "heads"}, "reverse: the networks of the paper give each member a context"),
         ({"networks": "conv"}, "networks: expected 'small' or 'paper', got 'conv'"),
     ],
