@@ -3,13 +3,16 @@ PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: train toy test
+.PHONY: train toy tables test
 
 train: .venv/installed  # train and evaluate all six models; ARGS="--dataset binarized_mnist --data-dir DIR" for MNIST
 	$(BIN)/python -m experiments.vae $(ARGS)
 
 toy: .venv/installed  # the two-dimensional target of the paper's figure 2
 	$(BIN)/python -m experiments.toy $(ARGS)
+
+tables: .venv/installed  # every generated page and figure again, from the files in results/
+	$(BIN)/python -m benchmarks.pages
 
 # Most tests compile much and compute little, so they compile in a hurry; those marked `optimized` do as users do.
 test: .venv/installed  # lint, types, examples in docstrings and docs, and the whole suite

@@ -157,7 +157,7 @@ def test_training_goes_on_across_layouts(in_processes, folder):
     shapes = jax.eval_shape(lambda: training.init_states(model, plan, jnp.arange(settings.seeds)))
     state = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     kept = folder / "parts" / settings.name() / "checkpoints"
-    with checkpoints.opened(kept, stored.identity(settings._asdict(), data.name, data.checksum)) as found:
+    with checkpoints.opened(kept, stored.identity(settings.written(), data.name, data.checksum)) as found:
         restored, _ = found.restore(state)
     assert {leaf.sharding for leaf in jax.tree.leaves(restored)} == {state.calls.sharding}
     whole = program.read_numbers(folder / "whole.npz")

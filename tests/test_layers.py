@@ -40,6 +40,7 @@ LAYERS = (
         "benchmarks.compile_time",
         "benchmarks.control_variates",
     },
+    {"benchmarks.pages"},
 )
 LAYER_OF = {package: number for number, packages in enumerate(LAYERS) for package in packages}
 

@@ -20,11 +20,9 @@ problems are kept in the output folder, and not run again.
 
 import argparse
 import pathlib
-from typing import Any
-
-import numpy as np
 
 from benchmarks.objectives import measurement
+from benchmarks.objectives.tables import table
 from benchmarks.shared import measurements
 from benchmarks.shared.problems import PROBLEMS
 from benchmarks.shared.training import STORED_POINTS
@@ -32,10 +30,6 @@ from experiments.shared import command_line, compact_json, run_folder, stored
 from experiments.shared.provenance import provenance
 
 NAME = "benchmarks.objectives"
-HEADER = (
-    "| problem | alpha | K | steps | objective | equal steps | equal time | 16 draws | time | FLOPs |\n"
-    "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"
-)
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -54,23 +48,6 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     if options.steps % STORED_POINTS:
         parser.error(f"argument --steps: expected a multiple of {STORED_POINTS}, got {options.steps}")
     return options
-
-
-def table(cells: list[dict[str, Any]]) -> str:
-    """Markdown, a row for each objective of each problem."""
-    lines = [HEADER]
-    for cell in cells:
-        for name, cost in cell["cost"].items():
-            bounds = cell["bound"][name]
-            columns = [
-                f"{np.mean(bounds[kind]):.4f} +- {np.std(bounds[kind], ddof=1) if len(bounds[kind]) > 1 else 0.0:.4f}"
-                for kind in ("equal_steps", "equal_time", "many_reverse_samples")
-            ]
-            lines.append(
-                f"| {cell['problem']} | {cell['alpha']:g} | {cell['num_samples']} | {cell['steps']:,} | {name} "
-                f"| {' | '.join(columns)} | {cost['time_ratio']:.2f} | {cost['flops_ratio']:.2f} |"
-            )
-    return "\n".join(lines)
 
 
 def _path(options: argparse.Namespace, title: str) -> pathlib.Path:

@@ -1,4 +1,4 @@
-"""The cells of a table: which result each shows, its text beside the published number, and notes on its origin."""
+"""The cells of a table: which result each shows, its distance from the published number, and notes on its origin."""
 
 import itertools
 import string
@@ -7,15 +7,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.shared.spread import over_seeds
 from experiments.tables import published
 from experiments.tables.collected import Result
-from experiments.tables.published import Row
-from experiments.vae.models import MODELS, title
+from experiments.tables.published import Number, Row
+from experiments.vae.models import MODELS, alpha_of, title
 from experiments.vae.settings import Settings
 from hiwae_jax.data import registry
 
 GRADIENT = Settings().gradient
+ANY_ALPHA = "hiwae"  # one sample leaves the weighting nothing to share out, so at K = 1 all alphas are one model
 # The rebuilt OMNIGLOT stands in the table of OMNIGLOT, under a heading of its own.
 PUBLISHED = {table.dataset: table for table in published.TABLES} | {published.REBUILT: published.OMNIGLOT}
 
@@ -23,7 +23,7 @@ PUBLISHED = {table.dataset: table for table in published.TABLES} | {published.RE
 def titles() -> dict[str, str]:
     """The data sets in the order of the document, with their names in it: the published ones, then all others."""
     known = registry.entries()
-    order = sorted(PUBLISHED, key=lambda name: PUBLISHED[name].number)
+    order = sorted(PUBLISHED, key=lambda name: published.TABLES.index(PUBLISHED[name]))
     return {name: known[name].title for name in dict.fromkeys([*order, *known])}
 
 
@@ -47,7 +47,13 @@ class Block(NamedTuple):
 
 def row_of(settings: Settings) -> Row:
     """The row of a table."""
-    return settings.model, settings.encoder_updates
+    return shown_row((settings.model, settings.encoder_updates), samples_of(settings))
+
+
+def shown_row(row: Row, K: int) -> Row:
+    """The row in which a model stands: at K = 1 H-IWAE has one for all alphas."""
+    is_hierarchical = row[0] == ANY_ALPHA or alpha_of(row[0]) is not None
+    return (ANY_ALPHA, row[1]) if K == 1 and is_hierarchical else row
 
 
 def samples_of(settings: Settings) -> int:
@@ -58,7 +64,8 @@ def samples_of(settings: Settings) -> int:
 def row_title(row: Row) -> str:
     """The row's name in tables."""
     model, updates = row
-    return title(model) + {1: "", 2: ", encoder twice"}.get(updates, f", encoder {updates} times")
+    name = "H-IWAE, any alpha" if model == ANY_ALPHA else title(model)
+    return name + {1: "", 2: ", encoder twice"}.get(updates, f", encoder {updates} times")
 
 
 def means(result: Result, name: str) -> np.ndarray:
@@ -79,49 +86,58 @@ def best(candidates: Sequence[Result]) -> Result:
 
 def make_block(results: Sequence[Result], dataset: str, architecture: str) -> Block:
     """Choose what is shown of one data set and architecture, trained with the default gradient."""
-    candidates: dict[tuple[Row, int], list[Result]] = {}
+    candidates: dict[tuple[Row, int], dict[Settings, Result]] = {}
     for result in results:
         settings = result.settings
         if (settings.dataset, settings.architecture, settings.gradient) == (dataset, architecture, GRADIENT):
-            candidates.setdefault((row_of(settings), samples_of(settings)), []).append(result)
-    cells = {cell: best(several) for cell, several in candidates.items()}
-    return Block(dataset, architecture, PUBLISHED.get(dataset), cells, candidates)
+            row, K = row_of(settings), samples_of(settings)
+            # Runs of one model under several names have equal numbers; the first one is as good as any.
+            same = settings._replace(model=row[0], num_samples=K)
+            candidates.setdefault((row, K), {}).setdefault(same, result)
+    several = {cell: list(found.values()) for cell, found in candidates.items()}
+    cells = {cell: best(found) for cell, found in several.items()}
+    return Block(dataset, architecture, PUBLISHED.get(dataset), cells, several)
 
 
-def rows_of(block: Block) -> list[Row]:
-    """The published rows, then others that were run."""
+def comparable(block: Block) -> bool:
+    """Whether the published numbers are of the same networks and images, so that they stand beside ours."""
+    return block.architecture == "conv" and block.published is not None and block.published.dataset == block.dataset
+
+
+def published_of(block: Block, row: Row, K: int) -> dict[Row, dict[str, Number]]:
+    """The published cells that belong to a row at K; three of them, for three alphas, where one run serves all."""
+    if not comparable(block):
+        return {}
+    return {
+        theirs: cell for (theirs, k), cell in block.published.cells.items() if (shown_row(theirs, k), k) == (row, K)
+    }
+
+
+def rows_of(block: Block, K: int) -> list[Row]:
+    """The rows at this K: the published ones, then others that were run."""
     order = {model: number for number, model in enumerate(MODELS)}
-    run = sorted({row for row, _ in block.cells}, key=lambda row: (row[1], order.get(row[0], len(order)), row[0]))
-    return list(dict.fromkeys([*(block.published.nll if block.published else ()), *run]))
+    run = [row for row, k in block.cells if k == K]
+    run = sorted(run, key=lambda row: (row[1], order.get(row[0], len(order)), row[0]))
+    theirs = block.published.cells if comparable(block) else {}
+    return list(dict.fromkeys([*(shown_row(row, k) for row, k in theirs if k == K), *run]))
 
 
 def columns_of(block: Block) -> list[int]:
-    """The published K and others that were run."""
-    return sorted({*(block.published.num_samples if block.published else ()), *(K for _, K in block.cells)})
+    """The K of the published cells that stand beside ours, and others that were run."""
+    return sorted({*(block.published.num_samples if comparable(block) else ()), *(K for _, K in block.cells)})
 
 
-def published_nll(block: Block, row: Row, K: int) -> float | None:
-    """The published test NLL of a cell, None if there is none."""
-    return block.published.nll.get(row, {}).get(K) if block.published else None
+def difference_text(ours: np.ndarray, theirs: Number, *, seeds: int) -> str:
+    """Our mean over seeds minus the published one, of so many seeds, in nats and in standard errors of both together.
 
-
-def standard_errors(values: np.ndarray, reference: float) -> float | None:
-    """How many standard errors over seeds the mean is above the reference; None without a spread."""
-    spread = np.std(values, ddof=1) if len(values) > 1 else 0.0
-    return float((np.mean(values) - reference) / (spread / np.sqrt(len(values)))) if spread > 0.0 else None
-
-
-def nll_text(block: Block, row: Row, K: int, marks: dict[Settings, str]) -> str:
-    """Test NLL of a cell: ours, the published one, and the difference in standard errors."""
-    theirs, result = published_nll(block, row, K), block.cells.get((row, K))
-    if result is None:
-        return "-" if theirs is None else f"not run ({theirs:.2f})"
-    ours = over_seeds(means(result, "test_nll")) + marks[result.settings]
-    if theirs is None:
-        return ours
-    same_images = block.published.dataset == block.dataset
-    distance = standard_errors(means(result, "test_nll"), theirs) if same_images else None
-    return f"{ours} ({theirs:.2f})" if distance is None else f"{ours} ({theirs:.2f}; {distance:+.1f} s.e.)"
+    The standard error is `sqrt(s^2 / n + s_p^2 / n_p)`, with the standard deviations and numbers of seeds of ours and
+    of the published runs; one seed has none, and the difference stands alone.
+    """
+    difference = float(np.mean(ours)) - theirs.mean
+    if len(ours) == 1:
+        return f"{difference:+.2f}"
+    error = np.sqrt(np.var(ours, ddof=1) / len(ours) + theirs.deviation**2 / seeds)
+    return f"{difference:+.2f} ({difference / error:+.1f} s.e.)"
 
 
 def sources(shown: Sequence[Result]) -> tuple[dict[Settings, str], str]:
@@ -157,13 +173,14 @@ def _source(group: Sequence[Result]) -> str:
 
     context = f"context {settings.hidden[-1]}" if settings.architecture == "conv" else f"layers {settings.hidden}"
     patience = f", patience {settings.patience} epochs" if settings.patience else ""
+    reverse = ", the reverse model updated once" if settings.twice == "encoder" else ""
     images = [f"{'all ' if settings.nll_images == 0 else ''}{count:,}" for count in content["nll_images"]]
     return (
         f"{count(len(group), 'cell')} of {count(settings.seeds, 'seed')}: {settings.architecture}, {context}, "
         f"{settings.latent} latents, {settings.proposal_hidden} hidden units of conditionals; "
         f"{over('steps')} steps of {settings.batch_size} (asked for {settings.steps:,}{patience}), "
         f"learning rate {settings.learning_rate:g}, {settings.schedule}, warm-up {settings.warmup:,}, "
-        f"free bits {settings.free_bits:g}, Polyak {settings.polyak:g}, clipping {settings.clip:g}. "
+        f"free bits {settings.free_bits:g}, Polyak {settings.polyak:g}, clipping {settings.clip:g}{reverse}. "
         f"NLL: {over('nll_samples')} samples of z, {images[0]} validation and {images[1]} test images; test NLL has "
         f"standard errors over images up to {error('standard_error')}, Monte Carlo errors up to "
         f"{error('monte_carlo_error')}. Data {content['data']['name']}, checksum {content['data']['checksum'][:8]}. "

@@ -1,12 +1,13 @@
 """The tables of Huang et al. (2019) from results of `experiments.vae`, beside the published numbers.
 
-    python -m experiments.tables                      # results/tables -> docs/tables.md and docs/tables.png
+    python -m experiments.tables                      # results/tables -> docs/tables.md, tables_mlp.md and tables.png
     python -m experiments.tables --collect runs       # first add what is finished in runs to results/tables
     python -m experiments.tables --results runs --output runs/tables.md
 
 A folder of results is searched with all folders below it. Two results with the same settings and different numbers are
 an error. If a cell of a table has several results, the one with the best validation NLL is shown. The published numbers
-are in `published.py`. Everything else comes from the results, and nothing is interpreted.
+are in `published.json`. Everything else comes from the results, and nothing is interpreted. `make tables` also makes
+the other generated pages and figures.
 """
 
 import argparse
@@ -15,7 +16,7 @@ import pathlib
 from experiments.shared import command_line
 from experiments.tables import collected
 from experiments.tables.cells import count
-from experiments.tables.document import document
+from experiments.tables.document import appendix, document
 from experiments.tables.figure import draw_figure
 
 NAME = "experiments.tables"
@@ -32,7 +33,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         "--output",
         type=pathlib.Path,
         default=output,
-        help="the document; its figure goes beside it as .png; default: %(default)s",
+        help="the page of the paper's networks; the page of small MLPs goes beside it with _mlp in its name, and the "
+        "figure as .png; default: %(default)s",
     )
     parser.add_argument(
         "--collect",
@@ -48,7 +50,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Collect results if asked to, then write the document and its figure."""
+    """Collect results if asked to, then write both pages and the figure."""
     options = parse(arguments)
     with command_line.refusals(NAME):
         command_line.make_folder_of("--output", options.output)
@@ -63,6 +65,8 @@ def main(arguments: list[str] | None = None) -> None:
             folders = ", ".join(map(str, options.results))
             raise FileNotFoundError(f"no results of experiments.vae in {folders}; copy some there with --collect DIR")
     figure = options.output.with_suffix(".png")
-    options.output.write_text(document(results, figure.name))
+    mlp = options.output.with_stem(options.output.stem + "_mlp")
+    options.output.write_text(document(results, figure.name, mlp.name))
+    mlp.write_text(appendix(results, options.output.name))
     draw_figure(results, figure)
-    print(f"{count(len(results), 'result')}: {options.output} and {figure}")
+    print(f"{count(len(results), 'result')}: {options.output}, {mlp} and {figure}")

@@ -1,7 +1,7 @@
-"""The document that shows the tables of Huang et al. (2019) beside our results, section by section."""
+"""The pages that show the tables of Huang et al. (2019) beside our results: one for each kind of networks."""
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -9,19 +9,22 @@ from experiments.shared.markdown import table as markdown
 from experiments.shared.spread import over_seeds
 from experiments.tables import published
 from experiments.tables.cells import (
+    ANY_ALPHA,
     GRADIENT,
     PUBLISHED,
     Block,
     columns_of,
+    comparable,
     count,
+    difference_text,
     make_block,
     means,
-    nll_text,
-    published_nll,
+    published_of,
     row_of,
     row_title,
     rows_of,
     samples_of,
+    shown_row,
     sources,
     titles,
 )
@@ -35,35 +38,51 @@ ARCHITECTURES = {"conv": "residual networks as in the paper (conv)", "mlp": "sma
 SEARCH = "caltech-search"
 REBUILT = (
     "These images were made from the drawings by an inferred recipe. A result on them must not be equated with "
-    "published ones, so no difference from those is given."
+    "published ones, so those do not stand beside it."
 )
-INTRODUCTION = """# Tables of Huang et al. (2019)
+OF_THE_PAPER = """# Tables of Huang et al. (2019)
 
-Made by `python -m experiments.tables` from {number} of `experiments.vae`, not edited by hand.
+Made by `make tables` from {number} of `experiments.vae` and from
+[published.json](../experiments/tables/published.json), not edited by hand.
 
 All figures are in nats, and lower is better. Bounds are printed negated, as in the paper. The negative log-likelihood
-(NLL) is minus the estimate of log p(x).
+(NLL) is minus the estimate of log p(x). This page has the paper's residual networks.
+[{appendix}]({appendix}) has the same grids with small MLPs, which compare with each other and not with the paper.
 
-A cell is our mean over seeds +- their standard deviation, or one number where there is one seed. The brackets first
-have the published value, which always belongs to the paper's residual networks. Then they say by how many standard
-errors we are above (+) or below it (-). The standard error is ours alone: standard deviation over seeds / sqrt(seeds).
-The paper's own spread over 5 seeds is known only to be {least} to {largest} (MNIST). Our spread includes neither the
-choice of images nor Monte Carlo error. The notes below each table give both.
+A line "ours" has the mean over seeds +- their standard deviation, or one number where there is one seed. A line
+"published" has the mean and the standard deviation of the paper, over 5 seeds, or 3 in Table 3. A line "difference" is
+ours minus published. Its brackets divide it by its standard error, which is made of both spreads and both numbers of
+seeds. One seed has no spread, so the difference stands alone. The spreads include neither the choice of images nor
+Monte Carlo error. The notes below each table give both, and how long the training was.
+
+At K = 1 the weighting has nothing to share out, and H-IWAE is one model for all alphas. The paper trained it three
+times. One run of ours stands beside all three.
 
 NLL samples count samples of z: 2,000 of them with K = 5 are 400 draws of K samples. The paper's released code takes
-2,000 draws of K samples.
+2,000 draws of K samples. So its NLL is closer to -log p(x), and a little lower for the same model.
 
 If a cell was run with several settings, the table shows the one with the best mean validation NLL, among those that
 were evaluated on the most images and with the most samples. The test set plays no part in this choice. All cells were
-trained with the gradient "{gradient}", except those under "Which gradient". Letters in square brackets point to the
-notes below the table."""
-NO_BOUNDS = "Of the published table only the test NLL was at hand, not its other columns."
+trained with the gradient "{gradient}", except those under "Which gradient". Letters in square
+brackets point to the notes below the table."""
+OF_OTHER_NETWORKS = """# The tables' grids with small MLPs
+
+Made by `make tables` from {number} of `experiments.vae`, not edited by hand.
+
+These are the grids of [{main}]({main}) with small MLPs in place of the paper's residual networks. That page says
+what the figures mean. The networks differ, so no published number stands here. Within a table the models compare.
+Runs of one model under several names stand there once.
+
+A cell is the mean over seeds +- their standard deviation, or one number where there is one seed."""
 GRADIENTS = f"""Each difference is from "{GRADIENT}", and lower is better. Seeds share initialisation and
 minibatches, so differences are taken seed by seed. The table shows their mean, and its standard error in brackets. ESS
 is the effective sample size at the end of training, between 1 and K, over training and validation examples. The seconds
 are those of training all seeds."""
 REACHED = """This section compares mean test NLL with the published mean. It includes only cells with exactly the
-settings of the paper's sweeps (conv in `experiments/vae/sweeps.py`)."""
+settings of the sweeps with the paper's budget (mnist, omniglot, caltech and caltech-search in
+`experiments/vae/sweeps.py`)."""
+NOT_RUN = """The commands have the paper's budget. The sweeps mnist-short, omniglot-short and caltech-short are short
+trainings of some of these cells, see [experiments.md](experiments.md)."""
 
 
 def sweep_of(**wanted: str | int) -> str | None:
@@ -74,35 +93,41 @@ def sweep_of(**wanted: str | int) -> str | None:
     return None
 
 
-def command(sweep: str, **chosen: int) -> str:
-    """The command line that runs a sweep, or the cells of it that are chosen."""
-    options = "".join(f" --{name.replace('_', '-')} {value}" for name, value in chosen.items())
-    return f"`python -m experiments.vae --sweep {sweep}{options} --data-dir DIR`"
+def command(sweep: str) -> str:
+    """The command line that runs a sweep."""
+    return f"`python -m experiments.vae --sweep {sweep} --data-dir DIR`"
 
 
-def with_headings(blocks: Sequence[Block], render: Callable[[Block], str | None], **chosen: int) -> list[str]:
-    """Every block that has results, and for every other one the sweep that would run it."""
-    parts = []
-    for block in blocks:
-        text, sweep = render(block), sweep_of(dataset=block.dataset, architecture=block.architecture, **chosen)
-        heading = f"**{titles()[block.dataset]}, {ARCHITECTURES[block.architecture]}**"
-        if text is not None:
-            parts += [heading, *([REBUILT] if block.dataset == published.REBUILT else []), text]
-        elif sweep is not None:
-            parts.append(f"{heading}: not run; the command is {command(sweep, **chosen)}.")
-    return parts
-
-
-def nll_table(block: Block) -> str | None:
-    """Test NLL by row and K with its notes, None if nothing was run."""
-    if not block.cells:
+def cells_table(block: Block, K: int) -> str | None:
+    """All figures of all rows at one K beside the published ones, with notes; None if there are neither."""
+    rows = rows_of(block, K)
+    if not rows:
         return None
-    rows, columns = rows_of(block), columns_of(block)
-    cells = list(itertools.product(rows, columns))
-    marks, notes = sources([block.cells[cell] for cell in cells if cell in block.cells])
-    lines = [[row_title(row), *(nll_text(block, row, K, marks) for K in columns)] for row in rows]
-    choices = [choice_text(block, *cell) for cell in cells if len(block.candidates.get(cell, [])) > 1]
-    return markdown(["model", *(f"K = {K}" for K in columns)], lines) + "\n\n" + "\n".join([notes, *choices])
+    shown = [block.cells[row, K] for row in rows if (row, K) in block.cells]
+    marks, notes = sources(shown)
+    lines = [line for row in rows for line in row_lines(block, row, K, marks)]
+    header = ["model", *([""] if comparable(block) else []), *map(_figure_title, FIGURES)]
+    choices = [choice_text(block, row, K) for row in rows if len(block.candidates.get((row, K), [])) > 1]
+    return "\n\n".join([markdown(header, lines), *(["\n".join([notes, *choices])] if shown else [])])
+
+
+def row_lines(block: Block, row: Row, K: int, marks: dict[Settings, str]) -> list[list[str]]:
+    """Ours, and for every published cell of the row that one and the difference, without ours if it was not run."""
+    result, lines = block.cells.get((row, K)), []
+    if result is not None:
+        lines.append(["ours" + marks[result.settings], *(over_seeds(means(result, name)) for name in FIGURES)])
+    if not comparable(block):
+        return [[row_title(row) + marks[result.settings], *lines[0][1:]]]
+    seeds = block.published.seeds
+    for theirs, cell in published_of(block, row, K).items():
+        which = f", {row_title(theirs).removeprefix('H-IWAE ')}" if row[0] == ANY_ALPHA else ""
+        lines.append(
+            [f"published{which}", *(f"{number.mean:.2f} +- {number.deviation:.2f}" for number in cell.values())]
+        )
+        if result is not None:
+            texts = (difference_text(means(result, name), number, seeds=seeds) for name, number in cell.items())
+            lines.append(["difference", *texts])
+    return [[row_title(row) if number == 0 else "", *line] for number, line in enumerate(lines)]
 
 
 def choice_text(block: Block, row: Row, K: int) -> str:
@@ -111,23 +136,6 @@ def choice_text(block: Block, row: Row, K: int) -> str:
     differing = [name for name in Settings._fields if len({getattr(r.settings, name) for r in several}) > 1]
     values = ", ".join(f"{name} {getattr(chosen, name)}" for name in differing)
     return f"- {row_title(row)}, K = {K}: of {len(several)} results the one with {values}."
-
-
-def details_table(block: Block, K: int) -> str | None:
-    """Bounds and NLL of all rows at one K with its notes, None if nothing was run."""
-    rows = rows_of(block)
-    shown = [block.cells[row, K] for row in rows if (row, K) in block.cells]
-    if not shown:
-        return None
-    marks, notes = sources(shown)
-    lines = []
-    for row in rows:
-        result = block.cells.get((row, K))
-        ours = ["not run"] * 4 if published_nll(block, row, K) is not None else ["-"] * 4
-        if result is not None:
-            ours = [over_seeds(means(result, name)) for name in FIGURES[:4]]
-        lines.append([row_title(row), *ours, nll_text(block, row, K, marks)])
-    return markdown(["model", *map(_figure_title, FIGURES)], lines) + "\n\n" + notes
 
 
 def _figure_title(name: str) -> str:
@@ -141,7 +149,7 @@ def gradients_section(results: Sequence[Result]) -> list[str]:
         groups.setdefault(result.settings._replace(gradient=""), []).append(result)
     groups = {key: group for key, group in groups.items() if {r.settings.gradient for r in group} != {GRADIENT}}
     if not groups:
-        return ["## Which gradient", f'No cell was run with another gradient than "{GRADIENT}".']
+        return []
     parts = ["## Which gradient", GRADIENTS]
     header = ["gradient", *map(_figure_title, FIGURES), "test bound, difference", "test NLL, difference"]
     for key in sorted(groups, key=lambda key: (list(titles()).index(key.dataset), key[1:])):
@@ -171,45 +179,43 @@ def paired_text(result: Result, baseline: Result, name: str) -> str:
 
 def reached_section(results: Sequence[Result]) -> list[str]:
     """Whether the published mean is reached, for cells with exactly the settings of the paper's sweeps."""
-    cells = itertools.chain.from_iterable(sweeps.expand(grids, {}) for grids in sweeps.SWEEPS.values())
-    paper = {cell for cell in cells if cell.architecture == "conv"}
+    paper = {cell for name in sweeps.PAPERS for cell in sweeps.expand(sweeps.SWEEPS[name], {})}
     eligible = [result for result in results if result.settings in paper]
     lines = []
     for table in published.TABLES:
         block = make_block(eligible, table.dataset, "conv")
-        for row, K in itertools.product(table.nll, table.num_samples):
-            theirs, result = published_nll(block, row, K), block.cells.get((row, K))
-            if theirs is not None and result is not None:
-                ours = means(result, "test_nll")
-                reached = "yes" if np.mean(ours) <= theirs else "no"
-                name = f"Table {table.number}, {row_title(row)}, K = {K}"
-                lines.append([name, over_seeds(ours), f"{theirs:.2f}", reached])
+        for (row, K), cell in table.cells.items():
+            result = block.cells.get((shown_row(row, K), K))
+            if result is not None:
+                ours, theirs = means(result, "test_nll"), cell["test_nll"].mean
+                name = f"Table {table.details[K]}, {row_title(row)}, K = {K}"
+                lines.append([name, over_seeds(ours), f"{theirs:.2f}", "yes" if np.mean(ours) <= theirs else "no"])
     table = markdown(["cell", "ours", "published", "ours at or below"], lines) if lines else "No such cell was run."
     return ["## At or below the published mean", REACHED, table]
 
 
 def missing_section(results: Sequence[Result]) -> list[str]:
-    """The published cells that no result has, and the commands that run them."""
+    """The published cells that no result with the paper's networks has, and the commands that run them."""
     lines = []
-    for dataset, architecture in itertools.product(titles(), ARCHITECTURES):
-        sweep = sweep_of(dataset=dataset, architecture=architecture)
-        if sweep is None or dataset not in PUBLISHED:
-            continue
-        block = make_block(results, dataset, architecture)
-        cells = [(row, K) for row, columns in block.published.nll.items() for K in columns]
+    for dataset in PUBLISHED:
+        block, sweep = make_block(results, dataset, "conv"), sweep_of(dataset=dataset, architecture="conv")
+        cells = dict.fromkeys((shown_row(row, K), K) for row, K in block.published.cells)
         missing = [cell for cell in cells if cell not in block.cells]
-        of_sweep = {(row_of(cell), samples_of(cell)) for cell in sweeps.expand(sweeps.SWEEPS[sweep], {})}
-        heading = f"- Table {block.published.number}, {titles()[dataset]}, {architecture}:"
-        for known, remedy in ((True, f"the command is {command(sweep)}"), (False, "no sweep has them")):
-            listed = [cell for cell in missing if (cell in of_sweep) == known]
-            if listed:
-                lines.append(f"{heading} {_cells_text(listed)}; {remedy}.")
+        if missing:
+            text = _cells_text(sorted(missing, key=lambda cell: rows_order(block, cell)))
+            lines.append(f"- {titles()[dataset]}: {text}; the command is {command(sweep)}.")
     search = sweeps.expand(sweeps.SWEEPS[SEARCH], {})
     done = len(set(search) & {result.settings for result in results})
     lines.append(
-        f"- Table 3, search: {done} of {count(len(search), 'cell')} were run; the command is {command(SEARCH)}."
+        f"- The search of Table 3: {done} of {count(len(search), 'cell')} were run; the command is {command(SEARCH)}."
     )
-    return ["## Not run", "Tables 4 to 11 have the cells of Tables 1 and 2.", "\n".join(lines)]
+    return ["## Not run", NOT_RUN, "\n".join(lines)]
+
+
+def rows_order(block: Block, cell: tuple[Row, int]) -> tuple[int, int]:
+    """The place of a cell in a list by row and K."""
+    rows = list(dict.fromkeys(shown_row(row, K) for row, K in block.published.cells))
+    return rows.index(cell[0]), cell[1]
 
 
 def _cells_text(cells: Sequence[tuple[Row, int]]) -> str:
@@ -217,28 +223,50 @@ def _cells_text(cells: Sequence[tuple[Row, int]]) -> str:
     return "; ".join(f"{row_title(row)} K = {', '.join(str(K) for _, K in several)}" for row, several in by_row)
 
 
-def document(results: Sequence[Result], figure: str) -> str:
-    """The whole document; `figure` is the address of the figure in it."""
-    least, largest = published.SPREAD
-    number = count(len(results), "result file")
-    parts = [INTRODUCTION.format(number=number, least=least, largest=largest, gradient=GRADIENT)]
-    parts += [f"![Test NLL against K, ours and published]({figure})"]
-
-    def blocks(table: published.Table | None) -> list[Block]:
+def _tables(results: Sequence[Result], architecture: str) -> list[str]:
+    """The sections of the published data sets."""
+    parts = []
+    for table in published.TABLES:
         datasets = [name for name in titles() if PUBLISHED.get(name) is table]
-        return [make_block(results, *pair) for pair in itertools.product(datasets, ARCHITECTURES)]
+        blocks = [make_block(results, dataset, architecture) for dataset in datasets]
+        columns = sorted({K for block in blocks for K in columns_of(block)})
+        if columns:
+            title = table.title[0].upper() + table.title[1:]
+            parts.append(f"## {table.numbers}: {table.title}" if architecture == "conv" else f"## {title}")
+        for K in columns:
+            number = f"Table {table.details[K]}: " if architecture == "conv" and K in table.details else ""
+            parts.append(f"### {number}K = {K}")
+            for block in blocks:
+                text = cells_table(block, K)
+                if text is not None:
+                    rebuilt = [f"**{titles()[block.dataset]}**", REBUILT] if block.dataset == published.REBUILT else []
+                    parts += [*rebuilt, text]
+    return parts
 
-    for table in published.TABLES:
-        parts += [f"## Table {table.number}: test NLL, {table.title}", *with_headings(blocks(table), nll_table)]
-    for table in published.TABLES:
-        here = blocks(table)
-        for K in dict.fromkeys([*table.details, *sorted({K for block in here for _, K in block.cells})]):
-            name = f"Table {table.details[K]}" if K in table.details else f"Beside Table {table.number}"
-            parts += [f"## {name}: bounds and NLL, {table.title}, K = {K}"]
-            parts += [NO_BOUNDS] if K in table.details else []
-            parts += with_headings(here, lambda block, K=K: details_table(block, K), num_samples=K)
-    others = [block for block in blocks(None) if block.cells]
-    if others:
-        parts += ["## Other data: test NLL", *with_headings(others, nll_table)]
-    parts += gradients_section(results) + reached_section(results) + missing_section(results)
+
+def _others(results: Sequence[Result], architecture: str) -> list[str]:
+    """The sections of data sets of which nothing is published."""
+    parts = []
+    for dataset in (name for name in titles() if name not in PUBLISHED):
+        block = make_block(results, dataset, architecture)
+        for K in columns_of(block):
+            parts += [f"## Other data: {titles()[dataset]}, K = {K}", cells_table(block, K) or ""]
+    return parts
+
+
+def document(results: Sequence[Result], figure: str, appendix: str) -> str:
+    """The page of the paper's networks; `figure` is the address of its figure and `appendix` of the other page."""
+    here = [result for result in results if result.settings.architecture == "conv"]
+    number = count(len(here), "result")
+    parts = [OF_THE_PAPER.format(number=number, appendix=appendix, gradient=GRADIENT)]
+    parts += [f"![Test NLL against K, ours and published]({figure})", *_tables(here, "conv"), *_others(here, "conv")]
+    parts += gradients_section(here) + reached_section(here) + missing_section(here)
+    return "\n\n".join(parts) + "\n"
+
+
+def appendix(results: Sequence[Result], main: str) -> str:
+    """The page of small MLPs; `main` is the address of the paper's tables."""
+    here = [result for result in results if result.settings.architecture == "mlp"]
+    parts = [OF_OTHER_NETWORKS.format(number=count(len(here), "result"), main=main)]
+    parts += _tables(here, "mlp") + _others(here, "mlp") + gradients_section(here)
     return "\n\n".join(parts) + "\n"

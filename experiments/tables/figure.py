@@ -1,6 +1,5 @@
-"""The figure of test NLL against K, ours beside the published values."""
+"""The figure of test NLL against K: the paper's networks, ours beside the published values."""
 
-import itertools
 import pathlib
 from collections.abc import Sequence
 
@@ -14,31 +13,29 @@ from experiments.tables.cells import (
     columns_of,
     make_block,
     means,
-    published_nll,
+    published_of,
     row_title,
     rows_of,
     titles,
 )
 from experiments.tables.collected import Result
-from experiments.tables.published import Row
 
-MARKERS = {"conv": "o", "mlp": "s"}
-ROWS = list(dict.fromkeys(row for table in published.TABLES for row in table.nll))
+ROWS = list(dict.fromkeys(row for table in published.TABLES for row, _ in table.cells))
 COLORS = {row: f"C{n}" for n, row in enumerate(ROWS)}
+SHARED = "black"  # one model for all alphas at K = 1
 
 
 def draw_figure(results: Sequence[Result], path: pathlib.Path) -> None:
     """Draw the data sets and rows of the paper: ours with standard deviations over seeds, published values hollow."""
+    results = [result for result in results if result.settings.architecture == "conv"]
     run = {result.settings.dataset for result in results}
     datasets = [name for name in titles() if name in PUBLISHED and (name in run or PUBLISHED[name].dataset == name)]
     size = {"figsize": (3.6 * len(datasets), 4.6), "squeeze": False, "layout": "constrained"}
     figure, axes = plt.subplots(1, len(datasets), **size)
     for axis, dataset in zip(axes[0], datasets, strict=True):
-        blocks = [make_block(results, dataset, architecture) for architecture in MARKERS]
-        columns = sorted({K for block in blocks for K in columns_of(block)})
-        rows = [row for row in ROWS if any(row in rows_of(block) for block in blocks)]
-        for block in blocks:
-            _draw_block(axis, block, rows, columns)
+        block = make_block(results, dataset, "conv")
+        columns = columns_of(block)
+        _draw_block(axis, block, columns)
         axis.set_xticks(range(len(columns)), [str(K) for K in columns])
         axis.set_xlim(-0.5, len(columns) - 0.5)
         for place in range(1, len(columns)):
@@ -48,24 +45,25 @@ def draw_figure(results: Sequence[Result], path: pathlib.Path) -> None:
         axis.grid(axis="y", alpha=0.3)
     axes[0][0].set_ylabel("test NLL in nats, lower is better")
     handles = [plt.Line2D([], [], color=color, lw=4, label=row_title(row)) for row, color in COLORS.items()]
-    kinds = {"published": ("o", "none"), **{f"ours, {name}": (marker, "black") for name, marker in MARKERS.items()}}
-    for label, (marker, face) in kinds.items():
-        handles.append(plt.Line2D([], [], color="black", marker=marker, mfc=face, ls="none", label=label))
-    figure.legend(handles=handles, loc="outside lower center", ncols=5, fontsize=8)
+    for label, face in (("published", "none"), ("ours", "black")):
+        handles.append(plt.Line2D([], [], color="black", marker="o", mfc=face, ls="none", label=label))
+    figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=8)
     save(figure, path, dpi=110)
 
 
-def _draw_block(axis: plt.Axes, block: Block, rows: Sequence[Row], columns: Sequence[int]) -> None:
-    # The published values belong to the paper's networks and to the published images.
-    comparable = block.architecture == "conv" and block.published.dataset == block.dataset
-    width = 0.9 / len(rows)
-    for (n, row), (column, K) in itertools.product(enumerate(rows), enumerate(columns)):
-        place = column + width * (n - (len(rows) - 1) / 2)
-        style = {"color": COLORS[row], "linestyle": "none", "markersize": 5, "marker": MARKERS[block.architecture]}
-        theirs, result = published_nll(block, row, K), block.cells.get((row, K))
-        if theirs is not None and comparable:
-            axis.plot(place - 0.2 * width, theirs, markerfacecolor="none", **style)
-        if result is not None:
-            ours = means(result, "test_nll")
-            spread = np.std(ours, ddof=1) if len(ours) > 1 else None
-            axis.errorbar(place + 0.2 * width, ours.mean(), spread, capsize=2, **style)
+def _draw_block(axis: plt.Axes, block: Block, columns: Sequence[int]) -> None:
+    for column, K in enumerate(columns):
+        rows = rows_of(block, K)
+        width = 0.9 / len(rows)
+        for n, row in enumerate(rows):
+            place = column + width * (n - (len(rows) - 1) / 2)
+            for theirs, cell in published_of(block, row, K).items():
+                style = {"color": COLORS[theirs], "linestyle": "none", "markersize": 5, "marker": "o"}
+                number = cell["test_nll"]
+                axis.errorbar(place - 0.2 * width, *number, capsize=2, markerfacecolor="none", **style)
+            result = block.cells.get((row, K))
+            if result is not None:
+                ours = means(result, "test_nll")
+                spread = np.std(ours, ddof=1) if len(ours) > 1 else None
+                style = {"color": COLORS.get(row, SHARED), "linestyle": "none", "markersize": 5, "marker": "o"}
+                axis.errorbar(place + 0.2 * width, ours.mean(), spread, capsize=2, **style)

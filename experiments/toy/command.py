@@ -4,6 +4,7 @@
     python -m experiments.toy --alpha 1 --z0 shared --num-samples 10 --gradient reparameterized doubly_reparameterized
     python -m experiments.toy --alpha 1 --z0 shared mixture-12 # K of 12 Gaussians beside K members with a z_0
     python -m experiments.toy --figure 2 3 4 7                 # the figures; --seeds is of 3 and 4, by default 25
+    python -m experiments.toy --figure 3 4 --networks paper --output runs/toy_paper      # with those of appendix D
 
 There is no data and no generative model to learn. The target takes the place of the joint density, so the bound lies
 below log Z, and the gap measures the proposal alone. "shared" means one z_0 for all members, "separate" a z_0 for each
@@ -26,39 +27,15 @@ line; 75, another process works in --output; 130, Ctrl-C.
 
 import argparse
 import pathlib
-from typing import Any
-
-import numpy as np
 
 from experiments.shared import command_line, run_folder, stored
 from experiments.shared.provenance import provenance
 from experiments.toy import figures
+from experiments.toy.fits_table import HEADER, row
 from experiments.toy.problem import CHOICES, Settings, log_normaliser, make_problem
 from experiments.toy.training import fit
 
 NAME = "experiments.toy"
-HEADER = (
-    "| z_0 | alpha | reverse | gradient | K | steps | rate | bound | log Z | gap | Var log w | Var log w_j | corr "
-    "| ESS | seconds |\n"
-    "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"
-)
-
-
-def row(result: dict[str, Any]) -> str:
-    """One line of the Markdown table."""
-    settings = Settings(**result["settings"])
-    spread = f"{np.std(result['gap'], ddof=1):.4f}" if len(result["gap"]) > 1 else "-"
-    mean = {name: np.mean(values) for name, values in result.items() if isinstance(values, list)}
-    pairs = np.asarray(result["weight_correlation"])[:, *np.triu_indices(settings.num_samples, 1)]
-    reverse = settings.reverse if settings.knows_member and settings.z0 != "markov" else "common"
-    return (
-        f"| {settings.z0} | {settings.alpha:g} | {reverse} | {settings.gradient} | {settings.num_samples} "
-        f"| {settings.steps} | {settings.learning_rate:g}{' to 0' if settings.decay else ''} "
-        f"| {mean['bound']:.4f} | {result['log_z']:.5f} | {mean['gap']:.4f} +- {spread} "
-        f"| {mean['estimate_log_variance']:.3f} | {mean['log_weight_variance']:.3f} "
-        f"| {f'{np.mean(pairs):.3f}' if pairs.size else '-'} "
-        f"| {mean['effective_sample_size']:.3f} | {result['train_seconds']:.0f} |"
-    )
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -72,6 +49,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         "--alpha", nargs="+", type=command_line.number(least=0.0), default=[0.0, 1.0], help="default: 0 1"
     )
     parser.add_argument("--reverse", choices=CHOICES["reverse"], default=default.reverse, help="how r knows the member")
+    parser.add_argument(
+        "--networks",
+        choices=CHOICES["networks"],
+        default=default.networks,
+        help="paper: skip connections and conditional weight norm, as in the paper's appendix D; default: %(default)s",
+    )
     parser.add_argument("--gradient", nargs="+", default=[default.gradient], help="default: %(default)s")
     parser.add_argument("--num-samples", type=count, default=default.num_samples, help="K; default: %(default)s")
     parser.add_argument("--steps", nargs="+", type=count, default=[default.steps], help="default: %(default)s")
@@ -83,7 +66,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("runs/toy"), help="default: %(default)s")
     options = parser.parse_args(arguments)
     if options.figure:
-        free = ("figure", "seeds", "output")
+        free = ("figure", "seeds", "networks", "output")
         extra = [
             name for name, value in vars(options).items() if name not in free and value != parser.get_default(name)
         ]
@@ -108,6 +91,7 @@ def grid(options: argparse.Namespace) -> list[Settings]:
             draws=options.draws,
             learning_rate=options.learning_rate,
             decay=options.decay,
+            networks=options.networks,
         )
         for steps in options.steps
         for alpha in options.alpha
@@ -139,7 +123,7 @@ def _write(options: argparse.Namespace, rows: list[Settings]) -> None:
     fits = options.output / "fits"
     if options.figure:
         seeds = figures.SEEDS if options.seeds is None else options.seeds
-        figures.write(options.figure, options.output, seeds=seeds, fits=fits)
+        figures.write(options.figure, options.output, seeds=seeds, networks=options.networks, fits=fits)
         return
     log_z = log_normaliser()
     results = [fit(settings, fits, log_z=log_z).result for settings in rows]

@@ -37,34 +37,35 @@ MEASURES = {
 }
 
 
-def _hierarchical(z0: str, alpha: float, **others: Any) -> Settings:
-    reverse = "heads" if alpha == 0.0 else Settings().reverse
-    return Settings(z0=z0, alpha=alpha, reverse=reverse, **others)
+def _hierarchical(z0: str, alpha: float, *, networks: str, **others: Any) -> Settings:
+    reverse = "heads" if alpha == 0.0 and networks == "small" else Settings().reverse
+    return Settings(z0=z0, alpha=alpha, reverse=reverse, networks=networks, **others)
 
 
-def proposals_settings(seeds: int) -> list[Settings]:
-    """The rows of figure 2. One seed is shown, whatever `seeds` is."""
+def proposals_settings(seeds: int, networks: str) -> list[Settings]:
+    """The rows of figure 2. One seed is shown, whatever `seeds` is, and the chain has small networks."""
     return [
         Settings(z0="markov", gradient="reparameterized", seeds=1, **PAPER),
-        _hierarchical("shared", 0.0, seeds=1, **PAPER),
-        _hierarchical("shared", 0.0, seeds=1, **LONG),
-        _hierarchical("shared", 1.0, seeds=1, **PAPER),
+        _hierarchical("shared", 0.0, seeds=1, networks=networks, **PAPER),
+        _hierarchical("shared", 0.0, seeds=1, networks=networks, **LONG),
+        _hierarchical("shared", 1.0, seeds=1, networks=networks, **PAPER),
     ]
 
 
-def dispersion_settings(seeds: int) -> list[Settings]:
+def dispersion_settings(seeds: int, networks: str) -> list[Settings]:
     """The fits of figure 3, by training, alpha and z_0. Figure 4 shows all but one of them for each training."""
     return [
-        _hierarchical(z0, alpha, seeds=seeds, **training)
+        _hierarchical(z0, alpha, seeds=seeds, networks=networks, **training)
         for training in TRAININGS.values()
         for alpha in (0.0, 1.0)
         for z0 in ("separate", "shared")
     ]
 
 
-def weighting_settings(seeds: int) -> list[Settings]:
+def weighting_settings(seeds: int, networks: str) -> list[Settings]:
     """The rows of figure 7: one fit of one seed at two times, since a seed always draws the same noise."""
-    return [Settings(learned=True, seeds=1, **{**PAPER, "steps": steps}) for steps in (EARLY, PAPER["steps"])]
+    trainings = [{**PAPER, "steps": steps} for steps in (EARLY, PAPER["steps"])]
+    return [Settings(learned=True, seeds=1, networks=networks, **training) for training in trainings]
 
 
 def _first(fitted: Fit, *, draws: int) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -144,22 +145,28 @@ def _draw_proposals_row(figure: Figure, row: np.ndarray, fitted: Fit) -> None:
 
 
 def draw_dispersion(fits: list[Fit], path: pathlib.Path) -> dict[str, Any]:
+    """Figure 3, and beside it the comparison of shared with separate z_0 as a table."""
+    results = [fitted.result for fitted in fits]
+    draw_all_boxes(results, path)
+    comparisons = compare(results)
+    text = comparison_table(comparisons)
+    path.with_suffix(".md").write_text(text + "\n")
+    print(f"\n{text}\n")
+    return {"results": results, "comparisons": comparisons}
+
+
+def draw_all_boxes(results: list[dict[str, Any]], path: pathlib.Path) -> None:
     """Figure 3: the bound and the dispersion of the estimate of Z, shared against separate z_0; a point is a seed."""
     figure, axes = plt.subplots(
         len(TRAININGS), len(MEASURES), figsize=(13, 3.1 * len(TRAININGS)), layout="constrained", squeeze=False
     )
-    size = len(fits) // len(TRAININGS)
+    size = len(results) // len(TRAININGS)
     for number, (training, row) in enumerate(zip(TRAININGS, axes, strict=True)):
-        results = [fitted.result for fitted in fits[number * size : (number + 1) * size]]
+        of_training = results[number * size : (number + 1) * size]
         for axis, name in zip(row, MEASURES, strict=True):
-            _draw_boxes(axis, results, name)
-        row[0].set_title(f"{training} ({len(results[0]['gap'])} seeds)", fontsize=10, loc="left")
+            _draw_boxes(axis, of_training, name)
+        row[0].set_title(f"{training} ({len(of_training[0]['gap'])} seeds)", fontsize=10, loc="left")
     _save(figure, path)
-    comparisons = compare([fitted.result for fitted in fits])
-    text = comparison_table(comparisons)
-    path.with_suffix(".md").write_text(text + "\n")
-    print(f"\n{text}\n")
-    return {"results": [fitted.result for fitted in fits], "comparisons": comparisons}
 
 
 def _draw_boxes(axis: Axes, results: list[dict[str, Any]], name: str) -> None:
@@ -274,10 +281,10 @@ FIGURES: dict[int, tuple[Callable[..., Any], Callable[..., Any]]] = {
 }
 
 
-def write(figures: list[int], folder: pathlib.Path, *, seeds: int, fits: pathlib.Path) -> None:
+def write(figures: list[int], folder: pathlib.Path, *, seeds: int, networks: str, fits: pathlib.Path) -> None:
     """Fit what is not there yet, and write `figure2.png` and so on, with their numbers in `figures.json`."""
     # A mistake in the last figure is an error before the first fit.
-    rows = {figure: [settings.check() for settings in FIGURES[figure][0](seeds)] for figure in figures}
+    rows = {figure: [settings.check() for settings in FIGURES[figure][0](seeds, networks)] for figure in figures}
     folder.mkdir(parents=True, exist_ok=True)
     numbers = folder / "figures.json"
     log_z = log_normaliser()

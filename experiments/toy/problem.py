@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 from jaxtyping import PRNGKeyArray
 
 import hiwae_jax as hj
@@ -15,7 +16,12 @@ from hiwae_jax import nn
 DIMENSIONS = 2  # of z and of z_0
 RAW_UNIT_SCALE = math.log(math.expm1(1.0))  # `nn.positive_scale` is one here
 MIXTURES = {"mixture-12": 12}  # members, of which K are drawn without replacement
-CHOICES = {"z0": ("shared", "separate", "markov", *MIXTURES), "reverse": ("embedded", "heads")}
+CHOICES = {
+    "z0": ("shared", "separate", "markov", *MIXTURES),
+    "reverse": ("embedded", "heads"),
+    "networks": ("small", "paper"),
+}
+LATER = ("networks",)  # fields that the first fits do not have; with its default value a field of these is not written
 START_SPREAD = 2.0  # of the locations of a mixture's members; the target's ring has a radius of 2.8
 
 
@@ -39,6 +45,10 @@ class Settings(NamedTuple):
       learning_rate: of Adam.
       decay: whether the learning rate falls to zero, along half a cosine.
       hidden: units of the one hidden layer of each network.
+      networks: "small": one hidden layer and two affine outputs. "paper": those of the paper's appendix D, with a skip
+        from z_0 to the locations of the members and from z to that of the reverse model, and conditional weight norm,
+        for which the reverse model has a context for each member where it may know the member; `reverse` is of no use
+        then.
     """
 
     z0: str = "shared"
@@ -54,6 +64,7 @@ class Settings(NamedTuple):
     learning_rate: float = 5e-4
     decay: bool = False
     hidden: int = 64
+    networks: str = "small"
 
     @property
     def knows_member(self) -> bool:
@@ -71,6 +82,10 @@ class Settings(NamedTuple):
             if getattr(self, name) not in choices:
                 expected = ", ".join(map(repr, choices[:-1])) + f" or {choices[-1]!r}"
                 raise ValueError(f"{name}: expected {expected}, got {getattr(self, name)!r}")
+        if self.networks == "paper" and self.z0 not in ("shared", "separate"):
+            raise ValueError(f'networks: z0={self.z0!r} has none of the networks of the paper; choose "small"')
+        if self.networks == "paper" and self.reverse != Settings().reverse:
+            raise ValueError("reverse: the networks of the paper give each member a context of its own; leave it out")
         if self.learned and self.alpha != 0.0:
             raise ValueError(f"alpha: expected 0 where the weighting is learned, got {self.alpha}")
         if self.z0 in MIXTURES and (self.alpha != 1.0 or self.learned):
@@ -79,12 +94,20 @@ class Settings(NamedTuple):
             raise ValueError(f"num_samples: expected at least 2 for a Markov chain, got {self.num_samples}")
         return self
 
+    def written(self) -> dict[str, Any]:
+        """The settings as files and their names have them: a field of `LATER` only where it has no default value.
+
+        So the fits of earlier versions, which did not have the field, are found.
+        """
+        default = Settings()._asdict()
+        return {name: value for name, value in self._asdict().items() if name not in LATER or value != default[name]}
+
 
 class Problem(NamedTuple):
     """The bound that a fit maximises, and its parts, as pure functions.
 
     Attributes:
-      init: `(key) -> params`, a plain dict.
+      init: `(key) -> params`, a dict.
       log_joint: `(params, x, z) -> scalar`, the target; only z is looked at.
       proposal: the proposal that is fitted.
       weighting: how its members share the target.
@@ -195,6 +218,46 @@ def _make_hierarchical(settings: Settings):
     return init, hj.hierarchical(_base, conditionals, reverse, shared=settings.z0 == "shared")
 
 
+def _make_papers(settings: Settings):
+    """`(init, proposal)`: the library's networks of the paper's appendix D, given a constant context.
+
+    Nothing is conditioned on, so every element of the encoder's output is one. The linear map of it that gives each
+    member a context is then an embedding of the member.
+    """
+    K, size = settings.num_samples, settings.hidden
+    widths = {"base_features": DIMENSIONS, "latent_features": DIMENSIONS, "hidden_features": size}
+
+    def make(key):
+        conditionals_key, reverse_key = jax.random.split(key)
+        known = settings.knows_member
+        return (
+            nn.HierarchicalConditionals(
+                num_samples=K, context_features=size, rngs=nnx.Rngs(conditionals_key), **widths
+            ),
+            nn.ReverseModel(
+                context_features=size,
+                per_member=known,
+                num_samples=K if known else None,
+                rngs=nnx.Rngs(reverse_key),
+                **widths,
+            ),
+        )
+
+    graphs = [nnx.split(module)[0] for module in nnx.eval_shape(lambda: make(jax.random.key(0)))]
+
+    def init(key):
+        conditionals, reverse = (nnx.state(module, nnx.Param) for module in make(key))
+        return {"base": _init_base(), "conditionals": conditionals, "reverse": reverse}
+
+    def conditionals(params, x, z0):
+        return nnx.merge(graphs[0], params["conditionals"])(jnp.ones(size), z0)
+
+    def reverse(params, x, z):
+        return nnx.merge(graphs[1], params["reverse"])(jnp.ones(size), z)
+
+    return init, hj.hierarchical(_base, conditionals, reverse, shared=settings.z0 == "shared")
+
+
 def _make_markov(settings: Settings):
     """`(init, proposal)`: a chain of K samples with networks of its own for each step, forward and back."""
 
@@ -237,8 +300,9 @@ def _make_mixture(settings: Settings):
 def make_problem(settings: Settings) -> Problem:
     """The target, a proposal of small networks, and their bound."""
     settings.check()
+    hierarchical = {"small": _make_hierarchical, "paper": _make_papers}[settings.networks]
     makers = {"markov": _make_markov, **dict.fromkeys(MIXTURES, _make_mixture)}
-    init_proposal, proposal = makers.get(settings.z0, _make_hierarchical)(settings)
+    init_proposal, proposal = makers.get(settings.z0, hierarchical)(settings)
     weighting = None if settings.z0 in MIXTURES else hj.power_heuristic(settings.alpha)
     if settings.learned:
         weighting = hj.learned_weighting(lambda params, x, z, z0: learned_logits(params, z))

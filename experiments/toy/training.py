@@ -144,7 +144,7 @@ def _stored(path: pathlib.Path, settings: Settings, shapes: Any, *, log_z: float
     """Read the fit in a file and in the arrays beside it, or raise an UnusableError that names what is wrong."""
     result = read_json(path, remedy="it cannot be read")
     arrays, seeds = path.with_suffix(".npz"), settings.seeds
-    if result.get("settings") != settings._asdict() or result.get("format") != FORMAT:
+    if result.get("settings") != settings.written() or result.get("format") != FORMAT:
         raise UnusableError(f"{path}: of other settings, or of another version")
     numbers = [result.get(name) for name in ("log_z", "train_seconds")]
     rows = [result.get(name) for name in MEASURES]
@@ -177,7 +177,7 @@ def fit(settings: Settings, folder: pathlib.Path, *, log_z: float) -> Fit:
     A file that is damaged, or of other settings, is made anew. Names of files round numbers, so they may coincide.
     """
     problem = make_problem(settings)
-    words = [f"{value:g}" if isinstance(value, float) else str(value) for value in settings]
+    words = [f"{value:g}" if isinstance(value, float) else str(value) for value in settings.written().values()]
     path = folder / ("_".join(words) + ".json")
     arrays = path.with_suffix(".npz")
     shapes = jax.eval_shape(lambda: _initial_params(settings, problem))
@@ -193,7 +193,7 @@ def fit(settings: Settings, folder: pathlib.Path, *, log_z: float) -> Fit:
     write_arrays(arrays, {str(i): np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(params))})
     result = {
         "format": FORMAT,
-        "settings": settings._asdict(),
+        "settings": settings.written(),
         "log_z": log_z,
         **evaluate(settings, problem, params, log_z=log_z),
         "train_seconds": trained - began,

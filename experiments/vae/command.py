@@ -133,7 +133,7 @@ def _run(
     curves = report.finished_curves(trained)
     result = {
         "format": stored.FORMAT,
-        "settings": settings._asdict(),
+        "settings": settings.written(),
         "steps": int(curves["step"][-1]),
         **figures,
         "train_seconds": trained.seconds,

@@ -74,7 +74,7 @@ def evaluate(
     tasks = _tasks(model, data, splits, num_draws=num_draws, seeds=len(jax.tree.leaves(params)[0]), mesh=mesh)
     pieces = None
     if saved is not None:
-        described = settings._asdict(), data.name, data.checksum
+        described = settings.written(), data.name, data.checksum
         belongs_to = stored.identity(*described, arrays=jax.tree.leaves(params))
         pieces = stored.Pieces(saved, belongs_to, total=sum(len(task.split) for task in tasks))
     rows = max(1, ROWS_AT_ONCE.get(jax.default_backend(), 1_000) // num_samples)

@@ -44,7 +44,12 @@ def title(name: str) -> str:
 
 
 class Params(NamedTuple):
-    """The parameters, in two NNX states: those of the inference model and those of the generative model."""
+    """The parameters, in two NNX states.
+
+    Attributes:
+      inference: those that `encoder_updates` updates several times in a minibatch: of the inference model.
+      generative: those that are updated once: of the generative model, and with `twice="encoder"` of the reverse model.
+    """
 
     inference: nnx.State
     generative: nnx.State
@@ -113,8 +118,10 @@ def make_model(
             rngs=nnx.Rngs(key),
         )
 
+    once = [nnx.PathContains("decoder"), *([nnx.PathContains("reverse")] if settings.twice == "encoder" else [])]
+
     def split(key):
-        return nnx.split(make(key), nnx.PathContains("decoder"), nnx.Param)
+        return nnx.split(make(key), nnx.Any(*once), nnx.Param)
 
     graphdef = nnx.split(nnx.eval_shape(lambda: make(jax.random.key(0))))[0]
 

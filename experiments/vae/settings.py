@@ -26,7 +26,9 @@ CONV_SHAPE = (28, 28)
 CHOICES = {
     "architecture": ("mlp", "conv"),
     "schedule": ("constant", "cosine"),
+    "twice": ("proposal", "encoder"),
 }
+LATER = ("twice",)  # fields that the first results do not have; with its default value a field of these is not written
 
 
 class Settings(NamedTuple):
@@ -42,7 +44,7 @@ class Settings(NamedTuple):
       batch_size: examples in a minibatch.
       learning_rate: of Adam.
       schedule: "constant", or "cosine": constant for the first half of the steps, then down to a hundredth.
-      encoder_updates: updates of everything but the generative model in each minibatch; the last one is joint.
+      encoder_updates: updates of the inference model in each minibatch; the last one is joint with the generative one.
       warmup: steps over which beta rises linearly from 1e-4 to 1.
       free_bits: floor of the bracket beside the likelihood, nats a sample.
       polyak: decay of the average of the parameters that is evaluated.
@@ -55,6 +57,8 @@ class Settings(NamedTuple):
       nll_samples: samples of z for the estimate of log p(x), all K-sample draws together.
       nll_images: images of a split whose log p(x) is estimated, evenly spread over it; 0 for all.
       seeds: independent runs, of seed 0, 1, ..., in one compiled program.
+      twice: what the further updates of `encoder_updates` move: "proposal", all of the inference model; or "encoder",
+        all of it but the reverse model r, which is updated once as the generative model, as in the released code.
     """
 
     dataset: str = "digits"
@@ -78,6 +82,7 @@ class Settings(NamedTuple):
     nll_samples: int = 2_000
     nll_images: int = 0
     seeds: int = 1
+    twice: str = "proposal"
 
     def check(self) -> "Settings":
         """Return the settings, or raise a ValueError that names the one that is not possible."""
@@ -98,6 +103,8 @@ class Settings(NamedTuple):
             )
         if self.nll_images == 1:
             raise ValueError("nll_images: expected 0, for all, or at least 2 for a standard error, got 1")
+        if self.twice == "encoder" and self.encoder_updates == 1:
+            raise ValueError('twice: "encoder" is for several updates in a minibatch; set encoder_updates to 2 or more')
         if not self.hidden or not 1 <= min(self.hidden) <= max(self.hidden) <= LARGEST:
             raise ValueError(f"hidden: expected at least one layer of at least one unit, got {self.hidden}")
         height, width = known[self.dataset].shape
@@ -118,13 +125,21 @@ class Settings(NamedTuple):
             if not right:
                 raise ValueError(f"{name}: expected {kinds[type(default)]}, got {value!r}")
 
+    def written(self) -> dict[str, Any]:
+        """The settings as files and names have them: a field of `LATER` only where it has no default value.
+
+        So names, results and checkpoints stay those of earlier versions, which did not have the field.
+        """
+        default = Settings()._asdict()
+        return {name: value for name, value in self._asdict().items() if name not in LATER or value != default[name]}
+
     def name(self) -> str:
         """A folder name that no other settings share."""
-        digest = hashlib.sha256(json.dumps(self._asdict(), sort_keys=True).encode()).hexdigest()[:8]
+        digest = hashlib.sha256(json.dumps(self.written(), sort_keys=True).encode()).hexdigest()[:8]
         return f"{self.dataset}-{self.architecture}-{self.model}-K{self.num_samples}-{digest}"
 
 
 def from_json(content: dict[str, Any]) -> Settings:
-    """The settings that `Settings._asdict` was written from."""
+    """The settings that `Settings.written` was made from."""
     layers = content["hidden"]
     return Settings(**{**content, "hidden": tuple(layers) if isinstance(layers, list) else layers})

@@ -214,7 +214,7 @@ def train(
     monitored = tuple(images.spread(split, MONITORED_EXAMPLES) for split in (data.train, data.validation))
     judge = _Judge(model, settings, plan, data, seeds, monitored, divergence.independent_pixels(data))
     arrays = layout.whole(mesh, jax.tree.map(jnp.asarray, (data.train, *monitored)))
-    belongs_to = stored.identity(settings._asdict(), data.name, data.checksum)
+    belongs_to = stored.identity(settings.written(), data.name, data.checksum)
     with checkpoints.opened(folder / "checkpoints", belongs_to) as kept:
         state, before = kept.restore(state) or (state, 0.0)
         clock = clock._replace(before=before)

@@ -53,7 +53,8 @@ def make_step(
     """`(carry, minibatch) -> (carry, mean objective of the minibatch)`.
 
     With E = `settings.encoder_updates`, the inference parameters are updated E - 1 times by themselves, and then all of
-    them together once, each time from samples of their own.
+    them together once, each time from samples of their own. `settings.twice` says to which part the reverse model
+    belongs.
 
     Args:
       objective: `(params, x, key, beta) -> scalar` of one example, to be maximised, with its `draw`.

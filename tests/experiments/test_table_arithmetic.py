@@ -5,7 +5,8 @@ import types
 import numpy as np
 import pytest
 
-from experiments.toy import command as toy
+from experiments.toy import fits_table
+from experiments.toy.problem import Settings as ToySettings
 from experiments.vae import report
 from experiments.vae.settings import Settings
 from experiments.vae.training import CURVES
@@ -16,7 +17,7 @@ def cells(line):
 
 
 def toy_result(**changes):
-    settings = toy.Settings(alpha=0.0, num_samples=3, steps=7, seeds=2)._asdict()
+    settings = ToySettings(alpha=0.0, num_samples=3, steps=7, seeds=2)._asdict()
     correlation = [[1.0, 0.2, 0.4], [0.2, 1.0, 0.6], [0.4, 0.6, 1.0]]  # of pairs 0.4 in the mean
     figures = {
         "bound": [3.0, 3.2],
@@ -31,7 +32,7 @@ def toy_result(**changes):
 
 def test_a_row_of_the_toy():
     # Deviations of the gap +-0.1, so sqrt((0.01 + 0.01) / 1) = 0.1414 with one degree of freedom.
-    found = dict(zip(cells(toy.HEADER.split("\n")[0]), cells(toy.row(toy_result())), strict=True))
+    found = dict(zip(cells(fits_table.HEADER.split("\n")[0]), cells(fits_table.row(toy_result())), strict=True))
     assert found["bound"] == "3.1000"
     assert found["log Z"] == "3.30000"
     assert found["gap"] == "0.2000 +- 0.1414"
@@ -39,7 +40,9 @@ def test_a_row_of_the_toy():
     assert found["corr"] == "0.200"  # pairs of both seeds: (0.2 + 0.4 + 0.6 + 0) / 6
     assert (found["ESS"], found["seconds"], found["K"]) == ("2.250", "12", "3")
     assert found["reverse"] == "embedded"
-    of_one = dict(zip(cells(toy.HEADER.split("\n")[0]), cells(toy.row(toy_result(gap=[0.3]))), strict=True))
+    of_one = dict(
+        zip(cells(fits_table.HEADER.split("\n")[0]), cells(fits_table.row(toy_result(gap=[0.3]))), strict=True)
+    )
     assert of_one["gap"] == "0.3000 +- -"
 
 

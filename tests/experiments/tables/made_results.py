@@ -21,7 +21,7 @@ def content_of(settings, **nll):
         mean = (-values if name.endswith("bound") else values).tolist()
         figures[name] = {"mean": mean, "standard_error": error, "monte_carlo_error": error}
     return {
-        "settings": settings._asdict(),
+        "settings": settings.written(),
         "steps": settings.steps,
         **figures,
         "nll_samples": settings.nll_samples,

@@ -122,13 +122,15 @@ def test_figures_of_samples_show_every_member(untrained, tmp_path, monkeypatch):
 
     monkeypatch.setattr(toy_figures, "_save", save)
     # One row of four, the others would compile as much again.
-    chain, *_ = toy_figures.proposals_settings(3)
-    early, late = toy_figures.weighting_settings(3)
+    chain, *_ = toy_figures.proposals_settings(3, "small")
+    early, late = toy_figures.weighting_settings(3, "small")
     assert early._replace(steps=5_000) == late
     rows = {2: [chain], 7: [late]}
     for figure, settings in rows.items():
-        monkeypatch.setitem(toy_figures.FIGURES, figure, (lambda seeds, s=settings: s, toy_figures.FIGURES[figure][1]))
-    toy_figures.write([2, 7], tmp_path, seeds=3, fits=tmp_path)
+        monkeypatch.setitem(
+            toy_figures.FIGURES, figure, (lambda seeds, networks, s=settings: s, toy_figures.FIGURES[figure][1])
+        )
+    toy_figures.write([2, 7], tmp_path, seeds=3, networks="small", fits=tmp_path)
     assert untrained == [chain, late]
     axes = drawn["figure2.png"].axes
     chain = [axis.collections[0] for axis in axes[2:5]]

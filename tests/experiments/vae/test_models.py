@@ -60,6 +60,32 @@ def test_every_model_by_field(name):
     assert raw_shape(contexts) == (10, 10 * reverse_models)
 
 
+def test_all_alphas_are_one_model_at_one_sample():
+    def of_one(name):
+        model = make_model(SETTINGS._replace(model=name, num_samples=1), pixel_mean=np.full(64, 0.3))
+        return model, jax.eval_shape(model.init, jax.random.key(0))
+
+    models = [of_one(name) for name in ("hiwae-0", "hiwae-1", "hiwae-3")]
+    first, shapes = models[0]
+    for _, other in models[1:]:
+        chex.assert_trees_all_equal_shapes_and_dtypes(other, shapes)
+
+    # One program: parameters of the first model, and the objective of each with them.
+    @jax.jit
+    def objectives(key):
+        params = first.init(key)
+        return [
+            jax.value_and_grad(hj.make_bound(model.log_joint, model.proposal, weighting=model.weighting))(
+                params, jnp.ones(64), key
+            )
+            for model, _ in models
+        ]
+
+    one, *others = objectives(jax.random.key(0))
+    for other in others:
+        chex.assert_trees_all_close(other, one, rtol=1e-4, atol=1e-5)
+
+
 def test_the_decoder_has_the_layers_of_the_encoder_in_reverse():
     _, params = make("iwae")
     encoder, decoder = (

@@ -12,20 +12,56 @@ from experiments.vae.settings import Settings
 @pytest.mark.parametrize(
     ("name", "count"),
     [
-        ("mnist-mlp", 16),
+        ("mnist-mlp", 14),
         ("omniglot-mlp", 12),
         ("caltech-mlp", 12),
         ("gradients-mlp", 10),
-        ("mnist", 16),
-        ("omniglot", 16),
+        ("mnist", 14),
+        ("omniglot", 14),
         ("caltech", 14),
         ("caltech-search", 560),
+        ("caltech-short", 8),
+        ("mnist-short", 8),
+        ("omniglot-short", 8),
     ],
 )
 def test_sweeps_have_the_cells_of_the_tables(name, count):
     cells = sweeps.expand(sweeps.SWEEPS[name], {})
     assert len(cells) == count
     assert len({settings.check().name() for settings in cells}) == count
+
+
+def test_a_short_cell_is_that_of_the_command_line_with_all_its_settings():
+    words = (
+        "--dataset caltech101_silhouettes --architecture conv --model hiwae-1 iwae --num-samples 2 5 --latent 32 "
+        "--hidden 450 --proposal-hidden 500 --learning-rate 2e-4 --polyak 0.99 --free-bits 0.01 --warmup 1000 "
+        "--steps 5000"
+    )
+    typed = vae.cells(vae.parse(words.split()))
+    sweep = sweeps.expand(sweeps.SWEEPS["caltech-short"], {})
+    assert set(typed) < set(sweep)
+    # The folder of a run that was made.
+    chosen = {"model": ["hiwae-1"], "num_samples": [2], "encoder_updates": [1]}
+    (cell,) = sweeps.expand(sweeps.SWEEPS["caltech-short"], chosen)
+    assert cell.name() == "caltech101_silhouettes-conv-hiwae-1-K2-6f2e6b67"
+    assert {(cell.model, cell.encoder_updates, cell.twice) for cell in sweep} == {
+        ("iwae", 1, "proposal"),
+        ("iwae-h", 1, "proposal"),
+        ("hiwae-1", 1, "proposal"),
+        ("hiwae-1", 2, "encoder"),
+    }
+
+
+def test_the_sweep_of_table_3_is_a_point_of_the_papers_search():
+    cells, search = (sweeps.expand(sweeps.SWEEPS[name], {}) for name in ("caltech", "caltech-search"))
+    assert set(cells) < set(search)
+    assert {cell.learning_rate for cell in search} == {3e-4, 1e-4, 5e-5, 3e-5, 1e-5}
+    assert {cell.polyak for cell in search} == {0.95, 0.99}
+    assert {cell.proposal_hidden for cell in search} == {500, 1024}
+    assert {cell.free_bits for cell in search} == {0.0, 0.01}
+    assert {(cell.warmup, cell.patience, cell.seeds) for cell in search} == {(0, 25, 3)}
+    twice = [cell for cell in cells if cell.encoder_updates == 2]
+    assert {(cell.model, cell.twice) for cell in twice} == {("hiwae-1", "encoder")}
 
 
 def test_options_choose_among_the_cells_of_a_sweep_and_replace_the_rest():

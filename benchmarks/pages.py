@@ -1,0 +1,110 @@
+"""Make every generated page and figure of the repository again from its result files; nothing is measured.
+
+    python -m benchmarks.pages      # what `make tables` runs
+
+These are the tables in `results/`, docs/tables.md and docs/tables_mlp.md, the comparison in docs/toy.md, and the
+figures of these pages and of docs/performance.md. Figures 2 and 7 of the toy show samples of fits, which are not in
+the repository: `python -m experiments.toy --figure 2 7` draws them.
+"""
+
+import functools
+import json
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+from benchmarks.gradient_quality import tables as gradient_tables
+from benchmarks.k_scaling import tables as k_scaling_tables
+from benchmarks.objectives import tables as objectives_tables
+from benchmarks.overhead import tables as overhead_tables
+from benchmarks.peers import tables as peer_tables
+from experiments.tables import collected
+from experiments.tables.document import appendix, document
+from experiments.tables.figure import draw_figure
+from experiments.toy import figures as toy_figures
+from experiments.toy import fits_table
+from experiments.toy.comparison import compare, comparison_table
+from experiments.toy.training import Fit
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+RESULTS, DOCS = ROOT / "results", ROOT / "docs"
+# By the beginning of a file's name.
+TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
+    "k_scaling": k_scaling_tables.table,
+    "overhead": overhead_tables.table,
+    "peers": peer_tables.table,
+    "gradient_quality": lambda content: gradient_tables.table(content["cells"]),
+    "objectives": lambda content: objectives_tables.table(content["cells"]),
+}
+
+
+def _content(name: str) -> dict[str, Any]:
+    return json.loads((RESULTS / name).read_text())
+
+
+def pages() -> dict[pathlib.Path, str]:
+    """The text of every page that is made of result files."""
+    found = {}
+    for path in sorted(RESULTS.rglob("*.json")):
+        for stem, table in TABLES.items():
+            if path.stem.startswith(stem):
+                found[path.with_suffix(".md")] = table(json.loads(path.read_text())) + "\n"
+    results = collected.read([RESULTS / "tables"])
+    found[DOCS / "tables.md"] = document(results, "tables.png", "tables_mlp.md")
+    found[DOCS / "tables_mlp.md"] = appendix(results, "tables.md")
+    comparison = comparison_table(compare(_content("toy_figures.json")["figure 3"]["results"]))
+    mixture = "\n".join([fits_table.HEADER, *map(fits_table.row, _content("toy_mixture.json")["results"])])
+    found[DOCS / "toy.md"] = with_table(with_table((DOCS / "toy.md").read_text(), comparison), mixture)
+    return found
+
+
+def with_table(page: str, table: str) -> str:
+    """The page, with this table in place of the one that has the same header.
+
+    Raises:
+      ValueError: the page has no such table, or several.
+    """
+    blocks = page.split("\n\n")
+    header = table.split("\n", 1)[0]
+    places = [number for number, block in enumerate(blocks) if block.split("\n", 1)[0] == header]
+    if len(places) != 1:
+        raise ValueError(f"expected one table with the header {header}, got {len(places)}")
+    blocks[places[0]] = table + ("\n" if blocks[places[0]].endswith("\n") else "")
+    return "\n\n".join(blocks)
+
+
+def figures() -> dict[pathlib.Path, Callable[[pathlib.Path], None]]:
+    """The functions that draw the figures of the pages into a file."""
+    toy = _content("toy_figures.json")["figure 3"]["results"]
+    k_scaling = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("k_scaling_*.json"))]
+    draw: dict[str, Callable[[pathlib.Path], Any]] = {
+        "tables": functools.partial(draw_figure, collected.read([RESULTS / "tables"])),
+        "toy_figure3": functools.partial(toy_figures.draw_all_boxes, toy),
+        "toy_figure4": functools.partial(toy_figures.draw_correlation, [Fit(result, None) for result in toy]),
+        "k_scaling": functools.partial(k_scaling_tables.draw, k_scaling),
+        "overhead": functools.partial(overhead_tables.draw, _content("overhead.json")),
+        "peers": functools.partial(peer_tables.draw_figure, _content("peers.json")),
+        "gradient_quality": functools.partial(gradient_tables.draw_figure, _content("gradient_quality.json")["cells"]),
+    }
+    return {DOCS / f"{name}.png": function for name, function in draw.items()}
+
+
+def main() -> None:
+    """Write all pages and figures, and print the names of those that changed."""
+    for path, text in pages().items():
+        _replace(path, text.encode())
+    for path, draw in figures().items():
+        before = path.read_bytes() if path.exists() else b""
+        draw(path)
+        if path.read_bytes() != before:
+            print(f"changed: {path.relative_to(ROOT)}")
+
+
+def _replace(path: pathlib.Path, content: bytes) -> None:
+    if not path.exists() or path.read_bytes() != content:
+        path.write_bytes(content)
+        print(f"changed: {path.relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    main()
