@@ -2,9 +2,9 @@
 
     python -m benchmarks.pages      # what `make tables` runs
 
-These are the tables in `results/`, docs/tables.md and docs/tables_mlp.md, the comparison in docs/toy.md, and the
-figures of these pages and of docs/performance.md. Figures 2 and 7 of the toy show samples of fits, which are not in
-the repository: `python -m experiments.toy --figure 2 7` draws them.
+These are the tables in `results/`, docs/tables.md and docs/tables_mlp.md, the tables of docs/toy.md, two tables of
+docs/choosing.md, and the figures of these pages and of docs/performance.md. Figures 2 and 7 of the toy show samples of
+fits, which are not in the repository: `python -m experiments.toy --figure 2 7` draws them.
 """
 
 import functools
@@ -13,6 +13,7 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
+from benchmarks import control_variates
 from benchmarks.gradient_quality import tables as gradient_tables
 from benchmarks.k_scaling import tables as k_scaling_tables
 from benchmarks.objectives import tables as objectives_tables
@@ -35,6 +36,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "peers": peer_tables.table,
     "gradient_quality": lambda content: gradient_tables.table(content["cells"]),
     "objectives": lambda content: objectives_tables.table(content["cells"]),
+    "control_variates": control_variates.table,
 }
 
 
@@ -55,6 +57,10 @@ def pages() -> dict[pathlib.Path, str]:
     comparison = comparison_table(compare(_content("toy_figures.json")["figure 3"]["results"]))
     mixture = "\n".join([fits_table.HEADER, *map(fits_table.row, _content("toy_mixture.json")["results"])])
     found[DOCS / "toy.md"] = with_table(with_table((DOCS / "toy.md").read_text(), comparison), mixture)
+    choosing = with_table((DOCS / "choosing.md").read_text(), control_variates.table(_content("control_variates.json")))
+    found[DOCS / "choosing.md"] = with_table(
+        choosing, objectives_tables.short_table(_content("objectives.json")["cells"])
+    )
     return found
 
 

@@ -25,3 +25,22 @@ def table(cells: list[dict[str, Any]]) -> str:
                 f"| {' | '.join(columns)} | {cost['time_ratio']:.2f} | {cost['flops_ratio']:.2f} |"
             )
     return "\n".join(lines)
+
+
+def short_table(cells: list[dict[str, Any]]) -> str:
+    """The same for docs/choosing.md: fewer digits, and no bound at equal time."""
+    lines = [
+        "| problem | objective | equal steps | 16 reverse draws | time of a step | FLOPs |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for cell in cells:
+        for name, cost in cell["cost"].items():
+            columns = [
+                f"{np.mean(values):.3f} +- {np.std(values, ddof=1):.3f}"
+                for values in (cell["bound"][name][kind] for kind in ("equal_steps", "many_reverse_samples"))
+            ]
+            lines.append(
+                f"| {cell['problem']} | {name} | {' | '.join(columns)} | {cost['time_ratio']:.2f} "
+                f"| {cost['flops_ratio']:.2f} |"
+            )
+    return "\n".join(lines)
