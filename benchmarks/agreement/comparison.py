@@ -8,7 +8,6 @@ import numpy as np
 
 import hiwae_jax as hj
 from benchmarks.agreement import problems
-from experiments.shared import command_line
 
 VALUE_TOLERANCE = 1e-5  # of the value, or absolute where it is below 1
 GRADIENT_TOLERANCE = 1e-4  # of the norm of the gradient of all parameters
@@ -73,6 +72,3 @@ def figures(name: str, gradient: str, ours: tuple[float, np.ndarray], theirs: tu
     if not (value <= VALUE_TOLERANCE and apart <= GRADIENT_TOLERANCE):
         found["failed"] = f"value {value:.2g} and gradient {apart:.2g} away from the CPU's"
     return found
-
-
-STATUS = {True: command_line.FAILED, False: command_line.DONE}

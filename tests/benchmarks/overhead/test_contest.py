@@ -58,9 +58,13 @@ def contest(monkeypatch):
             assert rounds == 3
             return SECONDS
 
-        port = {"value_and_grad": value_and_grad, "gradients": gradients, "to_torch": lambda params: params}
+        port = {"value_and_grad": value_and_grad, "gradients": gradients, "to_torch": lambda params, *, device: params}
         port["kept_bytes"] = lambda params, x, noise, *, num_samples: 7
-        torch = {"set_num_threads": lambda threads: None, "tensor": np.array, "__version__": "9.9"}
+        torch = {
+            "set_num_threads": lambda threads: None,
+            "tensor": lambda array, *, device: np.array(array),
+            "__version__": "9.9",
+        }
         monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(**torch))
         monkeypatch.setattr("benchmarks.overhead.torch_port", types.SimpleNamespace(**port), raising=False)
         monkeypatch.setattr(timing, "compiled", compiled)
