@@ -120,7 +120,7 @@ PROPOSALS: dict[str, tuple[Callable[[], hj.Proposal], float]] = {
 
 def names(*, smoke: bool) -> list[str]:
     """The names of all problems; of a smoke test, two."""
-    return ["independent", "antithetic"] if smoke else [*PROPOSALS, NETWORKS]
+    return ["antithetic", "joint_gaussian"] if smoke else [*PROPOSALS, NETWORKS]
 
 
 def make(name: str) -> Problem:

@@ -11,8 +11,8 @@ def table(content: Content) -> str:
     origin, limits = content["provenance"], content["tolerances"]
     versions = ", ".join(f"{name} {origin[name]}" for name in ("hiwae_jax", "jax", "jaxlib", "python"))
     head = (
-        f"Device {origin['device']}; {origin['processor']}; {versions}; {origin['date']}. float32, with products of the "
-        f'precision "highest". Distances from the CPU are relative. Values may be {limits["value"]:g} apart (absolute '
+        f"Device {origin['device']}; {origin['processor']}; {versions}; {origin['date']}. float32, with products of "
+        f'the precision "highest". Distances from the CPU are relative. Values may be {limits["value"]:g} apart (absolute '
         f"where a value is below 1), and gradients {limits['gradient']:g} of their norm. "
         "Written by `python -m benchmarks.agreement`."
     )

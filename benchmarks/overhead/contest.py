@@ -38,10 +38,8 @@ def why_missing() -> str | None:
     import torch
 
     if not torch.cuda.is_available():
-        return (
-            f"JAX runs on a {jax.default_backend()} here, and torch {torch.__version__} cannot: the PyTorch port is left "
-            "out"
-        )
+        backend = jax.default_backend()
+        return f"JAX runs on a {backend} here, and torch {torch.__version__} cannot: the PyTorch port is left out"
     return None
 
 

@@ -25,8 +25,8 @@ def table(content: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {origin[name]}" for name in ("jax", "jaxlib", "flax"))
     device = "" if _on_cpu(content) else f"{origin['device']}; "
     head = (
-        f"{device}{origin['processor']}, {origin['used_cores']} of them used; {versions}; {origin['date']}. Ratios to the IWLB "
-        "of the same K, networks and family of gradients; medians [quartiles] over rounds."
+        f"{device}{origin['processor']}, {origin['used_cores']} of them used; {versions}; {origin['date']}. Ratios to "
+        "the IWLB of the same K, networks and family of gradients; medians [quartiles] over rounds."
     )
     return "\n\n".join([head, *_step_tables(cells), *(_contest_table(contests) if contests else [])])
 
