@@ -13,7 +13,7 @@ Its stages are commands of their own, and run in this order, each as one process
   training    `experiments.vae`: the cell of MNIST with K = 5 (sweep mnist, model hiwae-1) from its checkpoint, if
               --data-dir or TFDS_DATA_DIR names a folder with the packed set.
 
-The minutes include compilation. When a stage begins, it gets its share of the time that is left: 15, 50, 15 and 20
+The minutes include compilation. When a stage begins, it gets its share of the time that is left: 20, 45, 15 and 20
 parts for the four, where stages that are left out have no part. What a stage does not use goes to those after it. After
 85 % of its time a stage begins no more work, after 95 % it gets SIGTERM, and at the end it is killed. So no stage takes
 the time of a later one. A stage that is not possible here is left out with a line that says why, and one that fails

@@ -7,8 +7,9 @@
 Every kind of proposal is compared under every gradient that is valid for it, in small sizes, and the H-IWLB of the
 paper's convolutional networks under one gradient. Both sides have the same parameters, examples and keys. They compute
 in float32, with matrix products of the precision "highest". A value may be 1e-5 away (relative; absolute where the
-value is below 1) and a gradient 1e-4 (of the norm of the gradient of all parameters). Rounding alone
-is below a fiftieth of that, by comparing float32 with float64 on a CPU. A Student t family is not compared: its noise is drawn by rejection, which rounding can decide.
+value is below 1) and a gradient 1e-4 (of the norm of the gradient of all parameters). For the small problems on a CPU,
+float32 is within a fiftieth of that from float64. A Student t family is not compared: its noise is drawn by rejection,
+which rounding can decide.
 
 Without an accelerator the CPU is compared with itself, which says that the command works and nothing else.
 

@@ -12,8 +12,8 @@ def table(content: Content) -> str:
     versions = ", ".join(f"{name} {origin[name]}" for name in ("hiwae_jax", "jax", "jaxlib", "python"))
     head = (
         f"Device {origin['device']}; {origin['processor']}; {versions}; {origin['date']}. float32, with products of "
-        f'the precision "highest". Distances from the CPU are relative. Values may be {limits["value"]:g} apart (absolute '
-        f"where a value is below 1), and gradients {limits['gradient']:g} of their norm. "
+        'the precision "highest". Distances from the CPU are relative, and absolute where a value is below 1. '
+        f"Values may be {limits['value']:g} apart, and gradients {limits['gradient']:g} of their norm. "
         "Written by `python -m benchmarks.agreement`."
     )
     rows = [
@@ -39,4 +39,4 @@ def summary(content: Content) -> str:
     failed = [name for name, cell in cells.items() if "failed" in cell]
     text = f"{len(cells) - len(failed)} of {len(cells)} gradients agree with the CPU's"
     text += f"; NOT: {'; '.join(failed)}" if failed else ""
-    return text + (f"; not compared yet: {'; '.join(content['not_run'])}" if content.get("not_run") else "")
+    return text + (f"; {len(content['not_run'])} problems left" if content.get("not_run") else "")
