@@ -197,10 +197,40 @@ def test_a_process_is_ended_at_its_deadline_whatever_it_does(tmp_path, program, 
     assert log.read_text() == "earlier\n" + {3: "5\n"}.get(status, "begun\n" if program == PATIENT else "")
 
 
-def test_a_process_is_told_when_this_one_is_told_to_stop(tmp_path, monkeypatch):
-    monkeypatch.setattr(run_folder, "stopping", lambda: signal.SIGTERM)
-    argv = [sys.executable, "-c", "import time; time.sleep(60)"]
-    assert child.run(argv, log=tmp_path / "log", seconds=60.0, environment={}) == command_line.AGAIN
+@pytest.mark.parametrize("program", ["import time; time.sleep(60)", PATIENT])
+def test_a_process_is_told_when_this_one_is_told_to_stop(tmp_path, monkeypatch, program):
+    began, log = time.monotonic(), tmp_path / "log"
+    # A program that ignores the signal says when it does.
+    monkeypatch.setattr(run_folder, "stopping", lambda: program != PATIENT or log.stat().st_size > 0)
+    monkeypatch.setattr(child, "GRACE", 0.2)
+    assert child.run([sys.executable, "-c", program], log=log, seconds=60.0, environment={}) == command_line.AGAIN
+    assert time.monotonic() - began < 20.0
+
+
+def test_what_the_stages_found_is_read_from_their_files(tmp_path):
+    options = accelerator.parse(["--output", str(tmp_path)])
+    found = {stage.name: lambda stage=stage: stage.found(options, "") for stage in stages.STAGES}
+    assert {name: read() for name, read in found.items()} == dict.fromkeys(NAMES, stages.NOTHING)
+    versions = dict.fromkeys(("device", "processor", "date", "hiwae_jax", "jax", "jaxlib", "flax", "python"), "x")
+    cell = {"proposal": "markov", "gradient": "a", "value_apart": 0.0, "gradient_apart": 0.5}
+    content = {"provenance": versions, "tolerances": {"value": 1e-5, "gradient": 1e-4}, "not_run": ["mixture"]}
+    write(tmp_path / "check" / "agreement.json", content | {"cells": {"one": cell, "two": cell | {"failed": "far"}}})
+    line = "1 of 2 gradients agree with the CPU's; NOT: two; 1 problems left"
+    assert found["check"]() == stages.Found(line, left=True, failed=True)
+    write(tmp_path / "check" / "agreement.json", content | {"cells": {"one": cell}, "not_run": []})
+    assert found["check"]() == stages.Found("1 of 1 gradients agree with the CPU's")
+    cells = {reason: {"configuration": "c", "num_samples": 1, reason: "x"} for reason in ("skipped", "failed")}
+    cells = {name: {**cell, "task": "train", "decoder": "mlp"} for name, cell in cells.items()}
+    content = {"provenance": versions | {"used_cores": 1, "sizes": {"batch": 1}}, "rates": {}, "not_run": ["c"] * 3}
+    write(tmp_path / "k_scaling" / "k_scaling_x.json", content | {"cells": cells})
+    assert found["k_scaling"]() == stages.Found("0 cells measured, 1 skipped, 1 failed, 3 left", left=True)
+    (tmp_path / "k_scaling" / "k_scaling_x.json").write_text("{")
+    assert found["k_scaling"]() == stages.NOTHING
+
+
+def write(path, content):
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(content))
 
 
 def test_smoke_goes_through_all_stages_once(tmp_path, capsys, monkeypatch):
