@@ -37,10 +37,11 @@ LAYERS = (
         "benchmarks.k_scaling",
         "benchmarks.gradient_quality",
         "benchmarks.objectives",
+        "benchmarks.agreement",
         "benchmarks.compile_time",
         "benchmarks.control_variates",
     },
-    {"benchmarks.pages"},
+    {"benchmarks.accelerator", "benchmarks.pages"},
 )
 LAYER_OF = {package: number for number, packages in enumerate(LAYERS) for package in packages}
 

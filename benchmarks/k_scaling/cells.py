@@ -22,6 +22,9 @@ MANY = 1_000  # from so many samples of one example on, a CPU takes them in chun
 CPU_SAMPLES = 200  # samples of a chunk; a few hundred are equally fast, and 200 take the least memory
 PAIR_SAMPLES = 20  # samples of a chunk where each of them is compared with all members
 ACCELERATOR_SAMPLES = 1_000  # samples of each example in a chunk, under "sample chunks"
+PRECISIONS = ("float32", "tf32", "bfloat16")  # of an accelerator
+FEW = (1, 10, 100, 1_000, 10_000)  # K that an accelerator measures first
+MOST_HEADS = 500  # members of the H-IWLB with a head each; more of them share one
 
 
 class Sizes(NamedTuple):
@@ -108,7 +111,7 @@ def grid(*, accelerator: bool, smoke: bool) -> list[Cell]:
     K = (3,) if smoke else (1, 2, 5, 10, 20, 50, 100, 500, 1_000, 5_000, 10_000)
     few = (3,) if smoke else (2, 10, 50, 100, 500) if accelerator else (2, 5, 10, 20, 50, 100)
     total = 30 if smoke else 1_000_000
-    precisions = ("float32", "tf32", "bfloat16") if accelerator or smoke else ("float32",)
+    precisions = PRECISIONS if accelerator or smoke else ("float32",)
     over = K if smoke else (5_000, 10_000)
 
     def cells() -> Iterator[Cell]:
@@ -138,7 +141,24 @@ def grid(*, accelerator: bool, smoke: bool) -> list[Cell]:
         for precision in precisions[2:]:
             yield from train(HEADS, 1.0, EXACT, few, precision=precision)
 
-    return list(cells())
+    first = accelerator_first() if accelerator and not smoke else ()
+    return list(dict.fromkeys([*first, *cells()]))
+
+
+def accelerator_first() -> Iterator[Cell]:
+    """What an accelerator measures first: IWLB and H-IWLB at alpha 1, DReG and plain, at few K in all precisions.
+
+    The MLP's DReG gradient is first, then what differs from it in one way, then all combinations.
+    """
+    first = [(precision, "mlp", IWLB, EXACT) for precision in PRECISIONS]
+    first += [("float32", "mlp", HEADS, EXACT), ("float32", "conv", IWLB, EXACT), ("tf32", "conv", IWLB, EXACT)]
+    first += [("float32", "conv", HEADS, EXACT), ("float32", "mlp", IWLB, PLAIN), ("float32", "mlp", HEADS, PLAIN)]
+    every = itertools.product(PRECISIONS, ("mlp", "conv"), (IWLB, HEADS), (EXACT, PLAIN))
+    for precision, decoder, bound, gradient in dict.fromkeys([*first, *every]):
+        for k in FEW:
+            kind = OFFSETS if bound == HEADS and k > MOST_HEADS else bound
+            alpha = 0.0 if bound == IWLB else 1.0
+            yield Cell("train", decoder, kind, alpha, gradient, precision, RECOMMENDED, k)
 
 
 class _Offsets(nnx.Module):

@@ -13,7 +13,11 @@ coin flips from a fixed key, and the networks are untrained. Neither changes the
                   own, so that parameters grow with K; K from 2 to 100, on accelerators to 500. "refilled" differs from
                   "doubly_reparameterized" for alpha 1 alone.
   H-IWLB offsets  the same with one head for all members and a learned offset [D] for each; K to 10,000 for alpha 0 and
-                  to 1,000 for alpha 1, which compares all K x K pairs.
+                  to 1,000 for alpha 1, which compares all K x K pairs. On an accelerator K to 10,000 for both.
+
+The networks are MLPs, or "conv", the paper's convolutional ones. An accelerator begins with IWLB and H-IWLB at alpha 1,
+DReG and plain, for both networks and in all precisions, at K = 1, 10, 100, 1,000 and 10,000. Members of the H-IWLB
+share a head from K = 1,000 on. The other cells follow.
 
 The ways of running them are:
 

@@ -25,6 +25,7 @@ COLORS = {
     ("H-IWLB offsets", 0.0, "doubly_reparameterized"): "C5",
     ("H-IWLB offsets", 0.0, "reparameterized"): "C7",
     ("H-IWLB offsets", 1.0, "doubly_reparameterized"): "C4",
+    ("H-IWLB offsets", 1.0, "reparameterized"): "black",
 }
 
 
@@ -99,7 +100,8 @@ def _draw_cells(row: np.ndarray, measured: list[dict[str, Any]]) -> None:
         first = cells[0]
         conv = first["decoder"] == "conv"
         style = {
-            "color": "black" if conv else COLORS[first["bound"], first["alpha"], first["gradient"]],
+            "color": COLORS[first["bound"], first["alpha"], first["gradient"]],
+            "markerfacecolor": "white" if conv else None,
             "linestyle": STYLES[first["way"]],
             "marker": MARKERS[first["precision"]],
             "markersize": 4,

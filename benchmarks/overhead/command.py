@@ -32,14 +32,14 @@ once. The port is evaluated in float64 at the same parameters and noise. Our flo
 and our plain gradient to 1e-4, or there is no result. The port is timed in float32. Ours are the plain estimator in one
 program, the same dispatched chunk by chunk from Python, and all examples at once. "MiB" is the temporary memory of our
 compiled program, which includes gradients. For PyTorch it is what the forward pass keeps for the backward pass, without
-gradients. Without PyTorch the port is left out.
+gradients. Without PyTorch the port is left out. On a GPU both run there, without TensorFloat-32 on either side. CPU
+times are then of the process that waits, so look at the wall-clock times.
 
 Finished cells are kept in the JSON file. A second call adds what is missing, and new values of alpha too. If the file
 is from another machine, version or batch, the command stops with an error. `--again` replaces it.
 """
 
 import argparse
-import importlib.util
 import itertools
 import pathlib
 import time
@@ -82,6 +82,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--no-draw", action="store_true", help="evaluate the proposal in chunks as well")
     parser.add_argument("--rounds", type=count, default=9, help="default: %(default)s")
     parser.add_argument("--cores", type=count, help="CPU cores to run on; default: all that the process may use")
+    parser.add_argument(
+        "--time-limit", type=command_line.number(least=0.0), help="begin no cell after so many seconds; default: none"
+    )
     parser.add_argument("--no-steps", action="store_true", help="run only the comparison with the PyTorch port")
     parser.add_argument("--no-contest", action="store_true", help="leave out the PyTorch port")
     parser.add_argument("--again", action="store_true", help="replace the file of results instead of adding to it")
@@ -144,18 +147,24 @@ def _run(options: argparse.Namespace) -> int:
     began = time.monotonic()
     figure = FIGURE if options.output.resolve() == RESULTS.resolve() else options.output / FIGURE.name
     file = _open(options, figure)
-    with_port = not options.no_contest and _has_port()
+    with_port = not options.no_contest and _has_port(options)
     widths = SMOKE_WIDTHS if options.smoke else WIDTHS
-    for decoder, proposal in itertools.product(options.decoders, options.proposals):
-        for K in options.num_samples:
-            _measure_cell(file, Sizes(decoder, *widths[proposal]), K, options, with_port=with_port)
+    late = False
+    for decoder, proposal, K in itertools.product(options.decoders, options.proposals, options.num_samples):
+        late = options.time_limit is not None and time.monotonic() - began > options.time_limit
+        if late:
+            print(f"the time limit of {options.time_limit:g} s is reached; the same command goes on")
+            break
+        _measure_cell(file, Sizes(decoder, *widths[proposal]), K, options, with_port=with_port)
+    if late and not (file.content["cells"] or file.content["contests"]):
+        return command_line.AGAIN
     if not (file.content["cells"] or file.content["contests"]):
         print(f"nothing was measured, and {file.path} has nothing to draw")
         return command_line.FAILED
     file.write()
     draw(file.content, figure)
     print(f"{time.monotonic() - began:.0f} s; wrote {file.path}, the table next to it, and {figure}")
-    return command_line.DONE
+    return command_line.AGAIN if late else command_line.DONE
 
 
 def _open(options: argparse.Namespace, figure: pathlib.Path) -> File:
@@ -172,17 +181,17 @@ def _open(options: argparse.Namespace, figure: pathlib.Path) -> File:
     return File(path, content | {"provenance": origin})
 
 
-def _has_port() -> bool:
-    """Whether the PyTorch port can run; if not, a line says why."""
-    import jax
+def _has_port(options: argparse.Namespace) -> bool:
+    """Whether the PyTorch port can run; if not, a line says why, and the command is refused if it is all there is."""
+    from benchmarks.overhead import contest
 
-    if importlib.util.find_spec("torch") is None:
-        print("torch is not installed: the PyTorch port is left out (pip install torch)")
-        return False
-    if jax.default_backend() != "cpu":
-        print("the PyTorch port runs on the CPU only, and JAX does not here: it is left out")
-        return False
-    return True
+    reason = contest.why_missing()
+    if reason is not None:
+        if options.no_steps:
+            with command_line.refusals(NAME):
+                raise ImportError(f"argument --no-steps: nothing is left to measure: {reason}")
+        print(reason)
+    return reason is None
 
 
 def _measure_cell(

@@ -4,6 +4,7 @@ PyTorch is imported only inside the functions that need it, so that the others w
 """
 
 import argparse
+import importlib.util
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -28,17 +29,44 @@ class Ways(NamedTuple):
     memory: dict[str, int]
 
 
+def why_missing() -> str | None:
+    """Why the PyTorch port cannot run beside JAX on the device that is there; None if it can."""
+    if importlib.util.find_spec("torch") is None:
+        return "torch is not installed: the PyTorch port is left out (pip install torch)"
+    if jax.default_backend() == "cpu":
+        return None
+    import torch
+
+    if not torch.cuda.is_available():
+        backend = jax.default_backend()
+        return f"JAX runs on a {backend} here, and torch {torch.__version__} cannot: the PyTorch port is left out"
+    return None
+
+
+def _torch_device() -> str:
+    return "cpu" if jax.default_backend() == "cpu" else "cuda"
+
+
 def contest(sizes: Sizes, num_samples: int, options: argparse.Namespace) -> dict[str, Any]:
-    """Times of the H-IWLB at alpha 1 in several ways.
+    """Times of the H-IWLB at alpha 1 in several ways, in float32 with products of the highest precision.
 
     Raises:
       RuntimeError: the port computes something else.
     """
     import torch
 
+    if _torch_device() == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    torch.set_num_threads(cores.used_cores() or 1)
+    with jax.default_matmul_precision("highest"):
+        return _contest(sizes, num_samples, options)
+
+
+def _contest(sizes: Sizes, num_samples: int, options: argparse.Namespace) -> dict[str, Any]:
+    import torch
+
     from benchmarks.overhead import torch_port
 
-    torch.set_num_threads(cores.used_cores() or 1)
     problem = problems.make_problem(sizes, problems.Method(1.0, PLAIN), num_samples)
     batch = problems.make_batch(options.batch_size)
     noise = noise_of(sizes, num_samples, batch)
@@ -93,8 +121,9 @@ def port_in(dtype: Any, problem: Problem, batch: jax.Array, noise: jax.Array) ->
     def cast(leaf: Any) -> np.ndarray:
         return np.asarray(leaf, dtype)
 
-    params = torch_port.to_torch(jax.tree.map(cast, nnx.to_pure_dict(problem.params)))
-    return params, torch.tensor(cast(batch)), torch.tensor(cast(noise))
+    device = _torch_device()
+    params = torch_port.to_torch(jax.tree.map(cast, nnx.to_pure_dict(problem.params)), device=device)
+    return params, torch.tensor(cast(batch), device=device), torch.tensor(cast(noise), device=device)
 
 
 def require_equal(

@@ -23,9 +23,10 @@ def table(content: dict[str, Any]) -> str:
     cells, contests = (sorted(content[kind].values(), key=_order) for kind in ("cells", "contests"))
     origin = content["provenance"]
     versions = ", ".join(f"{name} {origin[name]}" for name in ("jax", "jaxlib", "flax"))
+    device = "" if _on_cpu(content) else f"{origin['device']}; "
     head = (
-        f"{origin['processor']}, {origin['used_cores']} of them used; {versions}; {origin['date']}. Ratios to the IWLB "
-        "of the same K, networks and family of gradients; medians [quartiles] over rounds."
+        f"{device}{origin['processor']}, {origin['used_cores']} of them used; {versions}; {origin['date']}. Ratios to "
+        "the IWLB of the same K, networks and family of gradients; medians [quartiles] over rounds."
     )
     return "\n\n".join([head, *_step_tables(cells), *(_contest_table(contests) if contests else [])])
 
@@ -94,7 +95,8 @@ def draw(content: dict[str, Any], path: pathlib.Path) -> None:
         if kind == "cells":
             handles |= _draw_steps(axis, [cell for cell in cells if cell["nets"] == nets], nets)
         else:
-            _draw_contest(axis, [cell for cell in contests if cell["nets"] == nets], nets)
+            clock = "cpu" if _on_cpu(content) else "wall"
+            _draw_contest(axis, [cell for cell in contests if cell["nets"] == nets], nets, clock)
     figure.legend(handles.values(), handles, loc="outside lower center", ncols=4, fontsize="small")
     path.parent.mkdir(parents=True, exist_ok=True)
     save(figure, path, dpi=110)
@@ -117,12 +119,16 @@ def _draw_steps(axis: "Axes", cells: list[dict[str, Any]], nets: str) -> "dict[s
     return handles
 
 
-def _draw_contest(axis: "Axes", cells: list[dict[str, Any]], nets: str) -> None:
-    """The ways of the library over the port."""
+def _on_cpu(content: dict[str, Any]) -> bool:
+    return content.get("provenance", {}).get("device", "cpu").startswith("cpu")
+
+
+def _draw_contest(axis: "Axes", cells: list[dict[str, Any]], nets: str, clock: str) -> None:
+    """The ways of the library over the port, by CPU or wall-clock time."""
     K = [cell["num_samples"] for cell in cells]
     for number, way in enumerate((ONE_PROGRAM, DISPATCHED, AT_ONCE)):
-        axis.plot(K, [cell["ways"][way]["cpu"][0] for cell in cells], marker=".", color=f"C{number + 4}", label=way)
-    _finish(axis, K, f"{nets}, alpha 1, plain", "CPU time / PyTorch port")
+        axis.plot(K, [cell["ways"][way][clock][0] for cell in cells], marker=".", color=f"C{number + 4}", label=way)
+    _finish(axis, K, f"{nets}, alpha 1, plain", f"{'CPU' if clock == 'cpu' else 'wall-clock'} time / PyTorch port")
     axis.set_ylim(bottom=0.0)
     axis.legend(fontsize="x-small")
 

@@ -16,14 +16,14 @@ from hiwae_jax.nn._gaussian import LOG_VARIANCE_BOUND, SCALE_FLOOR
 Tree = dict[str, Any]
 
 
-def to_torch(params: Tree) -> Tree:
+def to_torch(params: Tree, *, device: str = "cpu") -> Tree:
     """Leaves that ask for gradients, with kernels as PyTorch has them: [out, in] and [out, in, 3, 3]."""
     if isinstance(params, dict):
-        return {str(name): to_torch(child) for name, child in params.items()}
+        return {str(name): to_torch(child, device=device) for name, child in params.items()}
     array = np.asarray(params)
     order = {2: (1, 0), 4: (3, 2, 0, 1)}.get(array.ndim)
     array = array if order is None else array.transpose(order)
-    return torch.tensor(np.ascontiguousarray(array), requires_grad=True)
+    return torch.tensor(np.ascontiguousarray(array), requires_grad=True, device=device)
 
 
 def gradients(params: Tree) -> Tree:
@@ -32,7 +32,8 @@ def gradients(params: Tree) -> Tree:
         return {name: gradients(child) for name, child in params.items()}
     gradient = torch.zeros_like(params) if params.grad is None else params.grad
     order = {2: (1, 0), 4: (2, 3, 1, 0)}.get(gradient.ndim)
-    return gradient.numpy() if order is None else gradient.numpy().transpose(order)
+    array = gradient.cpu().numpy()
+    return array if order is None else array.transpose(order)
 
 
 def leaves(params: Tree) -> list[torch.Tensor]:
@@ -146,6 +147,8 @@ def value_and_grad(params: Tree, x: torch.Tensor, noise: torch.Tensor, *, num_sa
         leaf.grad = None
     value = mean_bound(params, x, noise, num_samples=num_samples)
     value.backward()
+    if value.is_cuda:
+        torch.cuda.synchronize()
     return float(value.detach())
 
 

@@ -116,10 +116,8 @@ def measure(
     widths: tuple[int, ...], precision: str, *, rows: tuple[int, ...], sizes: tuple[int, ...], seconds: float
 ) -> tuple[Rates, dict[str, Timed]]:
     """The rates, and the fastest products of each kind: "mlp", the decoder's own shapes, and "conv", square ones."""
-    squares = {size: square_product(size, precision) for size in sizes}
-    square = {size: rate(timed, seconds) for size, timed in squares.items()}
-    decoders = {n: decoder_products(widths, n, precision) for n in rows}
-    decoder = {n: rate(timed, seconds) for n, timed in decoders.items()}
+    squares, square = fitting(lambda size: square_product(size, precision), sizes, seconds)
+    decoders, decoder = fitting(lambda n: decoder_products(widths, n, precision), rows, seconds)
     fastest, largest = max(decoder, key=decoder.__getitem__), max(square, key=square.__getitem__)
     per_row = {"matrix products": 1e6 * decoders[fastest].flops / fastest / decoder[fastest]}
     for name, (function, arguments) in other_parts(widths, fastest, precision).items():
@@ -129,10 +127,31 @@ def measure(
         square={f"{size:,}": value for size, value in square.items()},
         decoder={f"{n:,}": value for n, value in decoder.items()},
         output_layer=rate(output_product(widths, fastest, precision), seconds),
-        bytes_per_second=memory_rate(max(sizes) ** 2 * 4, precision, seconds),
+        bytes_per_second=memory_rate(max(squares) ** 2 * 4, precision, seconds),
         microseconds_per_row=per_row,
     )
     return rates, {"mlp": decoders[fastest], "conv": squares[largest]}
+
+
+def fitting(
+    make: Callable[[int], Timed], sizes: tuple[int, ...], seconds: float
+) -> tuple[dict[int, Timed], dict[int, float]]:
+    """Programs and their rates by size. Sizes for which the device has too little memory are left out.
+
+    Raises:
+      jax.errors.JaxRuntimeError: not even the first size can run.
+    """
+    programs, rates = {}, {}
+    for size in sizes:
+        try:
+            program = make(size)
+            rates[size] = rate(program, seconds)
+        except jax.errors.JaxRuntimeError:
+            if not rates:
+                raise
+            continue
+        programs[size] = program
+    return programs, rates
 
 
 def output_product(widths: tuple[int, ...], rows: int, precision: str) -> Timed:

@@ -27,6 +27,13 @@ def provenance() -> dict[str, str | None]:
         "python": platform.python_version(),
         "device": f"{device.platform} {device.device_kind}",
         "processor": processor(),
+        **of_the_call(),
+    }
+
+
+def of_the_call() -> dict[str, str | None]:
+    """The part of the provenance that takes no device: the values of `OF_THE_CALL`."""
+    return {
         "commit": commit(),
         "command": shlex.join(["python", *sys.orig_argv[1:]]),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),

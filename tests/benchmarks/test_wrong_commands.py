@@ -5,6 +5,8 @@ import os
 import pytest
 
 from benchmarks import compile_time, control_variates
+from benchmarks.accelerator import command as accelerator
+from benchmarks.agreement import command as agreement
 from benchmarks.gradient_quality import command as gradient_quality
 from benchmarks.k_scaling import command as k_scaling
 from benchmarks.overhead import command as overhead
@@ -47,6 +49,20 @@ OUTPUT = [
     ("--output {tmp}/file", "argument --output: cannot write into the folder {tmp}/file"),
     ("--output {tmp}/file/below", "argument --output: cannot write into the folder {tmp}/file/below"),
 ]
+ACCELERATOR = [
+    *numbers("minutes", "above 0 and below 100000", "0", "-1", "nan", "inf", "x"),
+    ("--data-dir {tmp}/nowhere", "argument --data-dir: expected a folder, and {tmp}/nowhere does not exist"),
+    ("--data-dir {tmp}/file", "argument --data-dir: expected a folder, and {tmp}/file is a file"),
+    ("--runs {tmp}/file", "argument --runs: cannot write into the folder {tmp}/file"),
+    ("--stages check", "unrecognized arguments: --stages check"),
+    *OUTPUT,
+]
+AGREEMENT = [
+    *numbers("time-limit", "of at least 0", "-1", "nan", "inf", "x"),
+    *OUTPUT,
+    ("--output {tmp}/agreement", "{tmp}/agreement/agreement.json: no readable JSON"),
+    ("--output {tmp}/lacking_agreement", "agreement.json: lacks what its table shows"),
+]
 COMPILE_TIME = [
     ("--sweeps cifar", "argument --sweeps: expected some of mnist-mlp"),
     ("--models gan", "model: expected vae, iwae"),
@@ -85,6 +101,7 @@ OVERHEAD = [
     ("--cores 100000", "--cores: expected 1 to"),
     ("--decoders transformer", "argument --decoders: invalid choice: 'transformer'"),
     ("--proposals medium", "argument --proposals: invalid choice: 'medium'"),
+    *numbers("time-limit", "of at least 0", "-1", "nan", "inf", "x"),
     *OUTPUT,
     ("--output {tmp}/overhead", "{tmp}/overhead/overhead.json: no readable JSON"),
 ]
@@ -100,12 +117,16 @@ PEERS = [
     ("--output {tmp}/new --figure {tmp}/file/x.png", "argument --figure: cannot write into the folder {tmp}/file"),
 ]
 FILES = {
+    "agreement/agreement.json": "{",
+    "lacking_agreement/agreement.json": '{"provenance": {}}',
     "overhead/overhead.json": "{",
     "k_scaling/k_scaling_other.json": "{",
     "gradient_quality/cells/toy-alpha1-K2.json": "{",
     "lacking/cells/toy-alpha1-K2.json": '{"provenance": {}, "problem": "toy", "alpha": 1.0}',
 }
 COMMANDS = {
+    accelerator: ACCELERATOR,
+    agreement: AGREEMENT,
     compile_time: COMPILE_TIME,
     control_variates: CONTROL_VARIATES,
     gradient_quality: GRADIENT_QUALITY,

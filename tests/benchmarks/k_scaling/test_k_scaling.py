@@ -1,5 +1,6 @@
 """What the K-scaling benchmark counts, and that its parts fit together."""
 
+import itertools
 import json
 
 import jax
@@ -7,7 +8,8 @@ import jax.numpy as jnp
 import pytest
 from flax import nnx
 
-from benchmarks.k_scaling import cells
+import hiwae_jax as hj
+from benchmarks.k_scaling import cells, tables
 from benchmarks.k_scaling import command as k_scaling
 from experiments.shared.networks import Networks
 
@@ -45,3 +47,44 @@ def test_a_run_in_two_pieces(tmp_path, capsys):
     assert cell["microseconds_per_sample"] > 0.0
     assert cell["samples"] == 4 * 3
     assert (tmp_path / "k_scaling.png").exists()
+
+
+def test_an_accelerator_begins_with_every_combination_at_few_k():
+    grid = cells.grid(accelerator=True, smoke=False)
+    assert len(grid) == len({cell.name() for cell in grid})
+    first = list(cells.accelerator_first())
+    assert grid[: len(first)] == first
+    combinations = itertools.product(
+        ("IWLB", "H-IWLB"),
+        ("doubly_reparameterized", "reparameterized"),
+        ("mlp", "conv"),
+        ("float32", "tf32", "bfloat16"),
+        (1, 10, 100, 1_000, 10_000),
+    )
+    found = [(c.bound.split()[0], c.gradient, c.decoder, c.precision, c.num_samples) for c in first]
+    assert sorted(found) == sorted(combinations)
+    assert {(c.bound, c.alpha) for c in first} == {("IWLB", 0.0), ("H-IWLB", 1.0), ("H-IWLB offsets", 1.0)}
+    # The most important ones: the IWLB of the MLP, and then something of every kind.
+    assert {(c.bound, c.decoder, c.gradient) for c in first[:15]} == {("IWLB", "mlp", "doubly_reparameterized")}
+    assert {c.bound[0] for c in first[:35]} == {"I", "H"}
+    assert {c.decoder for c in first[:35]} == {"mlp", "conv"}
+    # Each can be drawn.
+    assert {(c.bound, c.alpha, c.gradient) for c in grid if c.task == "train"} <= tables.COLORS.keys()
+
+
+def test_a_cell_of_accelerators_alone_has_a_bound_in_float32(monkeypatch):
+    """Members that share a head, convolutional networks and bfloat16 together; traced and not compiled."""
+
+    def initial(cell, sizes):
+        return nnx.eval_shape(lambda: nnx.split(cells._Networks(cell, sizes, rngs=nnx.Rngs(0)), nnx.Param)[1])
+
+    monkeypatch.setattr(cells, "_initial", initial)
+    cell = cells.Cell("train", "conv", "H-IWLB offsets", 1.0, "reparameterized", "bfloat16", "recommended", 2)
+    sizes = cells.Sizes(2, 20, 16, 3, 5, 12)
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        model = cells.make_model(cell, sizes)
+        bound = hj.make_bound(model.log_joint, model.proposal, weighting=model.weighting, gradient=cell.gradient)
+        arguments = model.params, cells.make_images(cell, sizes)[0], jax.random.key(0)
+        value, gradient = jax.eval_shape(jax.value_and_grad(bound), *arguments)
+    assert (value.shape, value.dtype) == ((), jnp.float32)
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(gradient))

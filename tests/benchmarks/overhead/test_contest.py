@@ -58,9 +58,13 @@ def contest(monkeypatch):
             assert rounds == 3
             return SECONDS
 
-        port = {"value_and_grad": value_and_grad, "gradients": gradients, "to_torch": lambda params: params}
+        port = {"value_and_grad": value_and_grad, "gradients": gradients, "to_torch": lambda params, *, device: params}
         port["kept_bytes"] = lambda params, x, noise, *, num_samples: 7
-        torch = {"set_num_threads": lambda threads: None, "tensor": np.array, "__version__": "9.9"}
+        torch = {
+            "set_num_threads": lambda threads: None,
+            "tensor": lambda array, *, device: np.array(array),
+            "__version__": "9.9",
+        }
         monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(**torch))
         monkeypatch.setattr("benchmarks.overhead.torch_port", types.SimpleNamespace(**port), raising=False)
         monkeypatch.setattr(timing, "compiled", compiled)
@@ -101,3 +105,14 @@ def test_the_port_is_handed_the_noise_that_the_bound_draws(contest):
 def test_a_port_that_computes_something_else_has_no_figures(contest, wrong):
     with pytest.raises(RuntimeError, match=r"the port gives (-\d.*|nan), the library -5.0; gradients differ by \d"):
         contest(**wrong)
+
+
+def test_on_a_gpu_the_port_needs_a_pytorch_that_runs_there(monkeypatch):
+    cuda = types.SimpleNamespace(is_available=lambda: has_cuda)
+    monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(cuda=cuda, __version__="9.9", __spec__=True))
+    assert contests.why_missing() is None  # on this CPU
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    has_cuda = False
+    assert contests.why_missing() == "JAX runs on a gpu here, and torch 9.9 cannot: the PyTorch port is left out"
+    has_cuda = True
+    assert contests.why_missing() is None

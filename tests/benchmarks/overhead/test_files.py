@@ -117,6 +117,22 @@ def test_the_contest_is_run_once_where_pytorch_is_and_left_out_by_name_elsewhere
     assert script.run(*arguments, "--decoders", "mlp") == [(2, [1.0])]  # the port is of the other decoder
 
 
+def test_a_time_limit_leaves_the_rest_to_the_same_command(script, capsys):
+    arguments = ("--num-samples", "2", "--alpha", "1")
+    assert script.run(*arguments, "--time-limit", "0") == []
+    assert script.status == command_line.AGAIN
+    assert "the time limit of 0 s is reached; the same command goes on" in capsys.readouterr().out
+    assert script.run(*arguments, "--time-limit", "100") == [(2, [1.0])]
+    assert script.status == command_line.DONE
+
+
+def test_the_contest_alone_is_refused_where_it_cannot_run(script, capsys):
+    with pytest.raises(SystemExit) as refused:
+        script.run("--no-steps")
+    assert refused.value.code == command_line.REFUSED
+    assert "argument --no-steps: nothing is left to measure: torch is not installed" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("changed", [*ORIGIN, "used_cores", "batch_size", "chunk_size", "draw"])
 def test_a_file_of_another_machine_version_or_setting_is_refused_by_name(script, tmp_path, changed, capsys):
     arguments = ["--num-samples", "2", "--alpha", "1"]

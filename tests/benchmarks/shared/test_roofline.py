@@ -101,3 +101,15 @@ def test_seconds_are_the_median_over_rounds_without_the_first_call(clock, monkey
 def test_a_round_lasts_as_long_as_it_should(clock, monkeypatch, seconds, expected):
     monkeypatch.setattr(roofline, "time", clock)
     assert roofline.calls_in(lambda: clock.spend(0.25), (), seconds) == expected
+
+
+def test_sizes_that_do_not_fit_into_memory_are_left_out(monkeypatch):
+    def make(size):
+        if size > 100:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED")
+        return size
+
+    monkeypatch.setattr(roofline, "rate", lambda program, seconds: program / seconds)
+    assert roofline.fitting(make, (10, 1_000, 20), 2.0) == ({10: 10, 20: 20}, {10: 5.0, 20: 10.0})
+    with pytest.raises(jax.errors.JaxRuntimeError):
+        roofline.fitting(make, (1_000, 10), 2.0)

@@ -1,0 +1,1 @@
+"""Values and gradients of the device that is there beside those of the CPU."""
