@@ -45,11 +45,11 @@ def test_members_are_picked_as_often_as_the_scheme_says(draw):
 
 
 @pytest.mark.parametrize("draw", DRAWS[:2])
-def test_shares_are_those_of_the_enumeration(draw):
+def test_slots_are_those_of_the_enumeration(draw):
     """`own[j]`: the law of pick j given all others; and every score at sample j has samples that bear it."""
     for K, mask in ((3, ALL), (3, TWO), (5, (True, False, True, True)), (4, ALL)):
         outcomes, probabilities = mixtures.all_picks(draw, K, mask)
-        of_one = lambda picks, mask=mask: SCHEMES[draw].shares(Picked(jnp.zeros((4, 1)), picks, jnp.array(mask)), float)
+        of_one = lambda picks, mask=mask: SCHEMES[draw].slots(Picked(jnp.zeros((4, 1)), picks, jnp.array(mask)), float)
         for picks, own, lent, pairs in zip(outcomes, *jax.jit(jax.vmap(of_one))(jnp.array(outcomes)), strict=True):
             np.testing.assert_allclose(own + pairs @ lent, np.tile(mask, (K, 1)).astype(float), atol=1e-12)
             for j in range(K):
@@ -57,8 +57,8 @@ def test_shares_are_those_of_the_enumeration(draw):
                 np.testing.assert_allclose(own[j] / jnp.sum(own[j]), law, atol=1e-12)
 
 
-def test_independent_picks_have_no_shares():
-    assert SCHEMES["with_replacement"].shares is None
+def test_independent_picks_have_no_slots():
+    assert SCHEMES["with_replacement"].slots is None
 
 
 def _law_of_one(draw, outcomes, probabilities, picks, j):
@@ -137,7 +137,7 @@ CASES = [
 def test_gradients_are_unbiased_by_enumeration_and_quadrature(draw, K, masks, gradients):
     """Beside them, as a control, the rule of own paths with squared weights, as if the picks were independent."""
     proposal = mixtures.proposal(draw, K)
-    unshared = proposal._replace(members=proposal.members._replace(shares=None))
+    unshared = proposal._replace(members=proposal.members._replace(slots=None))
     rules = {gradient: (proposal, gradient) for gradient in (PLAIN, *gradients)}
     if draw == "without_replacement":
         rules["own paths"] = unshared, DEFAULT

@@ -10,7 +10,7 @@ def doubly_reparameterized_step(inputs: RuleInputs) -> Step:
     """Own paths if only own densities are scored; more if the weighting compares the members, or picks depend."""
     if inputs.request.scores_are_constant:
         return own_paths_step(inputs)
-    return cross_paths_step(inputs) if inputs.members.shares is None else picked_paths_step(inputs)
+    return cross_paths_step(inputs) if inputs.members.slots is None else picked_paths_step(inputs)
 
 
 def _needs_exchangeable_z0(request: Request) -> str | None:

@@ -4,7 +4,7 @@ Sample j is weighed with the mixture `q = (1/m) sum_i q_i` of the m members pres
 `-beta h_j(z_j)`, where `h_j(z) = w(z) / (w(z) + sum_{k != j} w_k)`, and falls to the members by their shares
 `rho_i = q_i / sum_l q_l`: `d log q = sum_i rho_i d log q_i`. A point weighs the same in every slot.
 
-Given the picks of the others, sample j has the density `s_j`, proportional to `sum_i own_ji q_i` (`Shares`). For sets
+Given the picks of the others, sample j has the density `s_j`, proportional to `sum_i own_ji q_i` (`Slots`). For sets
 without replacement these are the members that no other sample has; for strata those of stratum j. Their part of the
 score, with `r_j = sum_i own_ji rho_i`, is that of the density drawn from, whose path is that of the member picked:
 
@@ -36,7 +36,7 @@ from jaxtyping import Array, Float
 from hiwae_jax._families.pairs import Own
 from hiwae_jax._gradients.leave_out import leave_two_out
 from hiwae_jax._gradients.rule import RuleInputs, Step, outer_factor, without_clipped_scores
-from hiwae_jax._proposals.picks import Shares
+from hiwae_jax._proposals.picks import Slots
 from hiwae_jax._proposals.proposal import over_samples
 
 
@@ -78,9 +78,9 @@ def picked_paths_step(inputs: RuleInputs) -> Step:
 def _moves(inputs: RuleInputs, samples: _Sample) -> tuple[Float[Array, " K"], Float[Array, " K"]]:
     """For each sample: the factor on its path, and what the densities add."""
     members, parameters, weights = inputs.members, inputs.draw.parameters, inputs.weights
-    assert members.shares is not None  # otherwise the rule of own paths is used
-    shares: Shares = members.shares(parameters, weights.dtype)
-    own_size, lent_size = jnp.sum(shares.own, axis=1), jnp.sum(shares.lent, axis=1)
+    assert members.slots is not None  # otherwise the rule of own paths is used
+    slots: Slots = members.slots(parameters, weights.dtype)
+    own_size, lent_size = jnp.sum(slots.own, axis=1), jnp.sum(slots.lent, axis=1)
     per_own_size = 1.0 / jnp.where(own_size == 0.0, 1.0, own_size)
     mean = 1.0 / len(weights)  # of the weights; the part of the scores that has this weight has mean zero
     log_prob, present = members.pairs().log_prob, parameters.taking_part
@@ -91,16 +91,16 @@ def _moves(inputs: RuleInputs, samples: _Sample) -> tuple[Float[Array, " K"], Fl
         log_q, log_q_moved = jax.jvp(lambda z: log_prob(rows, z, sample.owner), (sample.z,), (sample.z_tangent,))
         rho = jax.nn.softmax(jnp.where(present, log_q, -jnp.inf), where=present)
         rho_moved = rho * (log_q_moved - jnp.sum(rho * log_q_moved))
-        r, r_moved = shares.own @ rho, shares.own @ rho_moved  # r_k at this sample, for every k
+        r, r_moved = slots.own @ rho, slots.own @ rho_moved  # r_k at this sample, for every k
         h0, h0_slope = with_phantom(j)
 
         # This sample in its own slot, and in those of the others.
-        per_r = shares.pairs[:, j] * lent_size[j] * per_own_size  # kappa_kj over r_k
+        per_r = slots.pairs[:, j] * lent_size[j] * per_own_size  # kappa_kj over r_k
         along_path = h * (1.0 - h) * r[j] + jnp.sum(per_r * r * h0_slope)
         of_densities = (h - mean) * r_moved[j] + jnp.sum(per_r * r_moved * (h0 - mean))
 
         # What remains of the scores at this sample.
-        remaining = ((shares.pairs[j] * (h - h0)) @ shares.lent) * rho
+        remaining = ((slots.pairs[j] * (h - h0)) @ slots.lent) * rho
         of_members = lambda rows, owner: log_prob(rows, sample.z, sample.owner._replace(parameters=owner))
         scored = jax.jvp(of_members, (rows, sample.owner.parameters), (tangent_rows, sample.owner_tangent))[1]
         return h - inputs.beta * along_path, -inputs.beta * (of_densities + jnp.sum(remaining * scored))

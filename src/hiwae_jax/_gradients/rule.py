@@ -53,7 +53,7 @@ class Request(NamedTuple):
         Each sample must have the density that is scored, given all others.
         """
         members = self.proposal.members
-        independent = members is not None and members.joint_log_prob is None and members.shares is None
+        independent = members is not None and members.joint_log_prob is None and members.slots is None
         return independent and (self.proposal.equal_members or not self.weighting.compares_densities)
 
 
@@ -185,7 +185,7 @@ def needs_inverse(request: Request) -> str | None:
     members = request.proposal.members
     if members is None or members.family.inverse is not None or request.scores_are_constant:
         return None
-    if members.shares is not None:  # picked members move their own samples only
+    if members.slots is not None:  # picked members move their own samples only
         return None
     return (
         "moves samples along the paths of other members, for which this family has no inverse; use gradient='refilled' "
@@ -214,7 +214,7 @@ def needs_one_z0_per_sample(request: Request) -> str | None:
 def needs_independent_picks(request: Request) -> str | None:
     """Refuse members that are picked in dependence on one another: samples then lack the density that weighs them."""
     members = request.proposal.members
-    if members is None or members.shares is None:
+    if members is None or members.slots is None:
         return None
     return (
         "is biased where the picks of members depend on one another; use gradient='doubly_reparameterized' or "

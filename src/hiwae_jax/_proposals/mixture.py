@@ -81,7 +81,7 @@ def mixture(
     require_family("family", family)
     require_sampler(sampler)
     given = _Given(conditional, num_samples, SCHEMES[draw], present, family, sampler or family.sampler)
-    members = Members(family=family, layout="picked", shares=given.scheme.shares)
+    members = Members(family=family, layout="picked", slots=given.scheme.slots)
     return Proposal(
         draw=functools.partial(_draw, given, members),
         own_densities=members.own_densities,

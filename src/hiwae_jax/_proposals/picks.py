@@ -4,7 +4,7 @@ Here m is the number of members present. The weights of a mixture ask for nothin
 `(1/m) sum_i q_i`, `E sum_j f(z_j) = sum_i E[times that i is picked] E_{q_i}[f] = K E_q[f]` for every f.
 
 A gradient rule that turns scores into paths asks for more (`_gradients/picked_paths.py`): from what density sample j
-comes, given the picks of the others. `Shares` says that.
+comes, given the picks of the others. `Slots` says that.
 """
 
 from collections.abc import Callable
@@ -42,8 +42,8 @@ class Picked(NamedTuple):
         return jnp.ones(self.number, bool) if self.present is None else self.present
 
 
-class Shares(NamedTuple):
-    """How the members are shared out among the K samples. `own` and `lent` have a row for each sample.
+class Slots(NamedTuple):
+    """From which members the K slots are filled, one sample in each. `own` and `lent` have a row for each slot.
 
     Attributes:
       own: `own[j, i]`: given the picks of the others, sample j has the density `sum_i own[j, i] q_i`, normalised.
@@ -62,12 +62,12 @@ class Scheme(NamedTuple):
 
     Attributes:
       pick: `(key, present [M], num_samples) -> picks [K]`.
-      shares: `(parameters, dtype) -> Shares`; None if the picks are independent of each other. Then every sample has
+      slots: `(parameters, dtype) -> Slots`; None if the picks are independent of each other. Then every sample has
         the density of the mixture, whatever the others do.
     """
 
     pick: Callable[[Any, Bool[Array, " M"], int], Int[Array, " K"]]
-    shares: Callable[[Picked, Any], Shares] | None
+    slots: Callable[[Picked, Any], Slots] | None
 
 
 def _with_replacement(key: Any, present: Bool[Array, " M"], num_samples: int) -> Int[Array, " K"]:
@@ -99,7 +99,7 @@ def _present_first(present: Bool[Array, " M"]) -> Int[Array, " M"]:
     return jnp.argsort(~present, stable=True)
 
 
-def _stratified_shares(parameters: Picked, dtype: Any) -> Shares:
+def _stratified_slots(parameters: Picked, dtype: Any) -> Slots:
     """Member i has the part of its length that lies in stratum j there, whatever is picked in other strata."""
     present, K = parameters.taking_part, len(parameters.picks)
     number = jnp.maximum(jnp.sum(present), 1)
@@ -109,10 +109,10 @@ def _stratified_shares(parameters: Picked, dtype: Any) -> Shares:
     first = jnp.maximum(place * K, stratum * number)
     overlap = jnp.minimum((place + 1) * K, (stratum + 1) * number) - first
     own = jnp.where(present[None, :], jnp.maximum(overlap, 0), 0).astype(dtype) / K
-    return Shares(own, own, 1.0 - jnp.eye(K, dtype=dtype))
+    return Slots(own, own, 1.0 - jnp.eye(K, dtype=dtype))
 
 
-def _shares_without_replacement(parameters: Picked, dtype: Any) -> Shares:
+def _slots_without_replacement(parameters: Picked, dtype: Any) -> Slots:
     """Sample j may come from any member that the others have not picked, or not as often as the rest."""
     present, picks = parameters.taking_part, parameters.picks
     is_pick = (picks[:, None] == jnp.arange(parameters.number, dtype=picks.dtype)[None, :]).astype(dtype)
@@ -120,11 +120,11 @@ def _shares_without_replacement(parameters: Picked, dtype: Any) -> Shares:
     least = jnp.min(jnp.where(present[None, :], times, jnp.inf), axis=1, keepdims=True)
     is_free = present[None, :] & (times == least)
     per_time = jnp.where(is_free, 0.0, 1.0 / jnp.maximum(times, 1.0))
-    return Shares(is_free.astype(dtype), is_pick, per_time[:, picks])
+    return Slots(is_free.astype(dtype), is_pick, per_time[:, picks])
 
 
 SCHEMES = {
-    "without_replacement": Scheme(_without_replacement, _shares_without_replacement),
-    "stratified": Scheme(_stratified, _stratified_shares),
+    "without_replacement": Scheme(_without_replacement, _slots_without_replacement),
+    "stratified": Scheme(_stratified, _stratified_slots),
     "with_replacement": Scheme(_with_replacement, None),
 }

@@ -13,7 +13,7 @@ from hiwae_jax._families.family import Family, Parameters
 from hiwae_jax._families.pairs import Own, Pairs, pairs_of
 from hiwae_jax._families.shared import is_shared, num_rows, over_members, split_shared, with_shared
 from hiwae_jax._families.structure import Structure
-from hiwae_jax._proposals.picks import Shares
+from hiwae_jax._proposals.picks import Slots
 from hiwae_jax._proposals.sharding import Placement
 from hiwae_jax._types import Context, Example, Key, Params
 
@@ -121,7 +121,7 @@ class Members(NamedTuple):
       joint_log_prob: `(joint, z [K, D]) -> scalar`, the log-density of all K samples; None where they are independent
         given z_0.
       placement: on which devices the members are compared.
-      shares: `(parameters, dtype) -> Shares`, how picked members are shared out among the samples. None in other
+      slots: `(parameters, dtype) -> Slots`, the members that may fill each slot, given the other picks. None in other
         layouts, and where the picks are independent: then every sample has the density of the mixture.
     """
 
@@ -131,7 +131,7 @@ class Members(NamedTuple):
     base_family: Family | None = None
     joint_log_prob: Callable[[Parameters, Any], Float[Array, ""]] | None = None
     placement: Placement = Placement(None)
-    shares: Callable[[Any, Any], Shares] | None = None
+    slots: Callable[[Any, Any], Slots] | None = None
 
     @property
     def own_z0(self) -> bool:
@@ -178,21 +178,21 @@ class Members(NamedTuple):
         self, parameters: Parameters, z: Float[Array, "K D"], chunk_size: int | None = None
     ) -> Float[Array, " K"]:
         """The log-density of sample j given the others and z_0: the own one, unless picks depend on each other."""
-        if self.shares is None:
+        if self.slots is None:
             return self.own_densities(parameters, z, chunk_size)
-        return self._mixture_densities(parameters, z, self.shares(parameters, z.dtype).own, chunk_size)
+        return self._mixture_densities(parameters, z, self.slots(parameters, z.dtype).own, chunk_size)
 
     def _mixture_densities(
-        self, parameters: Parameters, z: Float[Array, "K D"], shares: Any, chunk_size: int | None
+        self, parameters: Parameters, z: Float[Array, "K D"], proportions: Any, chunk_size: int | None
     ) -> Float[Array, " K"]:
-        """`log sum_i share_i q_i(z_j)`, with shares [K, M] or [1, M], of which only the ratios in a row count."""
-        of_each = jnp.broadcast_to(shares.astype(z.dtype), (len(z), shares.shape[1]))
+        """`log sum_i c_i q_i(z_j)`, where each row c of the proportions [K, M] or [1, M] is divided by its sum."""
+        of_each = jnp.broadcast_to(proportions.astype(z.dtype), (len(z), proportions.shape[1]))
         log_prob = self.pairs().log_prob
 
-        def of_one(rows: Parameters, own: Own, share: Float[Array, " M"], z: Float[Array, " D"]) -> Float[Array, ""]:
+        def of_one(rows: Parameters, own: Own, c: Float[Array, " M"], z: Float[Array, " D"]) -> Float[Array, ""]:
             # Without any member there is no density. An infinite one makes every weight zero.
-            total = jnp.sum(share)
-            safe = jnp.where(total > 0.0, share, 1.0)
+            total = jnp.sum(c)
+            safe = jnp.where(total > 0.0, c, 1.0)
             density = jax.nn.logsumexp(log_prob(rows, z, own), b=safe) - jnp.log(jnp.sum(safe))
             return jnp.where(total > 0.0, density, jnp.inf)
 
@@ -317,6 +317,6 @@ class Proposal(NamedTuple):
         """Whether the samples are known to be independent of each other, z_0 included."""
         if self.members is None or self.members.joint_log_prob is not None or not self.independent_noise:
             return False
-        if self.members.shares is not None:
+        if self.members.slots is not None:
             return False
         return self.members.base_family is None or self.members.own_z0
