@@ -14,13 +14,13 @@ toy: .venv/installed  # the two-dimensional target of the paper's figure 2
 tables: .venv/installed  # every generated page and figure again, from the files in results/
 	$(BIN)/python -m benchmarks.pages
 
-# Most tests compile much and compute little, so they compile in a hurry; those marked `optimized` do as users do.
+# Tests compile much and compute little, so they compile in a hurry; those marked `optimized` with all passes that fuse.
 test: .venv/installed  # lint, types, examples in docstrings and docs, and the whole suite
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	JAX_DISABLE_MOST_OPTIMIZATIONS=1 $(PYTEST) -m "not optimized"
-	$(PYTEST) --dist worksteal -m optimized
+	JAX_DISABLE_MOST_OPTIMIZATIONS=1 $(PYTEST) --dist worksteal -m optimized
 
 .venv/installed: pyproject.toml Makefile
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed; choose one with: make PYTHON=python3.12")'

@@ -8,18 +8,6 @@ from importlib.metadata import version
 import jax
 import pytest
 
-# In a hurry, XLA compiles faster in its older way, in one piece, and without evaluating constants. These flags belong
-# to one version, and an unknown flag is an error.
-if os.environ.get("JAX_DISABLE_MOST_OPTIMIZATIONS") and version("jaxlib").startswith("0.10."):
-    os.environ["XLA_FLAGS"] = " ".join(
-        [
-            os.environ.get("XLA_FLAGS", ""),
-            "--xla_cpu_use_fusion_emitters=false",
-            "--xla_cpu_parallel_codegen_split_count=1",
-            "--xla_disable_hlo_passes=constant_folding",
-        ]
-    )
-
 # Traces are many objects and few cycles. Python looks for cycles so often that it takes an eighth of the time, so it
 # looks once after each file, among the objects that are new.
 gc.disable()
@@ -41,10 +29,32 @@ LONG_FILES = (
     "tests/test_transforms.py",
     "tests/gradients/test_paired_draws.py",
     "tests/experiments/vae/test_kills.py",
+    "tests/test_batched.py",
+    "tests/proposals/test_mixture.py",
+    "docs/recipes.md",
     "docs/guide.md",
+    "tests/benchmarks/accelerator/test_accelerator.py",
     "tests/benchmarks/gradient_quality/test_gradient_quality.py",
     "tests/experiments/toy/test_toy.py",
 )
+
+
+def pytest_configure(config):
+    """Let XLA compile faster: in its older way, in one piece, and without evaluating constants.
+
+    Tests of costs are marked `optimized` and run apart, since fewer arrays are fused in this way. The flags belong to
+    one version, and an unknown flag is an error.
+    """
+    in_a_hurry = os.environ.get("JAX_DISABLE_MOST_OPTIMIZATIONS") and config.option.markexpr == "not optimized"
+    if in_a_hurry and version("jaxlib").startswith("0.10."):
+        os.environ["XLA_FLAGS"] = " ".join(
+            [
+                os.environ.get("XLA_FLAGS", ""),
+                "--xla_cpu_use_fusion_emitters=false",
+                "--xla_cpu_parallel_codegen_split_count=1",
+                "--xla_disable_hlo_passes=constant_folding",
+            ]
+        )
 
 
 def pytest_collection_modifyitems(items):
