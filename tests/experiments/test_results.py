@@ -29,6 +29,8 @@ def test_a_result_file_says_what_computed_it(path):
     assert origins(content)
     for origin in origins(content):
         assert {"commit", "command", "device", "jax", "python"} <= origin.keys()
+        words = (origin["command"] or "").split()
+        assert not [word for word in words if word.startswith("/")], "paths of a machine: write DIR, or leave them out"
     assert max(map(len, path.read_text().splitlines())) <= 1_200
 
 
