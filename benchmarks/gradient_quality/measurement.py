@@ -134,7 +134,7 @@ def _squared_norm(group_means: np.ndarray) -> tuple[float, float]:
 def costs(problem: Problem, params: Any) -> dict[str, dict[str, float]]:
     """Time and FLOPs of a batch's value and gradient, relative to the plain estimator."""
     values = {name: mean_bound(problem, name) for name in estimators(problem.alpha)}
-    return step_costs(problem, values, params, relative_to=PLAIN)
+    return step_costs(problem, values, dict.fromkeys(values, params), relative_to=PLAIN)
 
 
 def run_cell(problem: Problem, *, steps: int, seeds: int, draws: int) -> dict[str, Any]:

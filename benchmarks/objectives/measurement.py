@@ -66,7 +66,7 @@ def run_cell(problem: Problem, *, steps: int, seeds: int) -> dict[str, Any]:
     )
     with_many = {name: np.asarray(of_many(params)).tolist() for name, params in trained.items()}
     first_seed = jax.tree.map(lambda leaf: leaf[0], trained[BOUND])
-    cost = step_costs(problem, values, first_seed, relative_to=BOUND)
+    cost = step_costs(problem, values, dict.fromkeys(values, first_seed), relative_to=BOUND)
     return {
         "problem": problem.title,
         "alpha": problem.alpha,

@@ -18,17 +18,17 @@ BATCH_SIZE = 64
 
 
 class Problem(NamedTuple):
-    """A model with a hierarchical proposal, as functions of any gradient estimator.
+    """A model and its proposal, as functions of any gradient estimator.
 
     Attributes:
       title: "toy" or "digits".
-      alpha: of the power heuristic.
+      alpha: of the power heuristic; None without one.
       num_samples: K.
       init: `(seed) -> params`.
       of_proposal: a pytree like params, true where the gradient estimators differ.
       log_joint: of the model.
-      proposal: hierarchical, with a shared z_0.
-      weighting: the power heuristic.
+      proposal: hierarchical with a shared z_0, unless another model was asked for.
+      weighting: the power heuristic, or None.
       make_bound: `(**options of hj.make_bound) -> bound(params, x, key)` of one example.
       batch: `(key) -> x [B, ...]`, a training minibatch.
       compared_examples: how many examples of a batch a compared gradient is the mean of.
@@ -38,13 +38,13 @@ class Problem(NamedTuple):
     """
 
     title: str
-    alpha: float
+    alpha: float | None
     num_samples: int
     init: Callable[[int], Any]
     of_proposal: Any
     log_joint: Callable[..., jax.Array]
     proposal: hj.Proposal
-    weighting: hj.Weighting
+    weighting: hj.Weighting | None
     make_bound: Callable[..., Callable[..., jax.Array]]
     batch: Callable[[PRNGKeyArray], jax.Array]
     compared_examples: int
@@ -86,10 +86,15 @@ def make_toy(*, alpha: float, num_samples: int) -> Problem:
 
 def make_digits(*, alpha: float, num_samples: int) -> Problem:
     """An H-IWAE of 200-200 MLPs with 20 latent dimensions on scikit-learn's digits, judged on their test images."""
+    return make_digits_model(f"hiwae-{alpha:g}", num_samples=num_samples)
+
+
+def make_digits_model(name: str, *, num_samples: int) -> Problem:
+    """Any model of `experiments.vae` of this size on the digits."""
     digits = load_digits()
     images = {name: unpack_bits(jnp.asarray(getattr(digits, name)), num_pixels=64) for name in ("train", "test")}
 
-    settings = Settings(model=f"hiwae-{alpha:g}", num_samples=num_samples)
+    settings = Settings(model=name, num_samples=num_samples)
     model = models.make_model(settings, pixel_mean=jnp.mean(images["train"], axis=0))
 
     def init(seed):
@@ -108,7 +113,7 @@ def make_digits(*, alpha: float, num_samples: int) -> Problem:
 
     return Problem(
         title="digits",
-        alpha=alpha,
+        alpha=models.alpha_of(name),
         num_samples=num_samples,
         init=init,
         of_proposal=_marked(jax.eval_shape(lambda: init(0))),

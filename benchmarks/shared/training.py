@@ -58,20 +58,20 @@ def train(problem: Problem, value: MeanBound, *, steps: int, seeds: int) -> tupl
 
 
 def step_costs(
-    problem: Problem, values: Mapping[str, MeanBound], params: Any, *, relative_to: str
+    problem: Problem, values: Mapping[str, MeanBound], params: Mapping[str, Any], *, relative_to: str
 ) -> dict[str, dict[str, float]]:
-    """Time and FLOPs of value and gradient of a batch, relative to one of the values."""
+    """Time and FLOPs of value and gradient of a batch, each with its own parameters, relative to one of the values."""
     x, key = problem.batch(jax.random.key(5)), jax.random.key(6)
     programs = {}
     for name, value in values.items():
-        programs[name] = jax.jit(jax.value_and_grad(value)).lower(params, x, key).compile()
-        jax.block_until_ready(programs[name](params, x, key))
+        programs[name] = jax.jit(jax.value_and_grad(value)).lower(params[name], x, key).compile()
+        jax.block_until_ready(programs[name](params[name], x, key))
     seconds = {name: [] for name in programs}
     for _ in range(TIMED_ROUNDS):
         for name, program in programs.items():
             began = time.perf_counter()
             for _ in range(3):
-                jax.block_until_ready(program(params, x, key))
+                jax.block_until_ready(program(params[name], x, key))
             seconds[name].append((time.perf_counter() - began) / 3)
     base = np.asarray(seconds[relative_to])
     flops = {name: program.cost_analysis()["flops"] for name, program in programs.items()}

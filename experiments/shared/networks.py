@@ -40,6 +40,7 @@ class Networks(nnx.Module):
       sizes: of all of them.
       members: conditionals of the hierarchical proposal; None for a proposal that has none, nor a reverse model.
       reverse_models: how many reverse models there are, one for each sample; None is one for all samples.
+      mixture: Gaussians that the head gives in place of one; None for one.
       output_bias: [P], where the MLP decoder's logits start; zero without it.
       kind: `rngs`, and `dtype` if it is not float32.
     """
@@ -50,16 +51,18 @@ class Networks(nnx.Module):
         *,
         members: int | None = None,
         reverse_models: int | None = None,
+        mixture: int | None = None,
         output_bias: Any = None,
         **kind: Any,
     ) -> None:
         context, latent = sizes.encoder_hidden[-1], sizes.latent
+        numbers = latent * (mixture or 1)
         if sizes.architecture == "conv":
             self.encoder = nn.ConvEncoder(context, **kind)
-            self.base = nn.GaussianHead(context, latent, **kind)
+            self.base = nn.GaussianHead(context, numbers, **kind)
         else:
             self.encoder = nn.MLPEncoder(sizes.pixels, sizes.encoder_hidden, **kind)
-            self.base = nn.LinearGaussianHead(context, latent, **kind)
+            self.base = nn.LinearGaussianHead(context, numbers, **kind)
         if members is not None:
             widths = {"context_features": context, "base_features": latent, "latent_features": latent}
             widths["hidden_features"] = sizes.proposal_hidden
@@ -67,6 +70,7 @@ class Networks(nnx.Module):
             self.reverse = nn.ReverseModel(
                 per_member=reverse_models is not None, num_samples=reverse_models, **widths, **kind
             )
+        self.latent = latent
         if sizes.architecture == "conv":
             self.decoder = nn.ConvDecoder(latent, context, **kind)
         else:
@@ -76,6 +80,17 @@ class Networks(nnx.Module):
 def independent(net: Net, **options: Any) -> hj.Proposal:
     """`hj.independent` of the encoder with its head; `net(params)` is the module."""
     return hj.independent(lambda params, x: net(params).base(net(params).encoder(x)), **options)
+
+
+def mixture(net: Net, **options: Any) -> hj.Proposal:
+    """`hj.mixture` of the Gaussians that the encoder's head gives; `net(params)` is the module."""
+
+    def conditional(params, x):
+        networks = net(params)
+        loc, scale = networks.base(networks.encoder(x))
+        return loc.reshape(-1, networks.latent), scale.reshape(-1, networks.latent)
+
+    return hj.mixture(conditional, **options)
 
 
 def hierarchical(net: Net, **options: Any) -> hj.Proposal:

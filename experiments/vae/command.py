@@ -4,6 +4,7 @@
     python -m experiments.vae --sweep mnist-mlp --data-dir DIR           # a named grid, from the raw files in DIR
     python -m experiments.vae --sweep mnist --model iwae hiwae-1 --num-samples 5 --seeds 5 --data-dir DIR
     python -m experiments.vae --sweep mnist --data-dir DIR --time-limit 600
+    python -m experiments.vae --model iwae hiwae-1 mixture-12            # K samples from a mixture of 12 Gaussians
 
 Every setting takes one value or several, and all combinations are run. Without --sweep, settings that are not given
 have the default of `settings.Settings`. With --sweep, data set, model, K, gradient and encoder updates choose among the

@@ -12,6 +12,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from experiments.vae.models import mixture_size
 from experiments.vae.settings import Settings
 
 AXES = ("data", "sample")
@@ -72,6 +73,11 @@ def check(settings: Settings, mesh: Mesh | None) -> None:
     """Raise a ValueError that names the setting if one does not divide into the mesh."""
     if mesh is None:
         return
+    if mixture_size(settings.model) is not None and mesh.shape["sample"] > 1:
+        raise ValueError(
+            f"model: the samples of {settings.model} cannot be split over devices; use the mesh axis data, as in "
+            f"--mesh data={math.prod(mesh.shape.values())}"
+        )
     samples = 1 if settings.model == "vae" else settings.num_samples
     for setting, value, axis in (("batch_size", settings.batch_size, "data"), ("num_samples", samples, "sample")):
         if value % mesh.shape[axis]:

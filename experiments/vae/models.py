@@ -19,11 +19,12 @@ from hiwae_jax import nn
 Tree = TypeVar("Tree")  # a pytree
 
 MODELS = ("vae", "iwae", "iwae-h", "hiwae-0", "hiwae-1", "hiwae-3")  # the models of the paper
+LARGEST_MIXTURE = 1_000  # members
 
 
 def alpha_of(name: str) -> float | None:
     """The exponent A of the model "hiwae-A", None for other models; a ValueError if there is no such model."""
-    if name in ("vae", "iwae", "iwae-h"):
+    if name in ("vae", "iwae", "iwae-h") or mixture_size(name) is not None:
         return None
     try:
         alpha = float(name.removeprefix("hiwae-")) if name.startswith("hiwae-") else math.nan
@@ -31,15 +32,25 @@ def alpha_of(name: str) -> float | None:
         alpha = math.nan
     if not 0.0 <= alpha < math.inf:
         raise ValueError(
-            f"model: expected vae, iwae, iwae-h, or hiwae-A with A a number of at least 0 as in hiwae-1, got {name!r}"
+            "model: expected vae, iwae, iwae-h, hiwae-A with A a number of at least 0 as in hiwae-1, or mixture-M with "
+            f"M Gaussians from 1 to {LARGEST_MIXTURE:,}, as in mixture-12, got {name!r}"
         )
     return alpha
+
+
+def mixture_size(name: str) -> int | None:
+    """The number M of the model "mixture-M", of Gaussians that the encoder gives; None for other models."""
+    number = name.removeprefix("mixture-")
+    is_mixture = name.startswith("mixture-") and number.isascii() and number.isdecimal() and number[0] != "0"
+    return int(number) if is_mixture and len(number) <= 4 and int(number) <= LARGEST_MIXTURE else None
 
 
 def title(name: str) -> str:
     """The model's name in tables."""
     alpha = alpha_of(name)
     titles = {"vae": "VAE", "iwae": "IWAE", "iwae-h": "IWAE(h)"}
+    if mixture_size(name) is not None:
+        return f"Mixture of {mixture_size(name)}"
     return titles[name] if alpha is None else f"H-IWAE alpha {alpha:g}"
 
 
@@ -66,7 +77,7 @@ class Model(NamedTuple):
     Attributes:
       init: `(key) -> Params`.
       proposal: how z is drawn and weighed.
-      weighting: how the members share the target.
+      weighting: how the members share the target; None for a mixture, where each sample is weighed with all members.
       log_likelihood: `(params, x, z) -> log p(x | z)`.
       log_prior: `(params, x, z) -> log p(z)`.
       decode: `(params, z) -> logits`.
@@ -74,7 +85,7 @@ class Model(NamedTuple):
 
     init: Callable[[PRNGKeyArray], Params]
     proposal: hj.Proposal
-    weighting: hj.Weighting
+    weighting: hj.Weighting | None
     log_likelihood: Callable[..., jax.Array]
     log_prior: Callable[..., jax.Array]
     decode: Callable[..., jax.Array]
@@ -99,7 +110,7 @@ def make_model(
       sharding: of the samples of an example over devices, as for `hj.independent`.
     """
     name, K = settings.model, settings.num_samples
-    alpha = alpha_of(name)
+    alpha, mixture = alpha_of(name), mixture_size(name)
     sizes = networks.Sizes(
         settings.architecture,
         len(pixel_mean),
@@ -112,8 +123,9 @@ def make_model(
     def make(key):
         return networks.Networks(
             sizes,
-            members={"vae": None, "iwae": None, "iwae-h": 1}.get(name, K),
+            members=None if alpha is None and name != "iwae-h" else 1 if name == "iwae-h" else K,
             reverse_models=K if alpha == 0.0 else None,
+            mixture=mixture,
             output_bias=nn.logits_from_mean(jnp.asarray(pixel_mean, jnp.float32)),
             rngs=nnx.Rngs(key),
         )
@@ -137,7 +149,9 @@ def make_model(
     def net(params):
         return nnx.merge(graphdef, params.generative, params.inference)
 
-    if name in ("vae", "iwae"):
+    if mixture is not None:
+        proposal = networks.mixture(net, num_samples=K)
+    elif name in ("vae", "iwae"):
         proposal = networks.independent(net, num_samples=1 if name == "vae" else K, sharding=sharding)
     else:
         equal = name == "iwae-h"
@@ -145,7 +159,7 @@ def make_model(
     return Model(
         init,
         proposal,
-        weighting=hj.power_heuristic(alpha or 0.0),
+        weighting=None if mixture is not None else hj.power_heuristic(alpha or 0.0),
         log_likelihood=networks.log_likelihood(net),
         log_prior=networks.log_prior,
         decode=lambda params, z: net(params).decoder(z),

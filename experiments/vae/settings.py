@@ -37,7 +37,8 @@ class Settings(NamedTuple):
     Attributes:
       dataset: a name of `hiwae_jax.data.dataset_names()`.
       architecture: "mlp", or "conv" for the paper's residual networks (28x28 images, meant for accelerators).
-      model: "vae", "iwae", "iwae-h", or "hiwae-A" with A the exponent alpha of the power heuristic.
+      model: "vae", "iwae", "iwae-h", "hiwae-A" with A the exponent alpha of the power heuristic, or "mixture-M" of M
+        Gaussians, of which K are drawn without replacement.
       gradient: the gradient estimator of `make_bound`.
       num_samples: K; the VAE uses one.
       steps: minibatches, rounded up to whole epochs.

@@ -1,14 +1,17 @@
 """Every model by field: how its samples are drawn, which reverse models it has, and what shares the target out."""
 
+import types
+
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 import hiwae_jax as hj
-from experiments.vae import sweeps
-from experiments.vae.models import MODELS, alpha_of, make_model
+from experiments.vae import layout, sweeps
+from experiments.vae.models import MODELS, alpha_of, make_model, mixture_size, title
 from experiments.vae.settings import Settings
 
 K, LATENT, PROPOSAL_HIDDEN = 3, 4, 8
@@ -42,6 +45,7 @@ def test_every_model_by_field(name):
     model, params = make(name)
     members = model.proposal.members
     assert members.layout == layout
+    assert mixture_size(name) is None
     assert model.proposal.equal_members == (layout in ("one", "own"))
     assert (model.weighting.alpha, model.weighting.logits) == (alpha, None)
     assert alpha_of(name) == (alpha if name.startswith("hiwae") else None)
@@ -58,6 +62,30 @@ def test_every_model_by_field(name):
     assert raw_shape(heads) == (PROPOSAL_HIDDEN, 2 * conditionals * LATENT)
     contexts = params.inference["reverse"]["member_contexts"]["direction"]
     assert raw_shape(contexts) == (10, 10 * reverse_models)
+
+
+def test_a_mixture_has_a_head_for_each_member_and_weighs_with_all():
+    model, shapes = make("mixture-7")
+    assert (mixture_size("mixture-7"), alpha_of("mixture-7"), title("mixture-7")) == (7, None, "Mixture of 7")
+    assert not {"conditionals", "reverse"} & set(shapes.inference)
+    params, x, key = jax.jit(model.init)(jax.random.key(0)), jnp.linspace(0.0, 1.0, 64), jax.random.key(1)
+    draw = model.proposal.draw(params, x, key)
+    assert draw.z.shape == (K, LATENT)
+    assert len(set(np.asarray(draw.parameters.picks).tolist())) == K  # without replacement
+
+    # The head by hand: rows of the linear layers are the members.
+    numbers = jax.tree.map(np.asarray, nnx.to_pure_dict(params.inference))
+    features = np.asarray(x)
+    for layer in numbers["encoder"]["layers"].values():
+        features = np.tanh(features @ layer["kernel"] + layer["bias"])
+    heads = numbers["base"]
+    loc, raw = (features @ heads[part]["kernel"] + heads[part]["bias"] for part in ("loc", "raw_scale"))
+    loc, scale = np.reshape(loc, (7, LATENT)), np.reshape(np.log1p(np.exp(raw)) + 1e-4, (7, LATENT))
+    z = np.asarray(draw.z)[:, None]
+    densities = np.sum(-0.5 * ((z - loc) / scale) ** 2 - np.log(scale) - 0.5 * np.log(2 * np.pi), axis=-1)
+    log_q = np.logaddexp.reduce(densities, axis=1) - np.log(7)
+    log_joint = np.asarray(jax.vmap(lambda z: model.log_joint(params, x, z))(draw.z))
+    np.testing.assert_allclose(model.log_weights()(params, x, key), log_joint - log_q - np.log(K), rtol=2e-5, atol=2e-4)
 
 
 def test_all_alphas_are_one_model_at_one_sample():
@@ -96,7 +124,7 @@ def test_the_decoder_has_the_layers_of_the_encoder_in_reverse():
     assert kernels == [[(64, 16), (16, 12), (12, 10)], [(LATENT, 10), (10, 12), (12, 16), (16, 64)]]
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", [*MODELS, "mixture-7"])
 def test_every_model_has_its_weights_and_gradients(name):
     model, params = make(name)
     bound = hj.make_bound(model.log_joint, model.proposal, weighting=model.weighting)
@@ -127,7 +155,30 @@ def test_the_conv_model_has_the_sizes_of_the_paper():
     assert settings.learning_rate == 5e-5
 
 
-@pytest.mark.parametrize("name", ["gan", "hiwae--1", "hiwae-", "hiwae-inf", "hiwae-x", "iwae-1"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "gan",
+        "hiwae--1",
+        "hiwae-",
+        "hiwae-inf",
+        "hiwae-x",
+        "iwae-1",
+        "mixture-0",
+        "mixture-2000",
+        "mixture-x",
+        "mixture-",
+    ],
+)
 def test_what_is_no_model_is_refused(name):
     with pytest.raises(ValueError, match=f"model: expected vae, iwae.*, got '{name}'"):
         alpha_of(name)
+
+
+def test_the_samples_of_a_mixture_cannot_be_split_over_devices():
+    mesh = types.SimpleNamespace(shape={"data": 2, "sample": 4})
+    settings = Settings(model="mixture-12", num_samples=8)
+    with pytest.raises(ValueError, match="samples of mixture-12 cannot be split over devices; use .* --mesh data=8"):
+        layout.check(settings, mesh)
+    layout.check(settings, types.SimpleNamespace(shape={"data": 8, "sample": 1}))
+    layout.check(settings._replace(model="hiwae-1"), mesh)
