@@ -13,7 +13,7 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks import control_variates
+from benchmarks import control_variates, proposals
 from benchmarks.gradient_quality import tables as gradient_tables
 from benchmarks.k_scaling import tables as k_scaling_tables
 from benchmarks.objectives import tables as objectives_tables
@@ -37,6 +37,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "gradient_quality": lambda content: gradient_tables.table(content["cells"]),
     "objectives": lambda content: objectives_tables.table(content["cells"]),
     "control_variates": control_variates.table,
+    "proposals": proposals.table,
 }
 
 

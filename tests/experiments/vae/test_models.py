@@ -178,7 +178,7 @@ def test_what_is_no_model_is_refused(name):
 def test_the_samples_of_a_mixture_cannot_be_split_over_devices():
     mesh = types.SimpleNamespace(shape={"data": 2, "sample": 4})
     settings = Settings(model="mixture-12", num_samples=8)
-    with pytest.raises(ValueError, match="samples of mixture-12 cannot be split over devices; use .* --mesh data=8"):
+    with pytest.raises(ValueError, match=r"samples of mixture-12 cannot be split over devices; use .* --mesh data=8"):
         layout.check(settings, mesh)
     layout.check(settings, types.SimpleNamespace(shape={"data": 8, "sample": 1}))
     layout.check(settings._replace(model="hiwae-1"), mesh)
