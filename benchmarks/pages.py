@@ -2,17 +2,21 @@
 
     python -m benchmarks.pages      # what `make tables` runs
 
-These are the tables in `results/`, docs/tables.md and docs/tables_mlp.md, the tables of docs/toy.md, two tables of
-docs/choosing.md, and the figures of these pages and of docs/performance.md. Figures 2 and 7 of the toy show samples of
-fits, which are not in the repository: `python -m experiments.toy --figure 2 7` draws them.
+These are the tables in `results/`, docs/tables.md and docs/tables_mlp.md, the tables of docs/toy.md, the tables of
+proposals, gradients and two measurements in docs/choosing.md, and the figures of these pages and of
+docs/performance.md. Figures 2 and 7 of the toy show samples of fits, which are not in the repository:
+`python -m experiments.toy --figure 2 7` draws them.
 """
 
 import functools
+import inspect
 import json
 import pathlib
+import re
 from collections.abc import Callable
 from typing import Any
 
+import hiwae_jax as hj
 from benchmarks import control_variates, proposals
 from benchmarks.gradient_quality import tables as gradient_tables
 from benchmarks.k_scaling import tables as k_scaling_tables
@@ -26,7 +30,17 @@ from experiments.toy import figures as toy_figures
 from experiments.toy import fits_table
 from experiments.toy.comparison import compare, comparison_table
 from experiments.toy.training import Fit
+from hiwae_jax._gradients.registry import RULES
 
+PROPOSALS = (
+    "| proposal | weightings | pathwise gradients without bias | default | cost beside K evaluations of the model "
+    "| when |\n| --- | --- | --- | --- | --- | --- |"
+)
+FIRST = ("independent", "hierarchical")  # in the table of proposals
+GRADIENTS = (
+    "| gradient | unbiased, where log_joint has no jumps | cost of a step over plain | noise | when |\n"
+    "| --- | --- | --- | --- | --- |"
+)
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 RESULTS, DOCS = ROOT / "results", ROOT / "docs"
 # By the beginning of a file's name.
@@ -59,10 +73,39 @@ def pages() -> dict[pathlib.Path, str]:
     mixture = "\n".join([fits_table.HEADER, *map(fits_table.row, _content("toy_mixture.json")["results"])])
     found[DOCS / "toy.md"] = with_table(with_table((DOCS / "toy.md").read_text(), comparison), mixture)
     choosing = with_table((DOCS / "choosing.md").read_text(), control_variates.table(_content("control_variates.json")))
+    choosing = with_table(with_table(choosing, proposals_table()), gradients_table())
     found[DOCS / "choosing.md"] = with_table(
         choosing, objectives_tables.short_table(_content("objectives.json")["cells"])
     )
     return found
+
+
+def proposals_table() -> str:
+    """The table of proposals: the section "Choosing" of the docstring of every public function that returns one."""
+    functions = [getattr(hj, name) for name in dict.fromkeys([*FIRST, *hj.__all__])]
+    return "\n".join([PROPOSALS, *(proposal_row(function) for function in functions if _makes_proposal(function))])
+
+
+def _makes_proposal(function: Any) -> bool:
+    return inspect.isfunction(function) and inspect.signature(function).return_annotation in (hj.Proposal, "Proposal")
+
+
+def proposal_row(function: Callable[..., hj.Proposal]) -> str:
+    """The row of one proposal."""
+    section = re.search(r"\nChoosing:\n(.*?)\n\n", inspect.getdoc(function) or "", flags=re.DOTALL)
+    if section is None:
+        raise ValueError(f"{function.__name__}: expected a section Choosing in its docstring, as CONTRIBUTING.md shows")
+    found = dict(re.findall(r"^ +(\w+): (.*)\.$", re.sub(r"\n {4,}", " ", section[1]), flags=re.MULTILINE))
+    columns = [found[name] for name in ("weightings", "gradients", "default", "cost", "when")]
+    return f"| `{function.__name__}` | {' | '.join(columns)} |"
+
+
+def gradients_table() -> str:
+    """The table of gradient rules, as each rule describes itself."""
+    rows = [
+        f'| `"{rule.name}"` | {rule.unbiased} | {rule.cost} | {rule.noise} | {rule.when} |' for rule in RULES.values()
+    ]
+    return "\n".join([GRADIENTS, *rows])
 
 
 def with_table(page: str, table: str) -> str:

@@ -33,12 +33,6 @@ def test_type_checkers_know_the_names():
     assert typing.get_args(GradientName) == hj.GRADIENTS == tuple(RULES)
 
 
-def test_the_documentation_has_a_row_for_every_rule():
-    page = (REPOSITORY / "docs" / "choosing.md").read_text()
-    rows = dict(re.findall(r'^\| `"(\w+)"` \| ([^|]+?) \|', page, flags=re.MULTILINE))
-    assert rows == {name: rule.unbiased for name, rule in RULES.items()}
-
-
 def test_names_of_rules_stand_in_their_own_files_alone():
     """Elsewhere a rule is a value: code that compares names would miss a new rule."""
     literal = re.compile(rf"[=!]=\s*[\"']({'|'.join(hj.GRADIENTS)})[\"']")

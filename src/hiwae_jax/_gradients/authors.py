@@ -25,6 +25,9 @@ def authors_step(inputs: RuleInputs) -> Step:
 AUTHORS = Rule(
     name="authors",
     unbiased="no, but for path-squared where there is no z_0",
+    cost="1",
+    noise="low",
+    when="reproducing runs of the released code",
     step=authors_step,
     needs=(needs_members, needs_independent_samples, needs_independent_picks, needs_one_z0_per_sample),
     follows_z0=False,

@@ -20,6 +20,9 @@ def path_squared_step(inputs: RuleInputs) -> Step:
 PATH_SQUARED = Rule(
     name="path_squared",
     unbiased="without a power heuristic, at beta = 1, without free bits",
+    cost="1",
+    noise="lowest",
+    when="to see what a bias would buy",
     step=path_squared_step,
     needs=(needs_members, needs_independent_samples, needs_independent_picks, needs_one_z0_per_sample),
 )

@@ -11,6 +11,9 @@ def plain_step(inputs: RuleInputs) -> Step:
 PLAIN = Rule(
     name="reparameterized",
     unbiased="every proposal and weighting",
+    cost="1",
+    noise="grows with K relative to the signal",
+    when="correlated samples; K = 1",
     step=plain_step,
     needs=(),
     scores=True,

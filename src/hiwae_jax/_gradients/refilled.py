@@ -165,6 +165,9 @@ def _needs_no_free_bits(request: Request) -> str | None:
 REFILLED = Rule(
     name="refilled",
     unbiased="every weighting; no free bits",
+    cost="K forward passes more: FLOPs 1.24 to 1.32 there",
+    noise="as DReG without a power heuristic; under alpha = 1 and 3 29 % below it to 21 % above it",
+    when="the noise of the gradient is what limits, and time is not",
     step=refilled_step,
     needs=(needs_members, needs_independent_samples, needs_one_z0_per_sample, _needs_refills, _needs_no_free_bits),
     refills=True,

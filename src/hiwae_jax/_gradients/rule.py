@@ -140,7 +140,10 @@ class Rule(NamedTuple):
 
     Attributes:
       name: the name for `gradient=`.
-      unbiased: where it is unbiased, in the words of the documentation's table.
+      unbiased: where it is unbiased. This and the next three are the rule's row in the documentation's table.
+      cost: time or FLOPs of a step over those of the plain rule.
+      noise: how noisy it is.
+      when: what to use it for.
       step: the function that says where the samples move.
       needs: functions that check what the rule needs of a proposal and weighting. Each returns the reason to refuse a
         request, or None.
@@ -154,6 +157,9 @@ class Rule(NamedTuple):
 
     name: str
     unbiased: str
+    cost: str
+    noise: str
+    when: str
     step: Callable[[RuleInputs], Step]
     needs: tuple[Callable[[Request], str | None], ...]
     scores: bool = False

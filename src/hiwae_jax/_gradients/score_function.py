@@ -61,6 +61,9 @@ def _signals(log_weights: Float[Array, " K"]) -> Float[Array, " K"]:
 SCORE_FUNCTION = Rule(
     name="score_function",
     unbiased="every weighting, with free bits, and also where log_joint jumps",
+    cost="1",
+    noise="highest by far; a shared z_0 has no baseline",
+    when="log_joint jumps, and the jump must stay",
     step=score_function_step,
     needs=(needs_members, needs_independent_samples, needs_one_z0_per_sample),
     fixes_samples=True,

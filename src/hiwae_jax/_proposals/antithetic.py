@@ -35,6 +35,13 @@ def antithetic(
       A proposal for `make_bound` and `make_log_weights`. A pair has no joint density on R^2D, so only
       `gradient="reparameterized"` is valid.
 
+    Choosing:
+      weightings: any; without a learned one every sample has the weight 1/K.
+      gradients: plain.
+      default: plain.
+      cost: nothing.
+      when: log w close to odd around the centre of q.
+
     Raises:
       ValueError: if `num_samples` is odd.
 

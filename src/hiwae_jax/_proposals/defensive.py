@@ -52,6 +52,13 @@ def defensive(
     Returns:
       A proposal for `make_bound` and `make_log_weights`. Every weighting and every gradient is valid.
 
+    Choosing:
+      weightings: any.
+      gradients: plain, DReG, refilled.
+      default: DReG.
+      cost: K x K densities under a power heuristic.
+      when: bounded weights: alpha = 1 with the prior as the broad member.
+
     Raises:
       ValueError: unless `num_broad` is smaller than `num_samples`.
 

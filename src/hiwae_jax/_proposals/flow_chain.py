@@ -51,6 +51,13 @@ def flow_chain(
       only `gradient="reparameterized"` is valid. A power heuristic evaluates K (K - 1) / 2 inverse maps for each
       sample.
 
+    Choosing:
+      weightings: any.
+      gradients: plain.
+      default: plain.
+      cost: K - 1 maps; K (K - 1) / 2 inverse maps for each sample under a power heuristic.
+      when: one draw of noise, transported.
+
     Reference: Huang et al. (2019), section 3.1.
 
     >>> import hiwae_jax as hj

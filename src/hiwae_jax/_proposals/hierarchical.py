@@ -88,6 +88,13 @@ def hierarchical(
     Returns:
       A proposal for `make_bound` and `make_log_weights`.
 
+    Choosing:
+      weightings: any; under a power heuristic r may not know the member.
+      gradients: plain, DReG, refilled.
+      default: DReG.
+      cost: r at K points; K x K densities under a power heuristic.
+      when: several modes; members that share the work.
+
     Raises:
       TypeError, ValueError: for a `sharding` of another kind. When called: if it cannot split K evenly, and for a
         reverse model with which no bound is valid, if a trial on random numbers shows that.

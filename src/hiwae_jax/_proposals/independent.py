@@ -38,6 +38,13 @@ def independent(
     Returns:
       A proposal for `make_bound` and `make_log_weights`. All members are equal, so every power heuristic is 1/K.
 
+    Choosing:
+      weightings: any; without a learned one every sample has the weight 1/K.
+      gradients: plain; DReG, refilled and path-squared, which are the same at beta = 1.
+      default: DReG.
+      cost: nothing.
+      when: the baseline: IWAE, or a VAE at K = 1.
+
     Raises:
       TypeError, ValueError: for a `sharding` of another kind. When called: if it cannot split K evenly.
 

@@ -37,6 +37,13 @@ def joint_gaussian(
       "reparameterized". "doubly_reparameterized" is unbiased where log_joint has no jumps, because it includes the
       score of the joint density, but it may be noisier.
 
+    Choosing:
+      weightings: any.
+      gradients: plain, DReG.
+      default: plain.
+      cost: D Cholesky factors K x K from the network.
+      when: samples that avoid one another in one Gaussian.
+
     Reference: Klys, Bettencourt and Duvenaud (2018), "Joint importance sampling for variational inference"; Huang et
     al. (2019), section 3.1.
 

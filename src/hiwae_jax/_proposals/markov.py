@@ -62,6 +62,13 @@ def markov(
       A proposal for `make_bound` and `make_log_weights`. Only `gradient="reparameterized"` is valid. The samples are
       drawn one after the other (`jax.lax.scan`).
 
+    Choosing:
+      weightings: uniform, learned.
+      gradients: plain.
+      default: plain.
+      cost: K - 1 transitions in sequence, K - 1 reverse densities.
+      when: a comparison; each sample sees the one before.
+
     Reference: Huang et al. (2019), section 3.2 and figure 2; Agakov and Barber (2004) for auxiliary variables.
 
     >>> def step(params, x, z, number):

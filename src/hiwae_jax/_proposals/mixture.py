@@ -58,6 +58,13 @@ def mixture(
       "doubly_reparameterized" (the default) and "score_function" are unbiased for every `draw`. With replacement the
       samples are independent and each has density q, and all that is valid for `independent` is valid.
 
+    Choosing:
+      weightings: none: each sample is weighed with the mixture of all M members.
+      gradients: plain, DReG; with replacement also refilled, and path-squared at beta = 1.
+      default: DReG.
+      cost: K x M densities.
+      when: more members than evaluations of the model; experts of modalities, some of them absent; ensembles.
+
     Raises:
       ValueError: for an unknown `draw`. When called: unless the rows are [M, D], and `present` gives a boolean [M].
 
