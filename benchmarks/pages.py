@@ -4,8 +4,8 @@
 
 These are the tables in `results/`, docs/tables.md and docs/tables_mlp.md, the tables of docs/toy.md, the tables of
 proposals, gradients and two measurements in docs/choosing.md, and the figures of these pages and of
-docs/performance.md. Figures 2 and 7 of the toy show samples of fits, which are not in the repository:
-`python -m experiments.toy --figure 2 7` draws them.
+docs/performance.md, and the two tables of README.md. Figures 2 and 7 of the toy show samples of fits, which are not in
+the repository: `python -m experiments.toy --figure 2 7` draws them.
 """
 
 import functools
@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 import hiwae_jax as hj
-from benchmarks import control_variates, proposals
+from benchmarks import control_variates, proposals, readme
 from benchmarks.gradient_quality import tables as gradient_tables
 from benchmarks.k_scaling import tables as k_scaling_tables
 from benchmarks.objectives import tables as objectives_tables
@@ -69,6 +69,10 @@ def pages() -> dict[pathlib.Path, str]:
     results = collected.read([RESULTS / "tables"])
     found[DOCS / "tables.md"] = document(results, "tables.png", "tables_mlp.md")
     found[DOCS / "tables_mlp.md"] = appendix(results, "tables.md")
+    front = with_table((ROOT / "README.md").read_text(), readme.paper_table(results))
+    found[ROOT / "README.md"] = with_table(
+        front, readme.peers_table([_content("peers.json"), _content("peers_second/peers.json")])
+    )
     comparison = comparison_table(compare(_content("toy_figures.json")["figure 3"]["results"]))
     mixture = "\n".join([fits_table.HEADER, *map(fits_table.row, _content("toy_mixture.json")["results"])])
     found[DOCS / "toy.md"] = with_table(with_table((DOCS / "toy.md").read_text(), comparison), mixture)

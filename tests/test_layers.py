@@ -41,6 +41,7 @@ LAYERS = (
         "benchmarks.compile_time",
         "benchmarks.control_variates",
         "benchmarks.proposals",
+        "benchmarks.readme",
     },
     {"benchmarks.accelerator", "benchmarks.pages"},
 )
