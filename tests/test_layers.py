@@ -43,7 +43,8 @@ LAYERS = (
         "benchmarks.proposals",
         "benchmarks.readme",
     },
-    {"benchmarks.accelerator", "benchmarks.pages"},
+    {"benchmarks.accelerator", "benchmarks.step_parts"},
+    {"benchmarks.pages"},
 )
 LAYER_OF = {package: number for number, packages in enumerate(LAYERS) for package in packages}
 

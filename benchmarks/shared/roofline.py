@@ -78,8 +78,11 @@ def compiled(function: Callable[..., Any], arguments: tuple[Any, ...], precision
         return jax.jit(function).lower(*arguments).compile()
 
 
-def decoder_products(widths: tuple[int, ...], rows: int, precision: str) -> Timed:
-    """The matrix products of an MLP decoder's forward and backward pass, with nothing between them."""
+def decoder_products(widths: tuple[int, ...], rows: int, precision: str, *, of_input: bool = True) -> Timed:
+    """The matrix products of an MLP's forward and backward pass, with nothing between them.
+
+    Without `of_input` there is no gradient of the input, as of the images that an encoder reads.
+    """
     kind, key = TYPES[precision], jax.random.key(0)
     kernels = [
         jax.random.normal(jax.random.fold_in(key, i), shape, kind) / math.sqrt(shape[0])
@@ -93,10 +96,11 @@ def decoder_products(widths: tuple[int, ...], rows: int, precision: str) -> Time
                 z = z @ kernel
             return z
 
-        logits, pull = jax.vjp(chain, kernels, z)
+        logits, pull = jax.vjp(chain, kernels, z) if of_input else jax.vjp(lambda kernels: chain(kernels, z), kernels)
         return logits, pull(cotangent)
 
     flops = 3 * 2 * rows * sum(m * n for m, n in itertools.pairwise(widths))
+    flops -= 0 if of_input else 2 * rows * widths[0] * widths[1]
     arguments = (kernels, z, cotangent)
     return Timed(compiled(products, arguments, precision), arguments, flops)
 
