@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 import hiwae_jax as hj
-from benchmarks import control_variates, proposals, readme, step_parts
+from benchmarks import control_variates, gap, proposals, readme, step_parts
 from benchmarks.gradient_quality import tables as gradient_tables
 from benchmarks.k_scaling import tables as k_scaling_tables
 from benchmarks.objectives import tables as objectives_tables
@@ -51,6 +51,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "gradient_quality": lambda content: gradient_tables.table(content["cells"]),
     "objectives": lambda content: objectives_tables.table(content["cells"]),
     "control_variates": control_variates.table,
+    "gap": gap.table,
     "proposals": proposals.table,
     "step_parts": step_parts.table,
 }

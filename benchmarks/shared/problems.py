@@ -1,5 +1,6 @@
 """The two problems on which gradients and objectives are compared."""
 
+import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -9,9 +10,9 @@ from jaxtyping import PRNGKeyArray
 
 import hiwae_jax as hj
 from experiments.toy import problem as toy
+from experiments.vae import images as vae_images
 from experiments.vae import models
 from experiments.vae.settings import Settings
-from hiwae_jax.data import load_digits, unpack_bits
 
 TOY_EVALUATIONS = 10_000
 BATCH_SIZE = 64
@@ -21,7 +22,7 @@ class Problem(NamedTuple):
     """A model and its proposal, as functions of any gradient estimator.
 
     Attributes:
-      title: "toy" or "digits".
+      title: "toy", or the name of a data set.
       alpha: of the power heuristic; None without one.
       num_samples: K.
       init: `(seed) -> params`.
@@ -91,10 +92,18 @@ def make_digits(*, alpha: float, num_samples: int) -> Problem:
 
 def make_digits_model(name: str, *, num_samples: int) -> Problem:
     """Any model of `experiments.vae` of this size on the digits."""
-    digits = load_digits()
-    images = {name: unpack_bits(jnp.asarray(getattr(digits, name)), num_pixels=64) for name in ("train", "test")}
+    return make_image_model("digits", name, num_samples=num_samples)
 
-    settings = Settings(model=name, num_samples=num_samples)
+
+def make_image_model(
+    dataset: str, name: str, *, num_samples: int, data_dir: pathlib.Path | None = None, **options: Any
+) -> Problem:
+    """Any model of `experiments.vae` on any of its data sets; `options` are other settings of it."""
+    data = vae_images.load(dataset, data_dir)
+    unpack = vae_images.make_pixels(data)
+    images = {part: unpack(jnp.asarray(getattr(data, part)), jax.random.key(0)) for part in ("train", "test")}
+
+    settings = Settings(dataset=dataset, model=name, num_samples=num_samples, **options)
     model = models.make_model(settings, pixel_mean=jnp.mean(images["train"], axis=0))
 
     def init(seed):
@@ -112,7 +121,7 @@ def make_digits_model(name: str, *, num_samples: int) -> Problem:
         return jnp.mean(jax.lax.map(bound, (images["test"], keys), batch_size=100))
 
     return Problem(
-        title="digits",
+        title=dataset,
         alpha=models.alpha_of(name),
         num_samples=num_samples,
         init=init,
