@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from benchmarks.shared.problems import Problem
 
 NAME = "benchmarks.gap"
-DRAWS = 2_000  # of K samples, for each example
+DRAWS = 2_000  # of K samples, for each image
+TARGET_DRAWS = 50_000  # for the one target
 EXAMPLES_AT_ONCE = 8
 EVERY = 2  # of the points that training stores
 FIGURES = {"gap": "gap", "half_variance": "Var(v) / 2", "half_log_variance": "Var(log w) / 2", "ess": "ESS / K"}
@@ -73,7 +74,8 @@ def _run(options: argparse.Namespace) -> None:
                 figures = run_cell(problem, steps=options.steps, seeds=options.seeds)
                 head = {"dataset": dataset, "model": name, "seeds": options.seeds}
                 stored.write_json(path, {**head, **figures, "provenance": provenance()})
-    cells = [stored.read_json(path) for path in sorted((options.output / "cells").glob("*.json"), reverse=True)]
+    cells = [stored.read_json(path) for path in (options.output / "cells").glob("*.json")]
+    cells.sort(key=lambda cell: (cell["dataset"] != "toy", cell["dataset"], cell["model"] != "iwae", cell["model"]))
     content = {"history": [], "cells": cells}
     compact_json.write(options.output / "gap.json", content)
     (options.output / "gap.md").write_text(table(content) + "\n")
@@ -120,10 +122,11 @@ def measure(problem: "Problem", params: Any, exact: float | None) -> dict[str, A
     weights = hj.make_log_weights(problem.log_joint, problem.proposal, weighting=problem.weighting)
     examples = problem.batch(jax.random.key(7))
     examples = examples[:1] if exact is not None else examples
+    draws = DRAWS if exact is None else TARGET_DRAWS
 
     def of_example(row: Any) -> dict[str, Any]:
         x, key = row
-        log_w = jax.vmap(lambda key: weights(params, x, key))(jax.random.split(key, DRAWS))  # [DRAWS, K]
+        log_w = jax.vmap(lambda key: weights(params, x, key))(jax.random.split(key, draws))  # [draws, K]
         estimates = jax.nn.logsumexp(log_w, axis=1)
         log_p = hj.iwlb(estimates) if exact is None else exact
         return {
