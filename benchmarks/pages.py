@@ -138,6 +138,7 @@ def figures() -> dict[pathlib.Path, Callable[[pathlib.Path], None]]:
         "toy_figure3": functools.partial(toy_figures.draw_all_boxes, toy),
         "toy_figure4": functools.partial(toy_figures.draw_correlation, [Fit(result, None) for result in toy]),
         "k_scaling": functools.partial(k_scaling_tables.draw, k_scaling),
+        "gap": functools.partial(gap.draw_figure, _content("gap.json")),
         "overhead": functools.partial(overhead_tables.draw, _content("overhead.json")),
         "peers": functools.partial(peer_tables.draw_figure, _content("peers.json")),
         "gradient_quality": functools.partial(gradient_tables.draw_figure, _content("gradient_quality.json")["cells"]),

@@ -40,7 +40,7 @@ def test_the_figures_are_those_of_the_closed_form(exact):
     kl = 2 * (0.5 * (SCALE**2 - 1.0) - np.log(SCALE))
     second_moment = (SCALE**2 / np.sqrt(2.0 * SCALE**2 - 1.0)) ** 2
     means = {name: float(np.mean(values)) for name, values in found.items()}
-    spread = 0.05
+    spread = 0.03 if exact is None else 0.1
     assert means["gap"] == pytest.approx(kl, rel=spread)
     assert means["half_variance"] == pytest.approx((second_moment - 1.0) / 2, rel=spread)
     # log v = -z^2 (1 - 1 / s^2) / 2 + const, with z = s times standard normal noise.
@@ -58,7 +58,7 @@ def test_a_finished_model_is_not_run_again(tmp_path, monkeypatch, capsys):
     assert gap.main(arguments) == 0
     assert "| toy | hiwae-0 | 40 | 0.250 | 0.250 | 0.250 | 0.250 |" in capsys.readouterr().out
     assert [cell["model"] for cell in json.loads((tmp_path / "gap.json").read_text())["cells"]] == [
-        "hiwae-1",
         "hiwae-0",
+        "hiwae-1",
     ]
     assert (tmp_path / "gap.png").stat().st_size > 1_000
