@@ -2,8 +2,8 @@
 
     python -m benchmarks.pages      # what `make tables` runs
 
-These are the tables in `results/`, docs/tables.md and docs/tables_mlp.md, the tables of docs/toy.md, two tables of
-docs/choosing.md, and the figures of these pages and of docs/performance.md. Figures 2 and 7 of the toy show samples of
+These are the tables in `results/`, docs/tables.md and docs/tables_mlp.md, the tables of docs/toy.md and
+docs/gradient_quality.md, two tables of docs/choosing.md, and the figures of these pages and of docs/performance.md. Figures 2 and 7 of the toy show samples of
 fits, which are not in the repository: `python -m experiments.toy --figure 2 7` draws them.
 """
 
@@ -61,6 +61,9 @@ def pages() -> dict[pathlib.Path, str]:
     found[DOCS / "choosing.md"] = with_table(
         choosing, objectives_tables.short_table(_content("objectives.json")["cells"])
     )
+    cells = _content("gradient_quality.json")["cells"]
+    quality = with_table((DOCS / "gradient_quality.md").read_text(), gradient_tables.variance_table(cells))
+    found[DOCS / "gradient_quality.md"] = with_table(quality, gradient_tables.bound_table(cells))
     return found
 
 

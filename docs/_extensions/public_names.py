@@ -70,7 +70,16 @@ def docstring(app: Any, what: str, name: str, item: Any, options: Any, lines: li
     """For the event `autodoc-process-docstring`: values have their own docstrings, and sources stand out."""
     if what == "data":
         lines[:] = attribute_docstrings().get(name, [])
-    lines[:] = [re.sub(r"^(Reference|Source):", r"**\1.**", line) for line in lines]
+    lines[:] = [re.sub(r"^(Reference|Source):", r"**\1.**", _escaped(line)) for line in lines]
+
+
+def _escaped(line: str) -> str:
+    """The line with shapes such as [*batch] and sizes such as |z| as they stand, outside of code."""
+    if line.lstrip().startswith((">>>", "...")):
+        return line
+    parts = line.split("`")
+    parts[::2] = [part.replace("[*", r"[\*").replace("|", r"\|") for part in parts[::2]]
+    return "`".join(parts)
 
 
 def missing(app: Any, env: Any) -> Iterator[None]:
