@@ -3,8 +3,9 @@
     python -m benchmarks.pages      # what `make tables` runs
 
 These are the tables in `results/`, docs/tables.md and docs/tables_mlp.md, the tables of docs/toy.md and
-docs/gradient_quality.md, two tables of docs/choosing.md, and the figures of these pages and of docs/performance.md. Figures 2 and 7 of the toy show samples of
-fits, which are not in the repository: `python -m experiments.toy --figure 2 7` draws them.
+docs/gradient_quality.md, two tables of docs/choosing.md, and the figures of these pages and of docs/performance.md.
+Pictures of samples of fits, which are not in the repository, are drawn by other commands: figures 2 and 7 of the toy by
+`python -m experiments.toy --figure 2 7`, and docs/start.png by `python -m experiments.toy.start_picture`.
 """
 
 import functools
@@ -53,7 +54,7 @@ def pages() -> dict[pathlib.Path, str]:
                 found[path.with_suffix(".md")] = table(json.loads(path.read_text())) + "\n"
     results = collected.read([RESULTS / "tables"])
     found[DOCS / "tables.md"] = document(results, "tables.png", "tables_mlp.md")
-    found[DOCS / "tables_mlp.md"] = appendix(results, "tables.md")
+    found[DOCS / "tables_mlp.md"] = appendix(results, "tables.md", "tables_mlp.png")
     comparison = comparison_table(compare(_content("toy_figures.json")["figure 3"]["results"]))
     mixture = "\n".join([fits_table.HEADER, *map(fits_table.row, _content("toy_mixture.json")["results"])])
     found[DOCS / "toy.md"] = with_table(with_table((DOCS / "toy.md").read_text(), comparison), mixture)
@@ -88,6 +89,7 @@ def figures() -> dict[pathlib.Path, Callable[[pathlib.Path], None]]:
     k_scaling = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("k_scaling_*.json"))]
     draw: dict[str, Callable[[pathlib.Path], Any]] = {
         "tables": functools.partial(draw_figure, collected.read([RESULTS / "tables"])),
+        "tables_mlp": functools.partial(draw_figure, collected.read([RESULTS / "tables"]), architecture="mlp"),
         "toy_figure3": functools.partial(toy_figures.draw_all_boxes, toy),
         "toy_figure4": functools.partial(toy_figures.draw_correlation, [Fit(result, None) for result in toy]),
         "k_scaling": functools.partial(k_scaling_tables.draw, k_scaling),

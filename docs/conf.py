@@ -37,6 +37,7 @@ nb_execution_mode = "cache"
 nb_execution_cache_path = str(HERE.parent / ".cache" / "docs")
 nb_execution_timeout = 120  # seconds a cell
 nb_execution_raise_on_error = True
+nb_execution_show_tb = True
 nb_merge_streams = True
 
 # The reference. Docstrings write code in single backticks.

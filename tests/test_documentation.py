@@ -48,7 +48,7 @@ def test_a_link_out_of_docs_leads_to_the_page_that_the_site_has():
     spec = importlib.util.spec_from_file_location("links", DOCS / "_extensions" / "links_out_of_docs.py")
     links = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(links)
-    text = "[a](../CONTRIBUTING.md#names) [b](../results/peers.md) [c](../experiments/toy) [d](guide.md) [e](../README.md#x)"
-    expected = "[a](contributing.md#names) [b](measured/peers.md) [c](../experiments/toy) [d](guide.md) [e](index.md)"
+    text = "[a](../CONTRIBUTING.md#names) [b](../results/peers.md) [c](../experiments/toy) [d](../README.md#x)"
+    expected = "[a](contributing.md#names) [b](measured/peers.md) [c](../experiments/toy) [d](index.md)"
     assert links.on_the_site(text, "choosing") == expected
     assert links.on_the_site("[a](../../CONTRIBUTING.md)", "gallery/digits") == "[a](../contributing.md)"

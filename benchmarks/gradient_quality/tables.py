@@ -97,7 +97,9 @@ def _bias(row: dict[str, Any] | None) -> str:
     """The norm of a bias over that of the mean gradient, if it is three standard errors above zero."""
     if row is None:
         return "none"
-    return f"{row['bias_norm'] / max(row['gradient_norm'], 1e-30):.0%}".replace("%", " %") if row["bias_is_seen"] else "-"
+    return (
+        f"{row['bias_norm'] / max(row['gradient_norm'], 1e-30):.0%}".replace("%", " %") if row["bias_is_seen"] else "-"
+    )
 
 
 def draw_figure(cells: list[dict[str, Any]], path: pathlib.Path) -> None:

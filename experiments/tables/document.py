@@ -17,6 +17,7 @@ from experiments.tables.cells import (
     comparable,
     count,
     difference_text,
+    drawn_datasets,
     make_block,
     means,
     published_of,
@@ -235,13 +236,20 @@ def _tables(results: Sequence[Result], architecture: str) -> list[str]:
             parts.append(f"## {table.numbers}: {table.title}" if architecture == "conv" else f"## {title}")
         for K in columns:
             number = f"Table {table.details[K]}: " if architecture == "conv" and K in table.details else ""
-            parts.append(f"### {number}K = {K}")
+            inside = []
             for block in blocks:
                 text = cells_table(block, K)
                 if text is not None:
                     rebuilt = [f"**{titles()[block.dataset]}**", REBUILT] if block.dataset == published.REBUILT else []
-                    parts += [*rebuilt, text]
+                    inside += [*rebuilt, text]
+            ran = any(cell_K == K for block in blocks for _, cell_K in block.cells)
+            parts += [f"### {number}K = {K}", folded("All columns", inside, is_open=ran and architecture == "conv")]
     return parts
+
+
+def folded(title: str, parts: Sequence[str], *, is_open: bool = False) -> str:
+    """Parts of a page that show only their title until the reader opens it; those with `is_open` begin open."""
+    return "\n\n".join([f"<details{' open' if is_open else ''}>\n<summary>{title}</summary>", *parts, "</details>"])
 
 
 def _others(results: Sequence[Result], architecture: str) -> list[str]:
@@ -264,9 +272,10 @@ def document(results: Sequence[Result], figure: str, appendix: str) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def appendix(results: Sequence[Result], main: str) -> str:
-    """The page of small MLPs; `main` is the address of the paper's tables."""
+def appendix(results: Sequence[Result], main: str, figure: str) -> str:
+    """The page of small MLPs; `main` is the address of the paper's tables, and `figure` that of the page's figure."""
     here = [result for result in results if result.settings.architecture == "mlp"]
     parts = [OF_OTHER_NETWORKS.format(number=count(len(here), "result"), main=main)]
+    parts += [f"![Test NLL against K]({figure})"] if drawn_datasets(here, "mlp") else []
     parts += _tables(here, "mlp") + _others(here, "mlp") + gradients_section(here)
     return "\n\n".join(parts) + "\n"
