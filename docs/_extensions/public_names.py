@@ -13,6 +13,7 @@ from sphinx import addnodes
 from sphinx.pycode import ModuleAnalyzer
 from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util import logging
+from sphinx.util.inspect import stringify_signature
 
 PACKAGES = ("hiwae_jax", "hiwae_jax.nn", "hiwae_jax.data")
 CODE = re.compile(r"(?:hj\.|hiwae_jax\.|nn\.|data\.)*([A-Za-z_]\w*)(\(.*\))?")
@@ -73,6 +74,23 @@ def docstring(app: Any, what: str, name: str, item: Any, options: Any, lines: li
     lines[:] = [re.sub(r"^(Reference|Source):", r"**\1.**", _escaped(line)) for line in lines]
 
 
+def signature(
+    app: Any, what: str, name: str, item: Any, options: Any, text: str | None, returned: str | None
+) -> tuple[str | None, str | None]:
+    """For the event `autodoc-process-signature`: modules of networks have that of `__init__`, and arrays a short name."""
+    if what == "class" and "*args" in (text or ""):
+        of_init = inspect.signature(item.__init__)
+        arguments = list(of_init.parameters.values())[1:]
+        text = stringify_signature(
+            of_init.replace(parameters=arguments, return_annotation=inspect.Signature.empty), unqualified_typehints=True
+        )
+    return _short(text), _short(returned)
+
+
+def _short(text: str | None) -> str | None:
+    return text and text.replace("jaxlib._jax.Array", "Array").replace("jax.Array", "Array")
+
+
 def _escaped(line: str) -> str:
     """The line with shapes such as [*batch] and sizes such as |z| as they stand, outside of code."""
     if line.lstrip().startswith((">>>", "...")):
@@ -94,5 +112,6 @@ def setup(app: Any) -> dict[str, bool]:
     """What Sphinx calls."""
     app.add_post_transform(Links)
     app.connect("autodoc-process-docstring", docstring, priority=400)
+    app.connect("autodoc-process-signature", signature)
     app.connect("env-check-consistency", missing)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
