@@ -48,7 +48,7 @@ Made by `make tables` from {number} of `experiments.vae` and from
 
 All figures are in nats, and lower is better. Bounds are printed negated, as in the paper. The negative log-likelihood
 (NLL) is minus the estimate of log p(x). This page has the paper's residual networks.
-[{appendix}]({appendix}) has the same grids with small MLPs, which compare with each other and not with the paper.
+[The tables of small MLPs]({appendix}) have the same grids with small MLPs, which compare with each other and not with the paper.
 
 A line "ours" has the mean over seeds +- their standard deviation, or one number where there is one seed. A line
 "published" has the mean and the standard deviation of the paper, over 5 seeds, or 3 in Table 3. A line "difference" is
@@ -70,7 +70,7 @@ OF_OTHER_NETWORKS = """# The tables' grids with small MLPs
 
 Made by `make tables` from {number} of `experiments.vae`, not edited by hand.
 
-These are the grids of [{main}]({main}) with small MLPs in place of the paper's residual networks. That page says
+These are the grids of [the paper's tables]({main}) with small MLPs in place of its residual networks. That page says
 what the figures mean. The networks differ, so no published number stands here. Within a table the models compare.
 Runs of one model under several names stand there once.
 
@@ -83,7 +83,7 @@ REACHED = """This section compares mean test NLL with the published mean. It inc
 settings of the sweeps with the paper's budget (mnist, omniglot, caltech and caltech-search in
 `experiments/vae/sweeps.py`)."""
 NOT_RUN = """The commands have the paper's budget. The sweeps mnist-short, omniglot-short and caltech-short are short
-trainings of some of these cells, see [experiments.md](experiments.md)."""
+trainings of some of these cells, see [Experiments](experiments.md)."""
 
 
 def sweep_of(**wanted: str | int) -> str | None:
