@@ -14,6 +14,8 @@ TABLES = "measured"  # the folder in docs/ for the tables of results/, which is 
 PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
 LINK = re.compile(r"\]\(((?:\.\./)+)([^)#\s]+)(#[^)\s]*)?\)")
 
+SPREAD = re.compile(r"(?<=\d) \+- (?=\d)")  # on the site a number and its spread stay on one line
+
 
 def copy_tables(app: Any) -> None:
     """Put the tables of results/ where pages can be made of them, under the names of their files."""
@@ -47,7 +49,7 @@ def on_the_site(text: str, page: str) -> str:
 
 def rewrite(app: Any, page: str, source: list[str]) -> None:
     """For the event `source-read`."""
-    source[0] = on_the_site(source[0], page)
+    source[0] = SPREAD.sub("\u00a0\u00b1\u00a0", on_the_site(source[0], page))
 
 
 def setup(app: Any) -> dict[str, bool]:

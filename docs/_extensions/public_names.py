@@ -17,6 +17,13 @@ from sphinx.util.inspect import stringify_signature
 
 PACKAGES = ("hiwae_jax", "hiwae_jax.nn", "hiwae_jax.data")
 CODE = re.compile(r"(?:hj\.|hiwae_jax\.|nn\.|data\.)*([A-Za-z_]\w*)(\(.*\))?")
+CHOICE = re.compile(r'^( +)("\w+": )')  # a line of a docstring that explains one value of an argument
+SHORT = {
+    "jaxlib._jax.Array": "Array",
+    "jax.Array": "Array",
+    "str | type[Any] | dtype | SupportsDType": "DTypeLike",
+    "<class 'jax.numpy.float32'>": "jax.numpy.float32",
+}
 LOG = logging.getLogger(__name__)
 
 
@@ -71,13 +78,13 @@ def docstring(app: Any, what: str, name: str, item: Any, options: Any, lines: li
     """For the event `autodoc-process-docstring`: values have their own docstrings, and sources stand out."""
     if what == "data":
         lines[:] = attribute_docstrings().get(name, [])
-    lines[:] = [re.sub(r"^(Reference|Source):", r"**\1.**", _escaped(line)) for line in lines]
+    lines[:] = [re.sub(r"^(Reference|Source):", r"**\1.**", _escaped(line)) for line in _with_lists(lines)]
 
 
 def signature(
     app: Any, what: str, name: str, item: Any, options: Any, text: str | None, returned: str | None
 ) -> tuple[str | None, str | None]:
-    """For the event `autodoc-process-signature`: modules of networks have that of `__init__`, and arrays a short name."""
+    """For the event `autodoc-process-signature`: networks have that of `__init__`, and arrays a short name."""
     if what == "class" and "*args" in (text or ""):
         of_init = inspect.signature(item.__init__)
         arguments = list(of_init.parameters.values())[1:]
@@ -88,7 +95,24 @@ def signature(
 
 
 def _short(text: str | None) -> str | None:
-    return text and text.replace("jaxlib._jax.Array", "Array").replace("jax.Array", "Array")
+    for long, short in SHORT.items():
+        text = text and text.replace(long, short)
+    return text
+
+
+def _with_lists(lines: list[str]) -> list[str]:
+    """The lines with a list where several of them explain the values of an argument."""
+    found, depth = [], None
+    for line in lines:
+        start = CHOICE.match(line)
+        if start:
+            found += ["", f"{start.group(1)}- {line.strip()}"]
+            depth = len(start.group(1))
+        else:
+            inside = depth is not None and line.startswith(" " * depth)
+            found.append(f"  {line}" if inside else line)
+            depth = depth if inside else None
+    return found
 
 
 def _escaped(line: str) -> str:
@@ -97,6 +121,7 @@ def _escaped(line: str) -> str:
         return line
     parts = line.split("`")
     parts[::2] = [part.replace("[*", r"[\*").replace("|", r"\|") for part in parts[::2]]
+    parts[::2] = [re.sub(r"docs/(\w+)\.md", r":doc:`/\1`", part) for part in parts[::2]]
     return "`".join(parts)
 
 

@@ -48,7 +48,8 @@ Made by `make tables` from {number} of `experiments.vae` and from
 
 All figures are in nats, and lower is better. Bounds are printed negated, as in the paper. The negative log-likelihood
 (NLL) is minus the estimate of log p(x). This page has the paper's residual networks.
-[The tables of small MLPs]({appendix}) have the same grids with small MLPs, which compare with each other and not with the paper.
+[The tables of small MLPs]({appendix}) have the same grids with small MLPs, which compare with each other
+and not with the paper.
 
 A line "ours" has the mean over seeds +- their standard deviation, or one number where there is one seed. A line
 "published" has the mean and the standard deviation of the paper, over 5 seeds, or 3 in Table 3. A line "difference" is
@@ -66,7 +67,7 @@ If a cell was run with several settings, the table shows the one with the best m
 were evaluated on the most images and with the most samples. The test set plays no part in this choice. All cells were
 trained with the gradient "{gradient}", except those under "Which gradient". Letters in square
 brackets point to the notes below the table."""
-OF_OTHER_NETWORKS = """# The tables' grids with small MLPs
+OF_OTHER_NETWORKS = """# Tables of small MLPs
 
 Made by `make tables` from {number} of `experiments.vae`, not edited by hand.
 

@@ -49,6 +49,8 @@ def draw_figure(results: Sequence[Result], path: pathlib.Path, architecture: str
     handles = [plt.Line2D([], [], color=color, lw=4, label=row_title(row)) for row, color in COLORS.items()]
     for label, face in (("published", "none"), ("ours", "black")) if architecture == "conv" else ():
         handles.append(plt.Line2D([], [], color="black", marker="o", mfc=face, ls="none", label=label))
+    if architecture != "conv":  # where three published models stand for the one of ours, their colours explain it
+        handles.append(plt.Line2D([], [], color=SHARED, lw=4, label="H-IWAE, any alpha (K = 1)"))
     figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=8)
     save(figure, path, dpi=110)
 
