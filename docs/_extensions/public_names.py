@@ -19,10 +19,9 @@ PACKAGES = ("hiwae_jax", "hiwae_jax.nn", "hiwae_jax.data")
 CODE = re.compile(r"(?:hj\.|hiwae_jax\.|nn\.|data\.)*([A-Za-z_]\w*)(\(.*\))?")
 CHOICE = re.compile(r'^( +)("\w+": )')  # a line of a docstring that explains one value of an argument
 SHORT = {
-    "jaxlib._jax.Array": "Array",
-    "jax.Array": "Array",
-    "str | type[Any] | dtype | SupportsDType": "DTypeLike",
-    "<class 'jax.numpy.float32'>": "jax.numpy.float32",
+    r"~?jaxlib\._jax\.Array|~?jax\.Array": "Array",
+    r"str \| type\[\S*Any\] \| \S*dtype \| \S*SupportsDType": "DTypeLike",
+    r"<class 'jax\.numpy\.(\w+)'>": r"jax.numpy.\1",
 }
 LOG = logging.getLogger(__name__)
 
@@ -96,7 +95,7 @@ def signature(
 
 def _short(text: str | None) -> str | None:
     for long, short in SHORT.items():
-        text = text and text.replace(long, short)
+        text = text and re.sub(long, short, text)
     return text
 
 
