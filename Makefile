@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: train toy tables test
+.PHONY: train toy tables test docs
 
 train: .venv/installed  # train and evaluate all six models; ARGS="--dataset binarized_mnist --data-dir DIR" for MNIST
 	$(BIN)/python -m experiments.vae $(ARGS)
@@ -21,6 +21,15 @@ test: .venv/installed  # lint, types, examples in docstrings and docs, and the w
 	$(BIN)/mypy
 	JAX_DISABLE_MOST_OPTIMIZATIONS=1 $(PYTEST) -m "not optimized"
 	JAX_DISABLE_MOST_OPTIMIZATIONS=1 $(PYTEST) --dist worksteal -m optimized
+
+# Its notebooks run too; those that did not change come from .cache/docs.
+docs: .venv/docs  # the documentation site, in build/docs; a warning is an error
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs build/docs
+	@echo "the documentation is build/docs/index.html"
+
+.venv/docs: .venv/installed
+	$(BIN)/python -m pip install --quiet --editable ".[docs]"
+	touch $@
 
 .venv/installed: pyproject.toml Makefile
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed; choose one with: make PYTHON=python3.12")'

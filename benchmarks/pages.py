@@ -2,10 +2,11 @@
 
     python -m benchmarks.pages      # what `make tables` runs
 
-These are the tables in `results/`, docs/tables.md and docs/tables_mlp.md, the tables of docs/toy.md, the tables of
-proposals, gradients and two measurements in docs/choosing.md, and the figures of these pages and of
-docs/performance.md, and the two tables of README.md. Figures 2 and 7 of the toy show samples of fits, which are not in
-the repository: `python -m experiments.toy --figure 2 7` draws them.
+These are the tables in `results/`, docs/tables.md and docs/tables_mlp.md, the tables of docs/toy.md and
+docs/gradient_quality.md, the tables of proposals, gradients and measurements in docs/choosing.md, the two tables of
+README.md, and the figures of these pages and of docs/performance.md. Pictures of samples of fits, which are not in the
+repository, are drawn by other commands: figures 2 and 7 of the toy by `python -m experiments.toy --figure 2 7`, and
+docs/start.png by `python -m experiments.toy.start_picture`.
 """
 
 import functools
@@ -70,7 +71,7 @@ def pages() -> dict[pathlib.Path, str]:
                 found[path.with_suffix(".md")] = table(json.loads(path.read_text())) + "\n"
     results = collected.read([RESULTS / "tables"])
     found[DOCS / "tables.md"] = document(results, "tables.png", "tables_mlp.md")
-    found[DOCS / "tables_mlp.md"] = appendix(results, "tables.md")
+    found[DOCS / "tables_mlp.md"] = appendix(results, "tables.md", "tables_mlp.png")
     front = with_table((ROOT / "README.md").read_text(), readme.paper_table(results))
     found[ROOT / "README.md"] = with_table(
         front, readme.peers_table([_content("peers.json"), _content("peers_second/peers.json")])
@@ -83,6 +84,9 @@ def pages() -> dict[pathlib.Path, str]:
     found[DOCS / "choosing.md"] = with_table(
         choosing, objectives_tables.short_table(_content("objectives.json")["cells"])
     )
+    cells = _content("gradient_quality.json")["cells"]
+    quality = with_table((DOCS / "gradient_quality.md").read_text(), gradient_tables.variance_table(cells))
+    found[DOCS / "gradient_quality.md"] = with_table(quality, gradient_tables.bound_table(cells))
     return found
 
 
@@ -135,6 +139,7 @@ def figures() -> dict[pathlib.Path, Callable[[pathlib.Path], None]]:
     k_scaling = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("k_scaling_*.json"))]
     draw: dict[str, Callable[[pathlib.Path], Any]] = {
         "tables": functools.partial(draw_figure, collected.read([RESULTS / "tables"])),
+        "tables_mlp": functools.partial(draw_figure, collected.read([RESULTS / "tables"]), architecture="mlp"),
         "toy_figure3": functools.partial(toy_figures.draw_all_boxes, toy),
         "toy_figure4": functools.partial(toy_figures.draw_correlation, [Fit(result, None) for result in toy]),
         "k_scaling": functools.partial(k_scaling_tables.draw, k_scaling),

@@ -8,6 +8,7 @@ import numpy as np
 
 from benchmarks.gradient_quality import measurement
 from experiments.shared.figures import Axes, plt, save
+from experiments.shared.markdown import table as markdown
 
 
 def table(cells: list[dict[str, Any]]) -> str:
@@ -44,6 +45,61 @@ def table(cells: list[dict[str, Any]]) -> str:
                 f"| {cost['time_ratio']:.2f} | {cost['flops_ratio']:.2f} | {columns[0]} | {columns[1]} |"
             )
     return "\n".join(lines)
+
+
+COLUMNS = {
+    "doubly_reparameterized": "DReG",
+    "refilled": "refilled",
+    "path_squared": "path-squared",
+    "authors": "authors",
+    measurement.ONE_BACKWARD_SAMPLE: "DReG, M = 1",
+}
+
+
+def variance_table(cells: list[dict[str, Any]]) -> str:
+    """The same for docs/gradient_quality.md: variances at convergence over the plain one's, and the biases seen."""
+    rows = []
+    for cell in _by_problem(cells):
+        trained = cell["quality"]["trained"]
+        shown = [f"{trained[name]['variance_ratio']:.2g}" if name in trained else "as DReG" for name in COLUMNS]
+        rows.append([*_names(cell), *shown, *(_bias(trained.get(name)) for name in ("path_squared", "authors"))])
+    header = ["problem", "alpha", "K", "steps", *COLUMNS.values(), "bias seen: path-squared", "authors"]
+    return markdown(header, rows)
+
+
+def bound_table(cells: list[dict[str, Any]]) -> str:
+    """The same for docs/gradient_quality.md: the bounds that training reaches, at equal steps and at equal time."""
+    rows = []
+    for cell in _by_problem(cells):
+        digits = 4 if cell["problem"] == "toy" else 2
+        plain = cell["bound"][measurement.PLAIN]["equal_steps"]
+        shown = [f"{np.mean(plain):.{digits}f} +- {np.std(plain, ddof=1) if len(plain) > 1 else 0.0:.{digits}f}"]
+        for name in COLUMNS:
+            bound, cost = cell["bound"].get(name), cell["cost"].get(name)
+            if bound is None:
+                shown.append("as DReG")
+                continue
+            steps, time = (f"{np.mean(bound[kind]):.{digits}f}" for kind in ("equal_steps", "equal_time"))
+            shown.append(f"{steps} ({time}; {cost['time_ratio']:.2f})")
+        rows.append([*_names(cell)[:3], *shown])
+    return markdown(["problem", "alpha", "K", "plain", *COLUMNS.values()], rows)
+
+
+def _by_problem(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return sorted(cells, key=lambda cell: (cell["problem"] != "toy", cell["alpha"], cell["num_samples"]))
+
+
+def _names(cell: dict[str, Any]) -> list[str]:
+    return [cell["problem"], f"{cell['alpha']:g}", str(cell["num_samples"]), f"{cell['steps']:,}"]
+
+
+def _bias(row: dict[str, Any] | None) -> str:
+    """The norm of a bias over that of the mean gradient, if it is three standard errors above zero."""
+    if row is None:
+        return "none"
+    return (
+        f"{row['bias_norm'] / max(row['gradient_norm'], 1e-30):.0%}".replace("%", " %") if row["bias_is_seen"] else "-"
+    )
 
 
 def draw_figure(cells: list[dict[str, Any]], path: pathlib.Path) -> None:

@@ -83,7 +83,7 @@ def table(content: dict[str, Any]) -> str:
 
 def draw(results: list[dict[str, Any]], path: pathlib.Path) -> None:
     """Time a sample, fraction of the attainable rate and temporary memory against K; a row for each device."""
-    figure, axes = plt.subplots(len(results), 3, figsize=(17, 6.2 * len(results)), squeeze=False, layout="constrained")
+    figure, axes = plt.subplots(len(results), 3, figsize=(13, 6.4 * len(results)), squeeze=False, layout="constrained")
     for row, content in zip(axes, results, strict=True):
         measured = [c for c in content["cells"].values() if c["task"] == "train" and "milliseconds" in c]
         _draw_cells(row, measured)
@@ -148,4 +148,6 @@ def _label(row: np.ndarray, origin: dict[str, Any], measured: list[dict[str, Any
         axis.xaxis.set_minor_locator(NullLocator())
         axis.grid(alpha=0.3)
     handles, labels = time_axis.get_legend_handles_labels()
-    memory_axis.legend(handles, labels, fontsize=6.5, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+    # Of several devices the last figure's legend stands; they have the same cells.
+    time_axis.figure.legends.clear()
+    time_axis.figure.legend(handles, labels, fontsize=7, loc="outside lower center", ncols=3, frameon=False)

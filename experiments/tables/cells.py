@@ -84,6 +84,14 @@ def best(candidates: Sequence[Result]) -> Result:
     return min((r for r in candidates if effort(r) == most), key=lambda r: means(r, "validation_nll").mean())
 
 
+def drawn_datasets(results: Sequence[Result], architecture: str) -> list[str]:
+    """The data sets of the figure: those that were run, and with the paper's networks all that are published."""
+    run = {result.settings.dataset for result in results if result.settings.architecture == architecture}
+    of_paper = architecture == "conv"
+    wanted = [name for name in titles() if name in PUBLISHED]
+    return [name for name in wanted if name in run or (of_paper and PUBLISHED[name].dataset == name)]
+
+
 def make_block(results: Sequence[Result], dataset: str, architecture: str) -> Block:
     """Choose what is shown of one data set and architecture, trained with the default gradient."""
     candidates: dict[tuple[Row, int], dict[Settings, Result]] = {}

@@ -1,6 +1,6 @@
 """The tables of Huang et al. (2019) from results of `experiments.vae`, beside the published numbers.
 
-    python -m experiments.tables                      # results/tables -> docs/tables.md, tables_mlp.md and tables.png
+    python -m experiments.tables                      # results/tables -> docs/tables*.md and docs/tables*.png
     python -m experiments.tables --collect runs       # first add what is finished in runs to results/tables
     python -m experiments.tables --results runs --output runs/tables.md
 
@@ -15,7 +15,7 @@ import pathlib
 
 from experiments.shared import command_line
 from experiments.tables import collected
-from experiments.tables.cells import count
+from experiments.tables.cells import count, drawn_datasets
 from experiments.tables.document import appendix, document
 from experiments.tables.figure import draw_figure
 
@@ -50,7 +50,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Collect results if asked to, then write both pages and the figure."""
+    """Collect results if asked to, then write both pages and their figures."""
     options = parse(arguments)
     with command_line.refusals(NAME):
         command_line.make_folder_of("--output", options.output)
@@ -67,6 +67,8 @@ def main(arguments: list[str] | None = None) -> None:
     figure = options.output.with_suffix(".png")
     mlp = options.output.with_stem(options.output.stem + "_mlp")
     options.output.write_text(document(results, figure.name, mlp.name))
-    mlp.write_text(appendix(results, options.output.name))
+    mlp.write_text(appendix(results, options.output.name, mlp.with_suffix(".png").name))
     draw_figure(results, figure)
+    if drawn_datasets(results, "mlp"):
+        draw_figure(results, mlp.with_suffix(".png"), architecture="mlp")
     print(f"{count(len(results), 'result')}: {options.output}, {mlp} and {figure}")

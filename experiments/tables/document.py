@@ -17,6 +17,7 @@ from experiments.tables.cells import (
     comparable,
     count,
     difference_text,
+    drawn_datasets,
     make_block,
     means,
     published_of,
@@ -47,7 +48,8 @@ Made by `make tables` from {number} of `experiments.vae` and from
 
 All figures are in nats, and lower is better. Bounds are printed negated, as in the paper. The negative log-likelihood
 (NLL) is minus the estimate of log p(x). This page has the paper's residual networks.
-[{appendix}]({appendix}) has the same grids with small MLPs, which compare with each other and not with the paper.
+[The tables of small MLPs]({appendix}) have the same grids with small MLPs, which compare with each other
+and not with the paper.
 
 A line "ours" has the mean over seeds +- their standard deviation, or one number where there is one seed. A line
 "published" has the mean and the standard deviation of the paper, over 5 seeds, or 3 in Table 3. A line "difference" is
@@ -65,11 +67,11 @@ If a cell was run with several settings, the table shows the one with the best m
 were evaluated on the most images and with the most samples. The test set plays no part in this choice. All cells were
 trained with the gradient "{gradient}", except those under "Which gradient". Letters in square
 brackets point to the notes below the table."""
-OF_OTHER_NETWORKS = """# The tables' grids with small MLPs
+OF_OTHER_NETWORKS = """# Tables of small MLPs
 
 Made by `make tables` from {number} of `experiments.vae`, not edited by hand.
 
-These are the grids of [{main}]({main}) with small MLPs in place of the paper's residual networks. That page says
+These are the grids of [the paper's tables]({main}) with small MLPs in place of its residual networks. That page says
 what the figures mean. The networks differ, so no published number stands here. Within a table the models compare.
 Runs of one model under several names stand there once.
 
@@ -82,7 +84,7 @@ REACHED = """This section compares mean test NLL with the published mean. It inc
 settings of the sweeps with the paper's budget (mnist, omniglot, caltech and caltech-search in
 `experiments/vae/sweeps.py`)."""
 NOT_RUN = """The commands have the paper's budget. The sweeps mnist-short, omniglot-short and caltech-short are short
-trainings of some of these cells, see [experiments.md](experiments.md)."""
+trainings of some of these cells, see [Experiments](experiments.md)."""
 
 
 def sweep_of(**wanted: str | int) -> str | None:
@@ -235,13 +237,20 @@ def _tables(results: Sequence[Result], architecture: str) -> list[str]:
             parts.append(f"## {table.numbers}: {table.title}" if architecture == "conv" else f"## {title}")
         for K in columns:
             number = f"Table {table.details[K]}: " if architecture == "conv" and K in table.details else ""
-            parts.append(f"### {number}K = {K}")
+            inside = []
             for block in blocks:
                 text = cells_table(block, K)
                 if text is not None:
                     rebuilt = [f"**{titles()[block.dataset]}**", REBUILT] if block.dataset == published.REBUILT else []
-                    parts += [*rebuilt, text]
+                    inside += [*rebuilt, text]
+            ran = any(cell_K == K for block in blocks for _, cell_K in block.cells)
+            parts += [f"### {number}K = {K}", folded("All columns", inside, is_open=ran and architecture == "conv")]
     return parts
+
+
+def folded(title: str, parts: Sequence[str], *, is_open: bool = False) -> str:
+    """Parts of a page that show only their title until the reader opens it; those with `is_open` begin open."""
+    return "\n\n".join([f"<details{' open' if is_open else ''}>\n<summary>{title}</summary>", *parts, "</details>"])
 
 
 def _others(results: Sequence[Result], architecture: str) -> list[str]:
@@ -264,9 +273,10 @@ def document(results: Sequence[Result], figure: str, appendix: str) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def appendix(results: Sequence[Result], main: str) -> str:
-    """The page of small MLPs; `main` is the address of the paper's tables."""
+def appendix(results: Sequence[Result], main: str, figure: str) -> str:
+    """The page of small MLPs; `main` is the address of the paper's tables, and `figure` that of the page's figure."""
     here = [result for result in results if result.settings.architecture == "mlp"]
     parts = [OF_OTHER_NETWORKS.format(number=count(len(here), "result"), main=main)]
+    parts += [f"![Test NLL against K]({figure})"] if drawn_datasets(here, "mlp") else []
     parts += _tables(here, "mlp") + _others(here, "mlp") + gradients_section(here)
     return "\n\n".join(parts) + "\n"

@@ -1,4 +1,4 @@
-"""The figure of test NLL against K: the paper's networks, ours beside the published values."""
+"""The figures of test NLL against K: the paper's networks beside the published values, and small MLPs."""
 
 import pathlib
 from collections.abc import Sequence
@@ -8,9 +8,9 @@ import numpy as np
 from experiments.shared.figures import plt, save
 from experiments.tables import published
 from experiments.tables.cells import (
-    PUBLISHED,
     Block,
     columns_of,
+    drawn_datasets,
     make_block,
     means,
     published_of,
@@ -25,15 +25,17 @@ COLORS = {row: f"C{n}" for n, row in enumerate(ROWS)}
 SHARED = "black"  # one model for all alphas at K = 1
 
 
-def draw_figure(results: Sequence[Result], path: pathlib.Path) -> None:
-    """Draw the data sets and rows of the paper: ours with standard deviations over seeds, published values hollow."""
-    results = [result for result in results if result.settings.architecture == "conv"]
-    run = {result.settings.dataset for result in results}
-    datasets = [name for name in titles() if name in PUBLISHED and (name in run or PUBLISHED[name].dataset == name)]
+def draw_figure(results: Sequence[Result], path: pathlib.Path, architecture: str = "conv") -> None:
+    """Draw the data sets and rows of the paper: ours with standard deviations over seeds, published values hollow.
+
+    With other networks than the paper's, only data sets that were run, and no published values.
+    """
+    results = [result for result in results if result.settings.architecture == architecture]
+    run, datasets = {result.settings.dataset for result in results}, drawn_datasets(results, architecture)
     size = {"figsize": (3.6 * len(datasets), 4.6), "squeeze": False, "layout": "constrained"}
     figure, axes = plt.subplots(1, len(datasets), **size)
     for axis, dataset in zip(axes[0], datasets, strict=True):
-        block = make_block(results, dataset, "conv")
+        block = make_block(results, dataset, architecture)
         columns = columns_of(block)
         _draw_block(axis, block, columns)
         axis.set_xticks(range(len(columns)), [str(K) for K in columns])
@@ -45,8 +47,10 @@ def draw_figure(results: Sequence[Result], path: pathlib.Path) -> None:
         axis.grid(axis="y", alpha=0.3)
     axes[0][0].set_ylabel("test NLL in nats, lower is better")
     handles = [plt.Line2D([], [], color=color, lw=4, label=row_title(row)) for row, color in COLORS.items()]
-    for label, face in (("published", "none"), ("ours", "black")):
+    for label, face in (("published", "none"), ("ours", "black")) if architecture == "conv" else ():
         handles.append(plt.Line2D([], [], color="black", marker="o", mfc=face, ls="none", label=label))
+    if architecture != "conv":  # where three published models stand for the one of ours, their colours explain it
+        handles.append(plt.Line2D([], [], color=SHARED, lw=4, label="H-IWAE, any alpha (K = 1)"))
     figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=8)
     save(figure, path, dpi=110)
 

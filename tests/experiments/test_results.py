@@ -42,10 +42,15 @@ def test_a_page_is_that_of_its_result_files(path):
 def test_every_table_and_figure_is_generated_but_those_of_samples():
     written = {path.relative_to(ROOT).as_posix() for path in PAGES}
     assert {path.relative_to(ROOT).as_posix() for path in RESULTS.rglob("*.md")} | {
-        *("README.md", "docs/choosing.md", "docs/tables.md", "docs/tables_mlp.md", "docs/toy.md"),
+        "README.md",
+        *(f"docs/{name}.md" for name in ("choosing", "gradient_quality", "tables", "tables_mlp", "toy")),
     } == written
     drawn = {path.name for path in pages.figures()}
-    assert {path.name for path in (ROOT / "docs").glob("*.png")} - drawn == {"toy_figure2.png", "toy_figure7.png"}
+    assert {path.name for path in (ROOT / "docs").glob("*.png")} - drawn == {
+        "start.png",
+        "toy_figure2.png",
+        "toy_figure7.png",
+    }
 
 
 def test_a_table_of_a_page_is_replaced_by_the_one_with_its_header():

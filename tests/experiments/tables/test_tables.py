@@ -229,7 +229,7 @@ def test_one_run_serves_all_alphas_at_one_sample(make):
 def test_networks_are_kept_apart_and_nothing_published_stands_beside_others(make):
     make(MLP, test_nll=[90.0] * 3)
     make(CONV, test_nll=[80.0] * 3)
-    conv, mlp = page(make.results()), appendix(make.results(), "tables.md")
+    conv, mlp = page(make.results()), appendix(make.results(), "tables.md", "tables_mlp.png")
     assert row(conv, "H-IWAE alpha 1")[-1] == "80.00 +- 0.00"
     assert row(mlp, "H-IWAE alpha 1")[-1] == "90.00 +- 0.00"
     assert "80.00" not in mlp
@@ -289,7 +289,7 @@ def test_cells_of_different_origin_are_marked(make):
     ]
     assert "- [a] 2 cells of 3 seeds: conv" in text
     assert "- [b] 1 cell of 3 seeds: conv" in text
-    assert row(appendix(make.results(), ""), "H-IWAE alpha 1 [b]")[-1] == "90.00 +- 0.00"
+    assert row(appendix(make.results(), "", ""), "H-IWAE alpha 1 [b]")[-1] == "90.00 +- 0.00"
 
 
 def test_gradients_are_paired_by_seed_and_kept_out_of_the_tables(make):
@@ -297,7 +297,7 @@ def test_gradients_are_paired_by_seed_and_kept_out_of_the_tables(make):
     make(MLP._replace(gradient="authors"), test_nll=[91.0, 92.5, 96.0])
     make(MLP._replace(gradient="authors", steps=70), test_nll=[80.0] * 3)
     make(MLP._replace(gradient="refilled", steps=70), test_nll=[81.0] * 3)
-    text = appendix(make.results(), "tables.md")
+    text = appendix(make.results(), "tables.md", "tables_mlp.png")
     assert row(text, "H-IWAE alpha 1")[-1] == "92.00 +- 2.00"
     section = text.split("## Which gradient")[1]
     # Differences 1, 0.5, 2: mean 7/6, standard deviation sqrt(7/12), standard error sqrt(7)/6 = 0.441.
