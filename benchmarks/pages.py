@@ -4,9 +4,9 @@
 
 These are the tables in `results/`, docs/tables.md and docs/tables_mlp.md, the tables of docs/toy.md and
 docs/gradient_quality.md, the tables of proposals, gradients and measurements in docs/choosing.md, the two tables of
-README.md, and the figures of these pages and of docs/performance.md. Pictures of samples of fits, which are not in the
-repository, are drawn by other commands: figures 2 and 7 of the toy by `python -m experiments.toy --figure 2 7`, and
-docs/start.png by `python -m experiments.toy.start_picture`.
+README.md, the entries of docs/reference/proposals.md, and the figures of these pages and of docs/performance.md.
+Pictures of samples of fits, which are not in the repository, are drawn by other commands: figures 2 and 7 of the toy by
+`python -m experiments.toy --figure 2 7`, and docs/start.png by `python -m experiments.toy.start_picture`.
 """
 
 import functools
@@ -80,6 +80,8 @@ def pages() -> dict[pathlib.Path, str]:
     mixture = "\n".join([fits_table.HEADER, *map(fits_table.row, _content("toy_mixture.json")["results"])])
     found[DOCS / "toy.md"] = with_table(with_table((DOCS / "toy.md").read_text(), comparison), mixture)
     choosing = with_table((DOCS / "choosing.md").read_text(), control_variates.table(_content("control_variates.json")))
+    reference = DOCS / "reference" / "proposals.md"
+    found[reference] = proposals_reference(reference.read_text())
     choosing = with_table(with_table(choosing, proposals_table()), gradients_table())
     found[DOCS / "choosing.md"] = with_table(
         choosing, objectives_tables.short_table(_content("objectives.json")["cells"])
@@ -92,8 +94,19 @@ def pages() -> dict[pathlib.Path, str]:
 
 def proposals_table() -> str:
     """The table of proposals: the section "Choosing" of the docstring of every public function that returns one."""
+    return "\n".join([PROPOSALS, *map(proposal_row, proposals_in_order())])
+
+
+def proposals_reference(page: str) -> str:
+    """The page of the reference, with an entry for every function that returns a proposal."""
+    entries = "".join(f"\n.. autofunction:: {function.__name__}\n" for function in proposals_in_order())
+    return re.sub(r"(\n\.\. autofunction:: \w+\n)+", entries, page, count=1)
+
+
+def proposals_in_order() -> list[Callable[..., hj.Proposal]]:
+    """The public functions that return a proposal."""
     functions = [getattr(hj, name) for name in dict.fromkeys([*FIRST, *hj.__all__])]
-    return "\n".join([PROPOSALS, *(proposal_row(function) for function in functions if _makes_proposal(function))])
+    return [function for function in functions if _makes_proposal(function)]
 
 
 def _makes_proposal(function: Any) -> bool:

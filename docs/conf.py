@@ -53,7 +53,7 @@ napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
 napoleon_use_ivar = True
-napoleon_custom_sections = ["Gradients"]
+napoleon_custom_sections = ["Gradients", "Choosing"]
 toc_object_entries_show_parents = "hide"
 
 # Pages.
