@@ -12,7 +12,7 @@ from hiwae_jax import _checks
 from hiwae_jax._log_weights.bounds import check_log_weights, log_sum_exp
 from hiwae_jax._log_weights.control_variates import DRAWS_FOR_EACH, Moments, add_draws, corrected, no_moments
 from hiwae_jax._log_weights.pareto import SMALLEST_TAIL, tail_length, tail_shape
-from hiwae_jax._make_bound import LogWeights
+from hiwae_jax._make_log_weights import LogWeights
 from hiwae_jax._random_streams import draw_key
 from hiwae_jax._types import Example, Params
 

@@ -7,9 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from hiwae_jax._batched.chunks import Given
-from hiwae_jax._batched.trees import PerExample
 from hiwae_jax._programs import bytes_of, kept_for_backward
-from hiwae_jax._types import Params
+from hiwae_jax._types import Params, PerExample
 
 Result = TypeVar("Result")
 

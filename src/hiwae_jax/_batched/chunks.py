@@ -8,8 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from hiwae_jax._batched.trees import PerExample
-from hiwae_jax._types import Params
+from hiwae_jax._types import Params, PerExample
 
 
 class Given(NamedTuple):

@@ -22,11 +22,11 @@ from hiwae_jax._batched.chunks import (
     sum_dispatched,
     sum_in_a_loop,
 )
-from hiwae_jax._batched.trees import PerExample, add, join, length, partition, split_by_derivative, wide
+from hiwae_jax._batched.trees import add, join, length, partition, split_by_derivative, wide
 from hiwae_jax._make_bound import Bound
 from hiwae_jax._proposals.sharding import on_auto_axes
 from hiwae_jax._random_streams import example_keys
-from hiwae_jax._types import Params
+from hiwae_jax._types import Params, PerExample
 
 AxisName = str | tuple[str, ...]
 
