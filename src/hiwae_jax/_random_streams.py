@@ -12,7 +12,7 @@ import jax
 from jaxtyping import Array, Int
 
 from hiwae_jax import _checks
-from hiwae_jax._types import Key
+from hiwae_jax._types import Key, Keys
 
 
 class Stream(enum.IntEnum):
@@ -30,7 +30,7 @@ def stream_key(key: Key, stream: Stream) -> jax.Array:
     return jax.random.fold_in(_checks.one_key(key), stream.value)
 
 
-def example_keys(key: Key, num_examples: int) -> jax.Array:
+def example_keys(key: Key, num_examples: int) -> Keys:
     """Keys [num_examples], one for each example of a minibatch."""
     return jax.random.split(_checks.one_key(key), num_examples)
 

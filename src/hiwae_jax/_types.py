@@ -5,6 +5,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 import jax
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float
+from jaxtyping import Key as KeyArray
 
 # What comes from the user, whose types are the user's own.
 Params = Any  # any pytree, the first argument of every function
@@ -23,6 +24,7 @@ Arrays = list[jax.Array]
 Scalar = Float[Array, ""]
 Samples = Float[Array, "K D"]
 AuxiliarySamples = Float[Array, "K D0"] | None  # z_0 at each sample, where there is one
+Keys = KeyArray[Array, " examples"]  # typed keys, one for each example
 Tangent = jax.Array | SymbolicZero  # of an array; the second one is known to be zero
 
 

@@ -6,13 +6,12 @@ from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import PRNGKeyArray
 
 from hiwae_jax._batched import budget
 from hiwae_jax._batched.checks import value_and_aux
 from hiwae_jax._batched.chunks import Given, OfExamples, OfIndex, Total, sum_dispatched, sum_in_a_loop
 from hiwae_jax._batched.trees import add, join, length, split_by_derivative
-from hiwae_jax._types import Params, PerExample, Scalar, Unchecked
+from hiwae_jax._types import Keys, Params, PerExample, Scalar, Unchecked
 
 AxisName = str | tuple[str, ...]
 PullBack = Callable[[PerExample], tuple[Params]]
@@ -45,7 +44,7 @@ class Compiled(NamedTuple):
       sum_over: `(of_index, number of chunks) -> (Total, OfExamples)`, the sum of `of_index(index)` over all chunks.
     """
 
-    draw_all: Callable[[Params, PerExample, PRNGKeyArray, tuple[object, ...]], Drawn]
+    draw_all: Callable[[Params, PerExample, Keys, tuple[object, ...]], Drawn]
     of_chunk: Callable[[Params, PerExample, Given], tuple[tuple[Scalar, PerExample], tuple[Params, PerExample]]]
     pull_back: Callable[[PullBack, PerExample, Params], Params]
     needs: Callable[[Params, PerExample, Given], budget.Needs]
@@ -79,7 +78,7 @@ def _draw_all(
     spmd_axis_name: AxisName | None,
     params: Params,
     batch: PerExample,
-    keys: PRNGKeyArray,
+    keys: Keys,
     shared: tuple[object, ...],
 ) -> Drawn:
     """What `draw` gives for every example, made ready to be differentiated in chunks."""

@@ -154,6 +154,6 @@ def draw_noise(sampler: Sampler, key: Key, shape: tuple[int, ...], dtype: DTypeL
     return noise
 
 
-def log_volume(scale: Float[Array, "..."], z: Float[Array, " D"]) -> Scalar:
+def log_volume(scale: Float[Array, "..."], z: Float[Array, "..."]) -> Scalar:
     """`sum_d log scale_d`, where one scale may stand for several dimensions of z."""
     return jnp.sum(jnp.broadcast_to(jnp.log(scale), z.shape))

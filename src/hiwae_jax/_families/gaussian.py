@@ -22,16 +22,16 @@ def location_and_scale(parameters: Parameters, *, scale_ndim: int | None = None)
     return parameters[0], parameters[1]
 
 
-def _gaussian_forward(parameters: Parameters, noise: Float[Array, " D"]) -> Float[Array, " D"]:
+def _gaussian_forward(parameters: Parameters, noise: Float[Array, "..."]) -> Float[Array, "..."]:
     loc, scale = location_and_scale(parameters)
     return loc + scale * noise
 
 
-def _gaussian_inverse(parameters: Parameters, z: Float[Array, " D"]) -> Float[Array, " D"]:
+def _gaussian_inverse(parameters: Parameters, z: Float[Array, "..."]) -> Float[Array, "..."]:
     return standardized(z, *location_and_scale(parameters))
 
 
-def _gaussian_log_prob(parameters: Parameters, z: Float[Array, " D"]) -> Scalar:
+def _gaussian_log_prob(parameters: Parameters, z: Float[Array, "..."]) -> Scalar:
     loc, scale = location_and_scale(parameters)
     residual = standardized(z, loc, scale)
     return -0.5 * jnp.sum(residual**2) - log_volume(scale, z) - 0.5 * z.size * math.log(2.0 * math.pi)

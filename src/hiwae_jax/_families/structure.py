@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-from typing import Self
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +30,7 @@ class Structure:
     dtype: np.dtype[np.generic]
 
     @classmethod
-    def of(cls, tree: Latent, *, leading: int = 0) -> Self:
+    def of(cls, tree: Latent, *, leading: int = 0) -> "Structure":
         """The structure of a pytree of arrays, or of abstract ones, that have some leading axes more.
 
         Leaves of several dtypes are promoted to the widest, at least float32. A number of Python's has no say in that.
@@ -42,7 +41,7 @@ class Structure:
         return cls(treedef, tuple(jnp.shape(leaf)[leading:] for leaf in leaves), dtype)
 
     @classmethod
-    def of_vector(cls, size: int, dtype: DTypeLike) -> Self:
+    def of_vector(cls, size: int, dtype: DTypeLike) -> "Structure":
         """The structure of a vector."""
         return cls.of(abstract_array((size,), dtype))
 

@@ -1,7 +1,7 @@
 """The type of a draw: the K samples of one example, with the arrays that made them."""
 
 import warnings
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 from jaxtyping import Array, Float
 
@@ -56,7 +56,7 @@ class Draw(_DrawFields):
 
     __slots__ = ()
 
-    def __new__(cls, *fields: Unchecked, members: Parameters = None, **named: Unchecked) -> Self:
+    def __new__(cls, *fields: Unchecked, members: Parameters = None, **named: Unchecked) -> "Draw":
         """Make a draw from its fields; `members` is the former name of `parameters`."""
         if members is not None:
             _warn_of_members()

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from hiwae_jax._families.family import Family
 from hiwae_jax._families.gaussian_pairs import pairs_of
@@ -97,7 +97,11 @@ class Members(NamedTuple):
         return self._mixture_densities(parameters, z, self.slots(parameters, z.dtype).own, chunk_size)
 
     def _mixture_densities(
-        self, parameters: Parameters, z: Samples, proportions: Float[Array, "rows M"], chunk_size: int | None
+        self,
+        parameters: Parameters,
+        z: Samples,
+        proportions: Float[Array, "rows M"] | Bool[Array, "rows M"],
+        chunk_size: int | None,
     ) -> Float[Array, " K"]:
         """`log sum_i c_i q_i(z_j)`, where each row c of the proportions [K, M] or [1, M] is divided by its sum."""
         of_each = jnp.broadcast_to(proportions.astype(z.dtype), (len(z), proportions.shape[1]))
