@@ -35,7 +35,7 @@ def _end(name: str, value: Unchecked) -> np.ndarray:
     return end
 
 
-def interval(low: float | np.ndarray, high: float | np.ndarray) -> Bijection:
+def interval(low: ArrayLike, high: ArrayLike) -> Bijection:
     """`y = low + (high - low) sigmoid(z)`, from R^D onto the open box between `low` and `high`.
 
     `log|det dy/dz| = sum_d log(high - low) + log sigmoid(z_d) + log sigmoid(-z_d)`.
