@@ -72,6 +72,8 @@ def make_log_weights(
 
     *Gradients*: the plain pathwise ones.
 
+    >>> import jax
+    >>> import jax.numpy as jnp
     >>> import hiwae_jax as hj
     >>> proposal = hj.independent(lambda params, x: (x, jnp.ones_like(x)), num_samples=4)
     >>> log_weights = hj.make_log_weights(lambda params, x, z: -0.5 * jnp.sum(z**2), proposal)

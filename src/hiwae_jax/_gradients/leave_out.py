@@ -18,6 +18,7 @@ def leave_two_out(log_weights: Float[Array, " K"]) -> Callable[[Index], tuple[Fl
     Returns:
       `row(j) -> (shift, total)`. Where nothing remains they are `-inf` and 0.
 
+    >>> import jax
     >>> shift, total = jax.vmap(leave_two_out(jnp.log(jnp.array([1.0, 2.0, 4.0]))))(jnp.arange(3))
     >>> (jnp.exp(shift) * total).round().tolist()
     [[6.0, 4.0, 2.0], [4.0, 5.0, 1.0], [2.0, 1.0, 3.0]]
