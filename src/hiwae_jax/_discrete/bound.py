@@ -6,18 +6,18 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float
 
 from hiwae_jax import _checks
 from hiwae_jax._discrete.score_function import SIGNALS, check_others, iwlb_with_signals
-from hiwae_jax._types import Conditional, Example, LogDensity, Parameters, Params, Scalar, Unchecked
+from hiwae_jax._types import Conditional, Example, Key, LogDensity, Parameters, Params, Scalar, Unchecked
 
 
 @runtime_checkable
 class Sample(Protocol):
     """Draws `num_samples` independent samples along a leading axis. It receives the caller's key untouched, once."""
 
-    def __call__(self, key: PRNGKeyArray, parameters: Parameters, num_samples: int) -> Float[Array, "K ..."]: ...
+    def __call__(self, key: Key, parameters: Parameters, num_samples: int) -> Float[Array, "K ..."]: ...
 
 
 @runtime_checkable
@@ -39,7 +39,7 @@ class DiscreteFamily(NamedTuple):
     log_prob: LogProb
 
 
-def _bernoulli_sample(key: PRNGKeyArray, parameters: Float[Array, " D"], num_samples: int) -> Float[Array, "K D"]:
+def _bernoulli_sample(key: Key, parameters: Float[Array, " D"], num_samples: int) -> Float[Array, "K D"]:
     logits = _checked_logits(parameters, "[D]")
     num_samples = _checks.positive_integer("num_samples", num_samples)
     means = jnp.broadcast_to(jax.nn.sigmoid(logits), (num_samples, *logits.shape))
@@ -56,7 +56,7 @@ bernoulli = DiscreteFamily(_bernoulli_sample, _bernoulli_log_prob)
 """Independent Bernoulli variables; the parameters are logits [D], and z is a float array [D] of zeros and ones."""
 
 
-def _categorical_sample(key: PRNGKeyArray, parameters: Float[Array, "D C"], num_samples: int) -> Float[Array, "K D C"]:
+def _categorical_sample(key: Key, parameters: Float[Array, "D C"], num_samples: int) -> Float[Array, "K D C"]:
     logits = _checked_logits(parameters, "[D, C]")
     num_samples = _checks.positive_integer("num_samples", num_samples)
     chosen = jax.random.categorical(_checks.one_key(key), logits, shape=(num_samples, logits.shape[0]))
@@ -81,7 +81,7 @@ def make_discrete_bound(
     num_samples: int,
     family: DiscreteFamily,
     gradient: str = "vimco",
-) -> Callable[[Params, Example, PRNGKeyArray], Scalar]:
+) -> Callable[[Params, Example, Key], Scalar]:
     """The importance-weighted bound on log p(x) with discrete latents, `log 1/K sum_j p(x, z_j) / q(z_j | x)`.
 
     Args:
@@ -129,7 +129,7 @@ def make_discrete_bound(
     _checks.function("conditional", conditional, "(params, x)", result="parameters")
     _check_family_and_gradient(family, gradient, num_samples)
 
-    def bound(params: Params, x: Example, key: PRNGKeyArray) -> Scalar:
+    def bound(params: Params, x: Example, key: Key) -> Scalar:
         parameters = conditional(params, x)
         z = jax.lax.stop_gradient(family.sample(key, parameters, num_samples))
         if z.shape[:1] != (num_samples,):

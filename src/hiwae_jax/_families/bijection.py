@@ -38,7 +38,7 @@ class Bijection(NamedTuple):
     limits: Callable[[DTypeLike], tuple[ArrayLike, ArrayLike]] | None = None
 
 
-def _shift_and_scale(pair: Unchecked, z: Float[Array, " D"]) -> tuple[Array, Array]:
+def _shift_and_scale(pair: Unchecked, z: Float[Array, " D"]) -> tuple[Array | float, Array | float]:
     """Return the pair that a map's conditional gave, or raise. A single array of two rows would unpack like a pair."""
     expected = f"a pair of arrays (shift, scale) of the shape of z, {z.shape}"
     if not isinstance(pair, (tuple, list)) or len(pair) != 2 or not all(map(_checks.is_array, pair)):

@@ -250,12 +250,12 @@ def check_bijection(bijection: Bijection, params: Params, x: Example, z: Float[A
     z = _checks.float_array("z", z)
     if z.ndim != 1 or not np.all(np.isfinite(z)):
         raise ValueError(f"z: expected one point [D] of finite numbers, got {shown(z)}")
-    y, _ = _pair("forward", jax.eval_shape(lambda z: bijection.forward(params, x, z), z))
-    if y.ndim != 1 or y.shape < z.shape:
-        raise ValueError(f"bijection.forward: expected a point of shape {z.shape}, or more entries, got {y.shape}")
-    back, _ = _pair("inverse", jax.eval_shape(lambda y: bijection.inverse(params, x, y), y))
-    if back.shape != z.shape:
-        raise ValueError(f"bijection.inverse: expected a point of shape {z.shape}, got {back.shape}")
+    image, _ = _pair("forward", jax.eval_shape(lambda z: bijection.forward(params, x, z), z))
+    if image.ndim != 1 or image.shape < z.shape:
+        raise ValueError(f"bijection.forward: expected a point of shape {z.shape}, or more entries, got {image.shape}")
+    preimage, _ = _pair("inverse", jax.eval_shape(lambda y: bijection.inverse(params, x, y), image))
+    if preimage.shape != z.shape:
+        raise ValueError(f"bijection.inverse: expected a point of shape {z.shape}, got {preimage.shape}")
     trial = try_map(
         "bijection.forward", lambda given, z: bijection.forward(given[0], given[1], z)[0], (params, x), z[None]
     )
@@ -267,7 +267,7 @@ def check_bijection(bijection: Bijection, params: Params, x: Example, z: Float[A
     _check_volume("inverse", -trial.log_det, "minus that of forward, at", y, found, trial)
 
 
-def _pair(name: str, result: Unchecked) -> tuple[Array, Array]:
+def _pair(name: str, result: Unchecked) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
     """What a function of a bijection gave, if it is a pair of a point and a scalar; or what is wrong with it."""
     if not (isinstance(result, tuple) and len(result) == 2 and jnp.shape(result[1]) == ()):
         got = jax.tree.map(jnp.shape, result)

@@ -36,7 +36,7 @@ LogDensity = Callable[[Noise], Float[np.ndarray, " N"]]
 def check_against_unknown_noise(
     family: Family,
     parameters: Parameters,
-    draws: Noise,
+    draws: Float[np.ndarray, "many D"],
     trial: Trial,
     log_prob: Float[np.ndarray, " N"],
     is_known: Bool[np.ndarray, " N"],

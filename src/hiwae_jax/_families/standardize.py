@@ -27,7 +27,9 @@ def residual_limit(scale: ArrayLike) -> Float[Array, "..."]:
 
 
 @jax.custom_jvp
-def standardized(z: Float[Array, "..."], loc: Float[Array, "..."], scale: Float[Array, "..."]) -> Float[Array, "..."]:
+def standardized(
+    z: Float[Array, "..."], loc: Float[Array, "..."] | float, scale: Float[Array, "..."] | float
+) -> Float[Array, "..."]:
     """`(z - loc) / scale`, clipped to the limit. Shapes broadcast, and scales may be negative.
 
     >>> float(standardized(jnp.float32(3.0), jnp.float32(1.0), jnp.float32(4.0)))

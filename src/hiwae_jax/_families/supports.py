@@ -119,7 +119,7 @@ positive = Bijection(_exponential, _logarithm, _exponents)
 """`y = exp(z)`, from R^D onto the vectors of positive numbers; `log|det dy/dz| = sum_d z_d`."""
 
 
-def _softmax(_: Params, x: Context, z: Float[Array, " D-1"]) -> tuple[Float[Array, " D"], Scalar]:
+def _softmax(_: Params, x: Context, z: Float[Array, " D"]) -> tuple[Float[Array, " D+1"], Scalar]:
     log_shares = jax.nn.log_softmax(jnp.concatenate([z, jnp.zeros_like(z, shape=1)]))
     return jnp.exp(log_shares), jnp.sum(log_shares)
 

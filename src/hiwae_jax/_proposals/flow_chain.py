@@ -120,8 +120,8 @@ def _pushed(
 
 
 def _pair_densities(
-    maps: Sequence[Bijection], family: Family, chain: _Chain, z: Float[Array, "K D"]
-) -> Float[Array, "K K"]:
+    maps: Sequence[Bijection], family: Family, chain: _Chain, z: Float[Array, "N D"]
+) -> Float[Array, "N K"]:
     """`log q_i(z_j)` at row j, column i. Every sample is pulled back through the maps of every member."""
     at_start = jnp.zeros((1, len(z)), z.dtype)
     pulled, log_dets = z[None], at_start

@@ -76,7 +76,7 @@ class Members(NamedTuple):
             return jax.vmap(functools.partial(function, own))(*samples)
         return over_members(function, own, *samples)
 
-    def forward(self, parameters: Parameters, noise: Float[Array, "K D"]) -> Float[Array, "K D"]:
+    def forward(self, parameters: Parameters, noise: Float[Array, "K E"]) -> Samples:
         """Sample j from the member that draws it."""
         return self.over_own(self.family.forward, parameters, noise)
 
