@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import hiwae_jax as hj
-from hiwae_jax._families.pairs import Own, gaussian_pairs, one_by_one
+from hiwae_jax._families.gaussian_pairs import gaussian_pairs
+from hiwae_jax._families.pairs import Own, one_by_one
 from hiwae_jax._families.standardize import RESIDUAL_LIMIT, standardized
 from tests.models import quick_jit
 

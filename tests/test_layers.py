@@ -25,7 +25,7 @@ LAYERS = (
     {"hiwae_jax._proposals"},
     {"hiwae_jax._assembly"},
     {"hiwae_jax._gradients"},
-    {"hiwae_jax._make_bound"},
+    {"hiwae_jax._make_bound", "hiwae_jax._make_log_weights"},
     {"hiwae_jax._batched", "hiwae_jax._log_evidence"},
     {"experiments.shared"},
     {"experiments.vae", "experiments.toy"},

@@ -31,17 +31,20 @@ from hiwae_jax._log_weights.jackknife import jackknife
 from hiwae_jax._log_weights.objectives import chi_square, renyi_bound, wake_phase
 from hiwae_jax._log_weights.pareto import pareto_khat
 from hiwae_jax._log_weights.resampling import posterior_resample, systematic_resample
-from hiwae_jax._make_bound import Bound, make_annealed_objective, make_bound, make_log_weights
+from hiwae_jax._make_bound import Bound, make_annealed_objective, make_bound
+from hiwae_jax._make_log_weights import make_log_weights
 from hiwae_jax._numpyro_model import NumpyroModel, numpyro_model
 from hiwae_jax._proposals.antithetic import antithetic
 from hiwae_jax._proposals.defensive import defensive
+from hiwae_jax._proposals.draw import Draw
 from hiwae_jax._proposals.flow_chain import flow_chain
 from hiwae_jax._proposals.hierarchical import hierarchical
 from hiwae_jax._proposals.independent import independent
 from hiwae_jax._proposals.joint_gaussian import joint_gaussian
 from hiwae_jax._proposals.markov import markov
+from hiwae_jax._proposals.members import Members
 from hiwae_jax._proposals.mixture import mixture
-from hiwae_jax._proposals.proposal import Draw, Members, Proposal
+from hiwae_jax._proposals.proposal import Proposal
 from hiwae_jax._weightings import Weighting, learned_weighting, power_heuristic, uniform_weighting
 
 __version__ = "0.1.0"

@@ -5,13 +5,14 @@ import inspect
 import math
 import numbers
 from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
-from hiwae_jax._types import Key
+from hiwae_jax._types import Key, Leaf, Parameters, Unchecked
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -35,8 +36,8 @@ def by_name(function: Callable[P, R]) -> Callable[P, R]:
     return checked
 
 
-def function(name: str, value: Any, arguments: str, *, result: str = "") -> Any:
-    """Return a function that the caller gave. Raise if it is not a function, or takes other arguments.
+def function(name: str, value: object, arguments: str, *, result: str = "") -> None:
+    """Raise if what the caller gave is not a function, or one that takes other arguments.
 
     Args:
       name: the argument of the public function.
@@ -50,15 +51,16 @@ def function(name: str, value: Any, arguments: str, *, result: str = "") -> Any:
     try:
         signature = inspect.signature(value)
     except (TypeError, ValueError):  # of a builtin or an extension, which has none
-        return value
+        return
     try:
         signature.bind(*arguments.strip("()").split(", "))
     except TypeError:
         raise TypeError(f"{name}: expected {expected}, got one that takes {signature}") from None
-    return value
 
 
-def number(name: str, value: Any, *, least: float = -math.inf, above: float = -math.inf, remark: str = "") -> float:
+def number(
+    name: str, value: Unchecked, *, least: float = -math.inf, above: float = -math.inf, remark: str = ""
+) -> float:
     """Return a static finite number that is at least `least` and more than `above`, or raise."""
     if isinstance(value, jax.core.Tracer):
         raise TypeError(f"{name}: expected a number that is known when the bound is made, got a traced one")
@@ -72,7 +74,7 @@ def number(name: str, value: Any, *, least: float = -math.inf, above: float = -m
     return result
 
 
-def integer(value: Any) -> int | None:
+def integer(value: Unchecked) -> int | None:
     """The value as a static integer, or None if it is not one. A boolean is not one."""
     if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
         return None
@@ -82,7 +84,7 @@ def integer(value: Any) -> int | None:
         return None
 
 
-def float_array(name: str, value: Any, *, remark: str = "") -> jax.Array:
+def float_array(name: str, value: Unchecked, *, remark: str = "") -> jax.Array:
     """Return an array of floats in at least float32, or raise."""
     try:
         array = jnp.asarray(value)
@@ -104,7 +106,7 @@ def at_least_float32(array: jax.Array) -> jax.Array:
     return array if is_wide else array.astype(jnp.float32)
 
 
-def is_array(leaf: Any) -> bool:
+def is_array(leaf: Leaf) -> bool:
     """Whether a leaf of a pytree is an array or a number. The modules of some libraries have functions as leaves."""
     if hasattr(leaf, "dtype"):
         return getattr(leaf.dtype, "kind", "") not in ("U", "S", "O")  # text and objects are no arrays for JAX
@@ -112,8 +114,8 @@ def is_array(leaf: Any) -> bool:
 
 
 def distribution_parameters(
-    name: str, parameters: Any, *, ndim: int, expected: str, equal_shapes: bool, rows: int | None = None
-) -> Any:
+    name: str, parameters: Unchecked, *, ndim: int, expected: str, equal_shapes: bool, rows: int | None = None
+) -> Parameters:
     """Return the arrays that the callable `name` returned, in at least float32, or raise.
 
     Args:
@@ -146,7 +148,7 @@ def distribution_parameters(
     return jax.tree.map(lambda leaf: at_least_float32(jnp.asarray(leaf)), parameters)
 
 
-def float_arrays(name: str, tree: Any, *, expected: str) -> Any:
+def float_arrays(name: str, tree: Unchecked, *, expected: str) -> Parameters:
     """Return a pytree of floating-point arrays of any shapes in at least float32, or raise."""
     leaves = jax.tree.leaves(tree)
     _arrays(name, leaves, expected)
@@ -154,7 +156,7 @@ def float_arrays(name: str, tree: Any, *, expected: str) -> Any:
     return jax.tree.map(lambda leaf: at_least_float32(jnp.asarray(leaf)), tree)
 
 
-def _arrays(name: str, leaves: list[Any], expected: str) -> None:
+def _arrays(name: str, leaves: list[Leaf], expected: str) -> None:
     for leaf in leaves:
         if not is_array(leaf):
             raise TypeError(
@@ -163,14 +165,14 @@ def _arrays(name: str, leaves: list[Any], expected: str) -> None:
             )
 
 
-def _floats(name: str, leaves: list[Any], expected: str) -> None:
+def _floats(name: str, leaves: list[Leaf], expected: str) -> None:
     for leaf in leaves:
         dtype = jnp.result_type(leaf)
         if not jnp.issubdtype(dtype, jnp.floating):
             raise TypeError(f"{name}: expected floating-point arrays {expected}, got dtype {dtype}")
 
 
-def scalar(name: str, value: Any, *, z: jax.Array) -> jax.Array:
+def scalar(name: str, value: Unchecked, *, z: jax.Array) -> jax.Array:
     """Return a log-density as a scalar of at least float32, or raise."""
     if not hasattr(value, "dtype") and not isinstance(value, float):
         raise TypeError(f"{name}: expected a scalar array, got {type(value).__name__}")
@@ -184,14 +186,14 @@ def scalar(name: str, value: Any, *, z: jax.Array) -> jax.Array:
     return at_least_float32(jnp.asarray(value))
 
 
-def boolean(name: str, value: Any) -> bool:
+def boolean(name: str, value: Unchecked) -> bool:
     """Return True or False, or raise. In an `if`, a string such as "no" would count as true."""
     if not isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name}: expected True or False, got {value!r:.80}")
     return bool(value)
 
 
-def known_range(array: Any) -> tuple[float, float] | None:
+def known_range(array: Array | np.ndarray) -> tuple[float, float] | None:
     """Least and largest entry of an array. None if it is empty, or if its values are not known, as under `jit`."""
     if isinstance(array, jax.core.Tracer) or array.size == 0:
         return None
@@ -200,7 +202,7 @@ def known_range(array: Any) -> tuple[float, float] | None:
     return float(values.min()), float(values.max())
 
 
-def scalar_number(name: str, value: Any, *, least: float) -> jax.Array:
+def scalar_number(name: str, value: Unchecked, *, least: float) -> jax.Array:
     """Return a number as a scalar array, or raise.
 
     The number may be traced. It is compared with `least` only if its value is known.
@@ -215,12 +217,12 @@ def scalar_number(name: str, value: Any, *, least: float) -> jax.Array:
     return jnp.asarray(value)
 
 
-def positive_integer(name: str, value: Any) -> int:
+def positive_integer(name: str, value: Unchecked) -> int:
     """Return a static integer of at least one, or raise."""
     return integer_from(1, name, value)
 
 
-def integer_from(least: int, name: str, value: Any) -> int:
+def integer_from(least: int, name: str, value: Unchecked) -> int:
     """Return a static integer of at least this number, or raise."""
     count = integer(value)
     if count is None or count < least:
@@ -228,7 +230,7 @@ def integer_from(least: int, name: str, value: Any) -> int:
     return count
 
 
-def logits(name: str, value: Any, *, num_samples: int) -> jax.Array:
+def logits(name: str, value: Unchecked, *, num_samples: int) -> jax.Array:
     """Return the logits [K] of a weighting in at least float32, or raise."""
     if jnp.shape(value) != (num_samples,):
         raise ValueError(

@@ -1,7 +1,7 @@
 """Streaming estimates of log p(x): memory does not grow with the number of samples."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,12 +12,15 @@ from hiwae_jax import _checks
 from hiwae_jax._log_weights.bounds import check_log_weights, log_sum_exp
 from hiwae_jax._log_weights.control_variates import DRAWS_FOR_EACH, Moments, add_draws, corrected, no_moments
 from hiwae_jax._log_weights.pareto import SMALLEST_TAIL, tail_length, tail_shape
-from hiwae_jax._make_bound import LogWeights
+from hiwae_jax._make_log_weights import LogWeights
 from hiwae_jax._random_streams import draw_key
-from hiwae_jax._types import Example, Params
+from hiwae_jax._types import Example, Key, Params, Scalar, Unchecked
 
 _LONGEST_TAIL = 512  # the standard error of a shape k from so many values is (1 + k) / 23
 _SORTED_FROM = 64  # values from which on a sort takes less time than to insert them one by one
+
+
+Weigh = Callable[[Params, Example, Key], tuple[Float[Array, " K"], Float[Array, " K"]]]  # log-weights and shares
 
 
 class LogEvidence(NamedTuple):
@@ -36,10 +39,10 @@ class LogEvidence(NamedTuple):
         guarantee: it knows nothing of a part of the posterior that no sample has found.
     """
 
-    estimate: Float[Array, ""]
-    standard_error: Float[Array, ""]
-    effective_draws: Float[Array, ""]
-    pareto_khat: Float[Array, ""]
+    estimate: Scalar
+    standard_error: Scalar
+    effective_draws: Scalar
+    pareto_khat: Scalar
 
 
 class _Sums(NamedTuple):
@@ -53,9 +56,9 @@ class _Sums(NamedTuple):
       moments: of v, in the same units, and the control variates; None without those.
     """
 
-    largest: Float[Array, ""]
-    total: Float[Array, ""]
-    squares: Float[Array, ""]
+    largest: Scalar
+    total: Scalar
+    squares: Scalar
     tail: Float[Array, " T"]
     moments: Moments | None
 
@@ -148,7 +151,9 @@ def make_log_evidence(
     return log_evidence
 
 
-def _weigh_with_shares(log_weights: Any) -> Callable[..., tuple[Float[Array, " K"], Float[Array, " K"]]]:
+def _weigh_with_shares(
+    log_weights: Unchecked,
+) -> Weigh:
     """The function that gives the members' shares too, or an error that says why there is none."""
     if not isinstance(log_weights, LogWeights):
         raise ValueError(
@@ -171,7 +176,7 @@ def _require_draws(num_draws: int, num_members: int) -> None:
         )
 
 
-def _weights_of_one_example(log_weights: Any) -> Float[Array, " K"]:
+def _weights_of_one_example(log_weights: Unchecked) -> Float[Array, " K"]:
     """What the user's function gave, or what is wrong with it."""
     checked = check_log_weights(log_weights, axis=-1)
     if checked.ndim != 1:
@@ -209,7 +214,7 @@ def _summary(sums: _Sums, num_draws: int, num_values: int) -> LogEvidence:
     )
 
 
-def _relative_error(total: Float[Array, ""], squares: Float[Array, ""], num_draws: int) -> Float[Array, ""]:
+def _relative_error(total: Scalar, squares: Scalar, num_draws: int) -> Scalar:
     """The standard error of the mean of the estimates v, in units of the mean, from their sum and that of v^2."""
     variance = (num_draws * squares / total**2 - 1.0) / (num_draws - 1.0)
     has_spread = variance > 0.0
@@ -250,7 +255,7 @@ def _add(
 def _largest(tail: Float[Array, " T"], values: Float[Array, " C"]) -> Float[Array, " T"]:
     """The T largest numbers of the tail and the values, in ascending order, as the tail is."""
 
-    def insert(tail: Float[Array, " T"], value: Float[Array, ""]) -> tuple[Float[Array, " T"], None]:
+    def insert(tail: Float[Array, " T"], value: Scalar) -> tuple[Float[Array, " T"], None]:
         # The smallest number falls out.
         above = jnp.append(tail[1:], jnp.inf)
         return jnp.maximum(tail, jnp.minimum(value, above)), None

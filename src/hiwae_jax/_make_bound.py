@@ -1,23 +1,28 @@
 """`make_bound` and its like turn a log-joint and a proposal into `bound(params, x, key)` for one example."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
-from typing import Any
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
 from hiwae_jax import _checks
-from hiwae_jax._assembly import Ingredients, LogDensity, log_weight_terms, log_weights_and_shares, make_parts
+from hiwae_jax._assembly.arguments import checked_chunk_size, checked_weighting
+from hiwae_jax._assembly.ingredients import Ingredients, no_prior
+from hiwae_jax._assembly.parts import log_weight_terms, make_parts
+from hiwae_jax._assembly.reverse_model import require_reverse_noise
 from hiwae_jax._gradients.linearize import bound_by_rule, stopped
+from hiwae_jax._gradients.needs import Request
 from hiwae_jax._gradients.registry import GradientName, chosen_rule
-from hiwae_jax._gradients.rule import Request, Rule
+from hiwae_jax._gradients.rule import Rule
 from hiwae_jax._log_weights.bounds import log_mean_exp, log_sum_exp
-from hiwae_jax._proposals.proposal import Draw, Proposal
+from hiwae_jax._proposals.draw import Draw
+from hiwae_jax._proposals.proposal import Proposal
 from hiwae_jax._random_streams import Stream, stream_key
-from hiwae_jax._types import Example, Key, Params
-from hiwae_jax._weightings import Weighting, uniform_weighting
+from hiwae_jax._types import Example, Key, LogDensity, Params, Scalar, Unchecked
+from hiwae_jax._weightings import Weighting
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,36 +35,12 @@ class Bound:
         `batched_value_and_grad(bound, draw=bound.draw)`.
     """
 
-    evaluate: Callable[..., Float[Array, ""]]
+    evaluate: Callable[..., Scalar]
     draw: Callable[..., Draw]
 
-    def __call__(self, params: Params, x: Example, key: Key, *shared: Any, **named: Any) -> Float[Array, ""]:
+    def __call__(self, params: Params, x: Example, key: Key, *shared: object, **named: object) -> Scalar:
         """The value for one example, in nats. An annealed objective takes beta as `shared`, or by name."""
         return self.evaluate(params, x, key, *shared, **named)
-
-
-@dataclasses.dataclass(frozen=True)
-class LogWeights:
-    """The log-weights of one example as a function: `log_weights(params, x, key) -> [K]`.
-
-    Attributes:
-      evaluate: the function. In place of the key it takes what the `draw` of a bound with the same proposal has drawn.
-      independent_samples: whether the K samples are known to be independent of each other. Diagnostics of independent
-        weights, such as `pareto_khat`, need that.
-      with_shares: `(params, x, key) -> (log-weights [K], shares [K])`, with each member's share of the samples,
-        `sum_j q_i(z_j) / sum_m q_m(z_j)`, whose mean is one: control variates for `make_log_evidence`. Model and
-        densities are evaluated once. None where the shares are constant or not known.
-      why_no_shares: the reason for `with_shares` being None, for the error message.
-    """
-
-    evaluate: Callable[[Params, Example, Any], Float[Array, " K"]]
-    independent_samples: bool
-    with_shares: Callable[[Params, Example, Any], tuple[Float[Array, " K"], Float[Array, " K"]]] | None = None
-    why_no_shares: str = "the densities of all members are not known"
-
-    def __call__(self, params: Params, x: Example, key: Key) -> Float[Array, " K"]:
-        """The log-weights [K] of one example, mixing weight included."""
-        return self.evaluate(params, x, key)
 
 
 @_checks.by_name
@@ -143,14 +124,12 @@ def make_bound(
     >>> value.shape, sorted(gradient)
     ((), ['a', 's', 'w'])
     """
-    weighting = _checked({"log_joint": log_joint}, proposal, weighting)
-    chunk_size = _checked_chunk_size(chunk_size)
+    weighting = checked_weighting({"log_joint": log_joint}, proposal, weighting)
+    chunk_size = checked_chunk_size(chunk_size)
     power = _power_of(order)
-    ingredients = Ingredients(
-        "log_joint", log_joint, _no_prior, proposal, weighting, power=power, chunk_size=chunk_size
-    )
-    annealed = _objective(ingredients, gradient, backward_samples)
-    return Bound(lambda params, x, key: annealed(params, x, key, 1.0), annealed.draw)
+    ingredients = Ingredients("log_joint", log_joint, no_prior, proposal, weighting, power=power, chunk_size=chunk_size)
+    recipe = _recipe(ingredients, gradient, backward_samples)
+    return Bound(lambda params, x, key: _evaluate(recipe, params, x, key, 1.0), functools.partial(_draw, recipe))
 
 
 @_checks.by_name
@@ -192,8 +171,8 @@ def make_annealed_objective(
     Reference: Sonderby et al. (2016) for warm-up, Kingma et al. (2016) for free bits.
     """
     free_bits = _checks.number("free_bits", free_bits, least=0.0, remark="; 0 is none")
-    weighting = _checked({"log_likelihood": log_likelihood, "log_prior": log_prior}, proposal, weighting)
-    chunk_size = _checked_chunk_size(chunk_size)
+    weighting = checked_weighting({"log_likelihood": log_likelihood, "log_prior": log_prior}, proposal, weighting)
+    chunk_size = checked_chunk_size(chunk_size)
     ingredients = Ingredients(
         "log_likelihood",
         log_likelihood,
@@ -204,86 +183,13 @@ def make_annealed_objective(
         power=_power_of(order),
         chunk_size=chunk_size,
     )
-    return _objective(ingredients, gradient, backward_samples)
+    recipe = _recipe(ingredients, gradient, backward_samples)
+    return Bound(functools.partial(_evaluate, recipe), functools.partial(_draw, recipe))
 
 
-@_checks.by_name
-def make_log_weights(
-    log_joint: LogDensity,
-    proposal: Proposal,
-    *,
-    weighting: Weighting | None = None,
-    reverse_samples: int | None = None,
-    chunk_size: int | None = None,
-) -> LogWeights:
-    """The K log-weights of one example, mixing weight included: `sum_j exp(log_w_j)` estimates p(x) without bias.
-
-    Each log-weight contains its mixing weight, 1/K or pi_j. So the bound is their log-sum-exp, not `iwlb` of them.
-
-    Args:
-      log_joint: as for `make_bound`.
-      proposal: as for `make_bound`.
-      weighting: as for `make_bound`.
-      reverse_samples: S of `hierarchical`, for a proposal that was trained with another S; None for that of the
-        proposal. More draws of the reverse model give a tighter bound and less noisy estimates of p(x).
-      chunk_size: as for `make_bound`.
-
-    Returns:
-      `log_weights(params, x, key) -> [K]`, in at least float32. In place of the key it takes what `bound.draw` has
-      drawn, for a bound with the same proposal. Its attribute `independent_samples` says whether the samples are
-      independent of each other.
-
-    Raises:
-      The errors of `make_bound`.
-
-    *Gradients*: the plain pathwise ones.
-
-    >>> import hiwae_jax as hj
-    >>> proposal = hj.independent(lambda params, x: (x, jnp.ones_like(x)), num_samples=4)
-    >>> log_weights = hj.make_log_weights(lambda params, x, z: -0.5 * jnp.sum(z**2), proposal)
-    >>> log_weights(None, jnp.zeros(2), jax.random.key(0)).shape
-    (4,)
-    """
-    _checked({"log_joint": log_joint}, proposal, weighting)
-    if reverse_samples is not None:
-        proposal = _with_reverse_samples(proposal, reverse_samples)
-    weighting = _checked({"log_joint": log_joint}, proposal, weighting)
-    chunk_size = _checked_chunk_size(chunk_size)
-    ingredients = Ingredients("log_joint", log_joint, _no_prior, proposal, weighting, chunk_size=chunk_size)
-
-    def log_weights(params: Params, x: Example, key: Key) -> Float[Array, " K"]:
-        draw = key if isinstance(key, Draw) else proposal.draw(params, x, key)
-        _require_reverse_noise(draw, proposal)
-        return log_weight_terms(make_parts(ingredients, params, x, draw), draw).log_weights
-
-    def with_shares(params: Params, x: Example, key: Key) -> tuple[Float[Array, " K"], Float[Array, " K"]]:
-        draw = key if isinstance(key, Draw) else proposal.draw(params, x, key)
-        return log_weights_and_shares(ingredients, params, x, draw)
-
-    why_no_shares = _why_no_shares(proposal)
-    return LogWeights(
-        log_weights, proposal.independent_samples, None if why_no_shares else with_shares, why_no_shares or ""
-    )
-
-
-def _why_no_shares(proposal: Proposal) -> str | None:
-    """Why the members' shares of the samples are no control variates; None if they are."""
-    if proposal.fixed_weighting:
-        return "the members of this proposal are picked at random, so that their shares have other means than one"
-    if proposal.equal_members:
-        return "all members of this proposal are one distribution, and each has the constant share 1"
-    if proposal.pair_densities is None:
-        return f"this proposal does not have the densities of all members at one point ({proposal.why_plain})"
-    return None
-
-
-def _checked_chunk_size(chunk_size: int | None) -> int | None:
-    return None if chunk_size is None else _checks.positive_integer("chunk_size", chunk_size)
-
-
-def _power_of(order: Any) -> float:
+def _power_of(order: Unchecked) -> float:
     """The power to which a bound of this order raises the weights."""
-    checked: float = _checks.number("order", order, least=0.0, remark="; 0 is the importance-weighted bound")
+    checked = _checks.number("order", order, least=0.0, remark="; 0 is the importance-weighted bound")
     if checked >= 1.0:
         raise ValueError(
             f"order: expected a number of at least 0 and below 1, got {checked}; for the ELBO, which is order 1, take "
@@ -292,106 +198,83 @@ def _power_of(order: Any) -> float:
     return 1.0 - checked
 
 
-def _no_prior(params: Params, x: Example, z: Any) -> Float[Array, ""]:
-    return jnp.zeros((), jax.tree.leaves(z)[0].dtype)
+class _Recipe(NamedTuple):
+    """The ingredients of a bound, and how it is differentiated.
+
+    Attributes:
+      ingredients: what the log-weights are made of.
+      request: what of them the rule may refuse.
+      rule: the gradient rule.
+      backward_samples: how many samples have a backward pass through the model; None for all.
+    """
+
+    ingredients: Ingredients
+    request: Request
+    rule: Rule
+    backward_samples: int | None
+
+    @property
+    def has_refills(self) -> bool:
+        """Whether every sample is drawn a second time."""
+        return self.rule.refills and not self.request.scores_are_constant
+
+    @property
+    def is_automatic(self) -> bool:
+        """Whether automatic differentiation of the value gives the gradient."""
+        return self.rule.automatic and self.backward_samples is None and self.ingredients.chunk_size is None
 
 
-def _checked(densities: dict[str, Any], proposal: Any, weighting: Any) -> Weighting:
-    for name, density in densities.items():
-        _checks.function(name, density, "(params, x, z)", result="scalar")
-    if not isinstance(proposal, Proposal):
-        got = type(proposal).__name__
-        raise TypeError(f"proposal: expected what hj.independent, hj.hierarchical or their like return, got {got}")
-    if weighting is None:
-        return uniform_weighting()
-    if not isinstance(weighting, Weighting):
-        got = type(weighting).__name__
-        raise TypeError(f"weighting: expected what hj.uniform_weighting or hj.power_heuristic returns, got {got}")
-    if weighting.logits is not None and proposal.reverse_samples > 0:
-        raise ValueError(
-            "weighting: expected one of densities with reverse_samples > 0, which averages over values of z_0, got a "
-            "learned one, which may depend on z_0; use hj.power_heuristic(alpha) or reverse_samples=0"
-        )
-    if proposal.fixed_weighting and (weighting.compares_densities or weighting.logits is not None):
-        raise ValueError(f"weighting: expected none for this proposal, since {proposal.fixed_weighting}; leave it out")
-    if weighting.compares_densities and proposal.pair_densities is None:
-        raise ValueError(
-            "weighting: a power heuristic compares the densities of all members at one point, and this proposal does "
-            f"not have them ({proposal.why_plain}); use hj.uniform_weighting() or hj.learned_weighting(logits_fn)"
-        )
-    return weighting
-
-
-def _objective(ingredients: Ingredients, gradient: str | None, backward_samples: int | None) -> Bound:
-    """The annealed objective of the ingredients, differentiated by the rule of this name."""
+def _recipe(ingredients: Ingredients, gradient: str | None, backward_samples: int | None) -> _Recipe:
+    """The ingredients with the rule of this name."""
     request = Request(ingredients.proposal, ingredients.weighting, ingredients.free_bits)
     rule = chosen_rule(gradient, request)
     if backward_samples is not None:
         backward_samples = _checks.positive_integer("backward_samples", backward_samples)
-    refill = rule.refills and not request.scores_are_constant
-
-    def draw(params: Params, x: Example, key: Key, *shared: Any) -> Draw:
-        drawn = ingredients.proposal.draw(params, x, key, refill=refill)
-        if backward_samples is None:
-            return drawn
-        return drawn._replace(uniform=jax.random.uniform(stream_key(key, Stream.BACKWARD_CHOICE), dtype=drawn.z.dtype))
-
-    def evaluate(params: Params, x: Example, key: Key, beta: Any) -> Float[Array, ""]:
-        drawn = key if isinstance(key, Draw) else draw(params, x, key)
-        _require_extras(drawn, rule, refill=refill, uniform=backward_samples is not None)
-        _require_reverse_noise(drawn, ingredients.proposal)
-        beta = _checks.scalar_number("beta", beta, least=0.0).astype(drawn.z.dtype)
-        frozen_params = stopped((params, drawn.context))
-        scored = (params, drawn.context) if rule.scores else frozen_params
-        parts = make_parts(ingredients, params, x, drawn, beta, scored=scored)
-        total = log_sum_exp if ingredients.power == 1.0 else log_mean_exp
-        if rule.automatic and backward_samples is None and ingredients.chunk_size is None:
-            value = total(log_weight_terms(parts, drawn).log_weights, -1)
-        else:
-            value = bound_by_rule(
-                parts,
-                drawn,
-                rule=rule,
-                request=request,
-                total=total,
-                beta=ingredients.power * beta,
-                frozen_params=frozen_params,
-                backward_samples=backward_samples,
-            )
-        if ingredients.power == 1.0:
-            return value
-        return value / ingredients.power + jnp.log(jnp.asarray(len(drawn.z), value.dtype))
-
-    return Bound(evaluate, draw)
+    return _Recipe(ingredients, request, rule, backward_samples)
 
 
-def _with_reverse_samples(proposal: Proposal, reverse_samples: Any) -> Proposal:
-    """The proposal with another number of draws of the reverse model."""
-    count = _checks.integer_from(0, "reverse_samples", reverse_samples)
-    if proposal.reverse is None:
-        raise ValueError(
-            f"reverse_samples: expected None, because the reverse model of this proposal draws nothing, got {count}; "
-            "only hj.hierarchical has one that does"
+def _draw(recipe: _Recipe, params: Params, x: Example, key: Key, *shared: object) -> Draw:
+    """All that is drawn for one example."""
+    draw = recipe.ingredients.proposal.draw(params, x, key, refill=recipe.has_refills)
+    if recipe.backward_samples is None:
+        return draw
+    return draw._replace(uniform=jax.random.uniform(stream_key(key, Stream.BACKWARD_CHOICE), dtype=draw.z.dtype))
+
+
+def _evaluate(recipe: _Recipe, params: Params, x: Example, key: Key, beta: Unchecked) -> Scalar:
+    """The annealed objective: draw, make the parts of the log-weights, add them up, differentiate by the rule."""
+    ingredients, rule = recipe.ingredients, recipe.rule
+    draw = key if isinstance(key, Draw) else _draw(recipe, params, x, key)
+    _require_extras(draw, recipe)
+    require_reverse_noise(draw, ingredients.proposal)
+    beta = _checks.scalar_number("beta", beta, least=0.0).astype(draw.z.dtype)
+    frozen_params = stopped((params, draw.context))
+    scored = (params, draw.context) if rule.scores else frozen_params
+    parts = make_parts(ingredients, params, x, draw, beta, scored=scored)
+    total = log_sum_exp if ingredients.power == 1.0 else log_mean_exp
+    if recipe.is_automatic:
+        value = total(log_weight_terms(parts, draw).log_weights, -1)
+    else:
+        value = bound_by_rule(
+            parts,
+            draw,
+            rule=rule,
+            request=recipe.request,
+            total=total,
+            beta=ingredients.power * beta,
+            frozen_params=frozen_params,
+            backward_samples=recipe.backward_samples,
         )
-    return proposal.reverse.with_num_samples(count)
+    if ingredients.power == 1.0:
+        return value
+    return value / ingredients.power + jnp.log(jnp.asarray(len(draw.z), value.dtype))
 
 
-def _require_reverse_noise(draw: Draw, proposal: Proposal) -> None:
-    """Raise if the caller's draw has fewer draws of the reverse model than the weights need. The first ones count."""
-    drawn = 0 if draw.reverse_noise is None else draw.reverse_noise.shape[1]
-    if drawn < proposal.reverse_samples:
-        raise ValueError(
-            f"key: expected a key, or a draw with {proposal.reverse_samples} draws of the reverse model for each "
-            f"sample, got one with {drawn}; draw with a bound whose proposal has reverse_samples="
-            f"{proposal.reverse_samples}"
-        )
-
-
-def _require_extras(draw: Draw, rule: Rule, *, refill: bool, uniform: bool) -> None:
+def _require_extras(draw: Draw, recipe: _Recipe) -> None:
     """Raise if the caller's draw lacks something that this bound would have drawn besides the samples."""
-    if refill and draw.refill is None:
-        what = f"the refills of gradient={rule.name!r}"
-    elif uniform and draw.uniform is None:
+    if recipe.has_refills and draw.refill is None:
+        what = f"the refills of gradient={recipe.rule.name!r}"
+    elif recipe.backward_samples is not None and draw.uniform is None:
         what = "the choice of backward_samples"
     else:
         return

@@ -7,7 +7,10 @@ import jax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
-from hiwae_jax._types import Example, Params
+from hiwae_jax._types import Example, Params, Scalar
+
+Site = Any  # of a trace of NumPyro's
+Sites = dict[str, Array]  # the values of sites by name
 
 
 class NumpyroModel(NamedTuple):
@@ -21,13 +24,13 @@ class NumpyroModel(NamedTuple):
       constrain: `z [D] -> dict`, the values in the supports of their priors by name, deterministic sites too.
     """
 
-    log_joint: Callable[[Params, Example, Float[Array, " D"]], Float[Array, ""]]
+    log_joint: Callable[[Params, Example, Float[Array, " D"]], Scalar]
     num_dimensions: int
-    unravel: Callable[[Float[Array, " D"]], dict[str, Any]]
-    constrain: Callable[[Float[Array, " D"]], dict[str, Any]]
+    unravel: Callable[[Float[Array, " D"]], Sites]
+    constrain: Callable[[Float[Array, " D"]], Sites]
 
 
-def numpyro_model(model: Callable[..., Any], *args: Any, **kwargs: Any) -> NumpyroModel:
+def numpyro_model(model: Callable[..., object], *args: object, **kwargs: object) -> NumpyroModel:
     """A NumPyro model as a `log_joint` of one vector z on R^D.
 
     Each latent site is mapped to R^n as NumPyro's samplers do it (a scale by its logarithm, shares by stick-breaking).
@@ -63,18 +66,18 @@ def numpyro_model(model: Callable[..., Any], *args: Any, **kwargs: Any) -> Numpy
     info = util.initialize_model(key, model, model_args=args, model_kwargs=kwargs, validate_grad=False)
     flat, unravel = ravel_pytree(info.param_info.z)
 
-    def log_joint(params: Params, x: Example, z: Float[Array, " D"]) -> Float[Array, ""]:
+    def log_joint(params: Params, x: Example, z: Float[Array, " D"]) -> Scalar:
         potential: jax.Array = info.potential_fn(unravel(z))
         return -potential
 
-    def constrain(z: Float[Array, " D"]) -> dict[str, Any]:
-        values: dict[str, Any] = info.postprocess_fn(unravel(z))
+    def constrain(z: Float[Array, " D"]) -> Sites:
+        values: Sites = info.postprocess_fn(unravel(z))
         return values
 
     return NumpyroModel(log_joint, flat.size, unravel, constrain)
 
 
-def _check_sites(sites: dict[str, Any]) -> None:
+def _check_sites(sites: dict[str, Site]) -> None:
     """Raise for a site with which the potential is not the log-joint of all data."""
     latent = [site for site in sites.values() if site["type"] == "sample" and not site["is_observed"]]
     for site in latent:

@@ -2,20 +2,19 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
 
-def bytes_of(tree: Any) -> int:
+def bytes_of(tree: object) -> int:
     """The size in bytes of all arrays of a tree. Abstract values will do: only shapes and dtypes are read."""
     return sum(math.prod(jnp.shape(leaf)) * jnp.result_type(leaf).itemsize for leaf in jax.tree.leaves(tree))
 
 
 def kept_for_backward(
-    function: Callable[..., Any], differentiated: tuple[Any, ...], given: tuple[Any, ...]
+    function: Callable[..., object], differentiated: tuple[object, ...], given: tuple[object, ...]
 ) -> tuple[int, list[bool]]:
     """The memory that `function(*differentiated, *given)` keeps for its derivative in `differentiated`.
 
@@ -24,7 +23,7 @@ def kept_for_backward(
       whether the value may depend on it. If it does not, the derivative is zero.
     """
 
-    def backward(differentiated: tuple[Any, ...], given: tuple[Any, ...]) -> Any:
+    def backward(differentiated: tuple[object, ...], given: tuple[object, ...]) -> object:
         return jax.vjp(lambda *moving: function(*moving, *given), *differentiated)
 
     program, results = jax.make_jaxpr(backward, return_shape=True)(differentiated, given)
@@ -50,5 +49,5 @@ def primitive_names(program: Jaxpr | ClosedJaxpr) -> set[str]:
     return names
 
 
-def _is_program(leaf: Any) -> bool:
+def _is_program(leaf: object) -> bool:
     return isinstance(leaf, (Jaxpr, ClosedJaxpr))

@@ -7,12 +7,12 @@ so that they differ from those.
 """
 
 import enum
-from typing import Any
 
 import jax
+from jaxtyping import Array, Int
 
 from hiwae_jax import _checks
-from hiwae_jax._types import Key
+from hiwae_jax._types import Key, Keys
 
 
 class Stream(enum.IntEnum):
@@ -30,11 +30,11 @@ def stream_key(key: Key, stream: Stream) -> jax.Array:
     return jax.random.fold_in(_checks.one_key(key), stream.value)
 
 
-def example_keys(key: Key, num_examples: int) -> jax.Array:
+def example_keys(key: Key, num_examples: int) -> Keys:
     """Keys [num_examples], one for each example of a minibatch."""
     return jax.random.split(_checks.one_key(key), num_examples)
 
 
-def draw_key(key: Key, number: Any) -> jax.Array:
+def draw_key(key: Key, number: Int[Array, ""] | int) -> jax.Array:
     """The key of one of many independent draws for the same example. The caller's own key draws nothing."""
     return jax.random.fold_in(_checks.one_key(key), number)

@@ -2,15 +2,20 @@
 
 import dataclasses
 import warnings
-from collections.abc import Callable
-from typing import Any
+from typing import Protocol, runtime_checkable
 
 import jax
 from jaxtyping import Array, Float
 
 from hiwae_jax import _checks
+from hiwae_jax._types import Context, Latent, Params
 
-Logits = Callable[[Any, Any, Any, Any], Float[Array, " K"]]  # (params, x, z [D], z0 [D0] or None) -> [K]
+
+@runtime_checkable
+class Logits(Protocol):
+    """The logits of all members at one z; z_0 is None where the proposal has none."""
+
+    def __call__(self, params: Params, x: Context, z: Latent, z0: Latent, /) -> Float[Array, " K"]: ...
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import hiwae_jax as hj
-from hiwae_jax._families.pairs import Own, PathWeights, gaussian_pairs, one_by_one
+from hiwae_jax._families.gaussian_pairs import gaussian_pairs
+from hiwae_jax._families.pairs import Own, PathWeights, one_by_one
 from hiwae_jax._gradients import cross_paths
 from tests.models import quick_jit
 

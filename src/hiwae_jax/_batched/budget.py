@@ -1,15 +1,14 @@
 """How many examples a chunk has, from the bytes that its backward pass keeps."""
 
 from collections.abc import Callable, Hashable
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 
 from hiwae_jax._batched.chunks import Given
-from hiwae_jax._batched.trees import PerExample
 from hiwae_jax._programs import bytes_of, kept_for_backward
-from hiwae_jax._types import Params
+from hiwae_jax._types import Params, PerExample, Scalar
 
 Result = TypeVar("Result")
 
@@ -39,7 +38,7 @@ def once_for_each_shape(function: Callable[..., Result]) -> Callable[..., Result
     """
     found: dict[Hashable, Result] = {}
 
-    def remembered(*arguments: Any) -> Result:
+    def remembered(*arguments: object) -> Result:
         leaves, structure = jax.tree.flatten(arguments)
         shapes = structure, *((jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves)
         if shapes not in found:
@@ -49,7 +48,9 @@ def once_for_each_shape(function: Callable[..., Result]) -> Callable[..., Result
     return remembered
 
 
-def examples_at_once(part_of_mean: Callable[..., Any], params: Params, moving: PerExample, given: Given) -> Needs:
+def examples_at_once(
+    part_of_mean: Callable[[Params, PerExample, Given], Scalar], params: Params, moving: PerExample, given: Given
+) -> Needs:
     """How many examples keep no more than they should for the backward pass, and which parameters they read."""
     kept, is_used = kept_for_backward(part_of_mean, (params, moving), (given,))
     leaves = jax.tree.leaves(params)

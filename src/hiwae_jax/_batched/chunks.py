@@ -2,14 +2,13 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from hiwae_jax._batched.trees import PerExample
-from hiwae_jax._types import Params
+from hiwae_jax._types import Params, PerExample, Tree
 
 
 class Given(NamedTuple):
@@ -29,7 +28,7 @@ class Given(NamedTuple):
     fixed: PerExample
     counted: Bool[Array, " M"] | None
     num_examples: int
-    shared: tuple[Any, ...]
+    shared: tuple[object, ...]
 
 
 class Total(NamedTuple):
@@ -98,9 +97,11 @@ def _filled_up(plan: ChunkPlan, of_each: PerExample) -> tuple[PerExample, Bool[A
 
 
 @jax.jit
-def chunk_at(interleaved: Any, index: int | Int[Array, ""]) -> Any:
+def chunk_at(interleaved: Tree, index: int | Int[Array, ""]) -> Tree:
     """One of the chunks of `interleave`."""
-    return jax.tree.map(lambda leaf: jax.lax.dynamic_index_in_dim(leaf, index, axis=1, keepdims=False), interleaved)
+    at_index = lambda leaf: jax.lax.dynamic_index_in_dim(leaf, index, axis=1, keepdims=False)
+    chunk: Tree = jax.tree.map(at_index, interleaved)
+    return chunk
 
 
 def sum_in_a_loop(of_index: OfIndex, chunks: int) -> tuple[Total, OfExamples]:

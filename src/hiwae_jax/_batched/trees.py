@@ -1,15 +1,11 @@
 """Trees of arrays: their length, and dividing and joining them."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
 from hiwae_jax import _checks
-from hiwae_jax._types import Params
-
-PerExample = Any  # the user's: an array or pytree of arrays with a leading axis of examples
+from hiwae_jax._types import Params, PerExample, Tree
 
 
 def length(batch: PerExample) -> int:
@@ -27,7 +23,7 @@ def length(batch: PerExample) -> int:
     return int(shapes[0][0])
 
 
-def partition(tree: Any, is_chosen: list[bool]) -> tuple[Any, Any]:
+def partition(tree: Tree, is_chosen: list[bool]) -> tuple[Tree, Tree]:
     """The leaves chosen, and the others, each in the structure of the tree with None elsewhere."""
     leaves, structure = jax.tree.flatten(tree)
     pairs = [(leaf, None) if chosen else (None, leaf) for leaf, chosen in zip(leaves, is_chosen, strict=True)]
@@ -35,16 +31,17 @@ def partition(tree: Any, is_chosen: list[bool]) -> tuple[Any, Any]:
     return jax.tree.unflatten(structure, first), jax.tree.unflatten(structure, second)
 
 
-def split_by_derivative(tree: Any) -> tuple[Any, Any]:
+def split_by_derivative(tree: Tree) -> tuple[Tree, Tree]:
     """The leaves that have derivatives, and the others."""
     return partition(tree, [jnp.issubdtype(leaf.dtype, jnp.inexact) for leaf in jax.tree.leaves(tree)])
 
 
-def join(first: Any, second: Any) -> Any:
+def join(first: Tree | None, second: Tree | None) -> Tree | None:
     """The tree that `partition` divided."""
     if first is None or second is None:
         return second if first is None else first
-    return jax.tree.map(lambda a, b: b if a is None else a, first, second, is_leaf=lambda leaf: leaf is None)
+    whole: Tree = jax.tree.map(lambda a, b: b if a is None else a, first, second, is_leaf=lambda leaf: leaf is None)
+    return whole
 
 
 def add(gradient: Params, more: Params) -> Params:

@@ -2,29 +2,29 @@
 
 import warnings
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float
 
 from hiwae_jax import _checks
 from hiwae_jax._discrete.score_function import SIGNALS, check_others, iwlb_with_signals
-from hiwae_jax._types import Example, Params
-
-Parameters = Any  # a pytree of arrays, as the family defines it
+from hiwae_jax._types import Conditional, Example, Key, LogDensity, Parameters, Params, Scalar, Unchecked
 
 
+@runtime_checkable
 class Sample(Protocol):
     """Draws `num_samples` independent samples along a leading axis. It receives the caller's key untouched, once."""
 
-    def __call__(self, key: PRNGKeyArray, parameters: Parameters, num_samples: int) -> Float[Array, "K ..."]: ...
+    def __call__(self, key: Key, parameters: Parameters, num_samples: int) -> Float[Array, "K ..."]: ...
 
 
+@runtime_checkable
 class LogProb(Protocol):
     """The log-probability of one z."""
 
-    def __call__(self, parameters: Parameters, z: Float[Array, "..."]) -> Float[Array, ""]: ...
+    def __call__(self, parameters: Parameters, z: Float[Array, "..."]) -> Scalar: ...
 
 
 class DiscreteFamily(NamedTuple):
@@ -39,14 +39,14 @@ class DiscreteFamily(NamedTuple):
     log_prob: LogProb
 
 
-def _bernoulli_sample(key: PRNGKeyArray, parameters: Float[Array, " D"], num_samples: int) -> Float[Array, "K D"]:
+def _bernoulli_sample(key: Key, parameters: Float[Array, " D"], num_samples: int) -> Float[Array, "K D"]:
     logits = _checked_logits(parameters, "[D]")
     num_samples = _checks.positive_integer("num_samples", num_samples)
     means = jnp.broadcast_to(jax.nn.sigmoid(logits), (num_samples, *logits.shape))
     return jax.random.bernoulli(_checks.one_key(key), means).astype(logits.dtype)
 
 
-def _bernoulli_log_prob(parameters: Float[Array, " D"], z: Float[Array, " D"]) -> Float[Array, ""]:
+def _bernoulli_log_prob(parameters: Float[Array, " D"], z: Float[Array, " D"]) -> Scalar:
     logits = _checked_logits(parameters, "[D]", _checked_z(z))
     # log sigmoid(logits) where z = 1 and log sigmoid(-logits) where z = 0, without the inf * 0 of other forms.
     return jnp.sum(jax.nn.log_sigmoid((2.0 * z - 1.0) * logits))
@@ -56,14 +56,14 @@ bernoulli = DiscreteFamily(_bernoulli_sample, _bernoulli_log_prob)
 """Independent Bernoulli variables; the parameters are logits [D], and z is a float array [D] of zeros and ones."""
 
 
-def _categorical_sample(key: PRNGKeyArray, parameters: Float[Array, "D C"], num_samples: int) -> Float[Array, "K D C"]:
+def _categorical_sample(key: Key, parameters: Float[Array, "D C"], num_samples: int) -> Float[Array, "K D C"]:
     logits = _checked_logits(parameters, "[D, C]")
     num_samples = _checks.positive_integer("num_samples", num_samples)
     chosen = jax.random.categorical(_checks.one_key(key), logits, shape=(num_samples, logits.shape[0]))
     return jax.nn.one_hot(chosen, logits.shape[1], dtype=logits.dtype)
 
 
-def _categorical_log_prob(parameters: Float[Array, "D C"], z: Float[Array, "D C"]) -> Float[Array, ""]:
+def _categorical_log_prob(parameters: Float[Array, "D C"], z: Float[Array, "D C"]) -> Scalar:
     logits = _checked_logits(parameters, "[D, C]", _checked_z(z))
     # A category that is ruled out has log-probability -inf, which times 0 would be NaN.
     return jnp.sum(jnp.where(z == 0.0, 0.0, z * jax.nn.log_softmax(logits, axis=-1)))
@@ -75,13 +75,13 @@ categorical = DiscreteFamily(_categorical_sample, _categorical_log_prob)
 
 @_checks.by_name
 def make_discrete_bound(
-    log_joint: Callable[[Params, Example, Float[Array, "..."]], Float[Array, ""]],
-    conditional: Callable[[Params, Example], Parameters],
+    log_joint: LogDensity,
+    conditional: Conditional,
     *,
     num_samples: int,
     family: DiscreteFamily,
     gradient: str = "vimco",
-) -> Callable[[Params, Example, PRNGKeyArray], Float[Array, ""]]:
+) -> Callable[[Params, Example, Key], Scalar]:
     """The importance-weighted bound on log p(x) with discrete latents, `log 1/K sum_j p(x, z_j) / q(z_j | x)`.
 
     Args:
@@ -129,13 +129,13 @@ def make_discrete_bound(
     _checks.function("conditional", conditional, "(params, x)", result="parameters")
     _check_family_and_gradient(family, gradient, num_samples)
 
-    def bound(params: Params, x: Example, key: PRNGKeyArray) -> Float[Array, ""]:
+    def bound(params: Params, x: Example, key: Key) -> Scalar:
         parameters = conditional(params, x)
         z = jax.lax.stop_gradient(family.sample(key, parameters, num_samples))
         if z.shape[:1] != (num_samples,):
             raise ValueError(f"family.sample: expected {num_samples} samples along the first axis, got shape {z.shape}")
 
-        def densities(z: Float[Array, "..."]) -> tuple[Float[Array, ""], Float[Array, ""]]:
+        def densities(z: Float[Array, "..."]) -> tuple[Scalar, Scalar]:
             joint = _checks.scalar("log_joint", log_joint(params, x, z), z=z)
             return joint, _checks.scalar("family.log_prob", family.log_prob(parameters, z), z=z)
 
@@ -147,7 +147,7 @@ def make_discrete_bound(
     return bound
 
 
-def _check_family_and_gradient(family: Any, gradient: Any, num_samples: int) -> None:
+def _check_family_and_gradient(family: Unchecked, gradient: Unchecked, num_samples: int) -> None:
     """Raise if the family is none, or the gradient has no such name or needs more samples."""
     if not isinstance(family, DiscreteFamily):
         got = type(family).__name__
@@ -159,7 +159,7 @@ def _check_family_and_gradient(family: Any, gradient: Any, num_samples: int) -> 
         check_others("num_samples", num_samples)
 
 
-def _checked_z(z: Any) -> Array:
+def _checked_z(z: Unchecked) -> Array:
     """The zeros and ones that the caller gave, or what is wrong with them."""
     if not hasattr(z, "dtype") or not (jnp.issubdtype(z.dtype, jnp.floating) or z.dtype == jnp.bool_):
         got = f"dtype {z.dtype}" if hasattr(z, "dtype") else type(z).__name__
@@ -186,7 +186,7 @@ def _without_nan(log_joints: Float[Array, " K"], log_proposals: Float[Array, " K
     return jnp.where(is_undefined, -jnp.inf, log_joints)
 
 
-def _checked_logits(logits: Any, expected: str, z: Array | None = None) -> jax.Array:
+def _checked_logits(logits: Unchecked, expected: str, z: Array | None = None) -> jax.Array:
     """The logits in at least float32, or what is wrong with them or with the shape of z."""
     ndim = expected.count(",") + 1
     if not hasattr(logits, "dtype") or jnp.ndim(logits) != ndim:

@@ -13,13 +13,15 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from hiwae_jax import _checks
-from hiwae_jax._families.family import Family, Parameters, Sampler, require_sampler, standard_normal
+from hiwae_jax._families.family import Family, Sampler, require_sampler, standard_normal
 from hiwae_jax._families.gaussian import diagonal_gaussian, full_rank_gaussian
-from hiwae_jax._types import Key
+from hiwae_jax._types import Key, Parameters, Scalar, Unchecked
 
+Foreign = Any  # a distribution of another library
 Paths = Literal["all", "own", "none"]
 _PATHS = ("all", "own", "none")
 _BASES = ("base_dist", "distribution")  # NumPyro and flowjax; distrax and TFP
@@ -29,11 +31,11 @@ _MANY_TO_ONE = ("AbsTransform", "AbsoluteValue")
 
 @_checks.by_name
 def family_from(
-    make: Callable[[Parameters], Any],
+    make: Callable[[Parameters], Foreign],
     *,
     paths: Paths = "all",
-    forward: Callable[[Any, Float[Array, " D"]], Float[Array, " D"]] | None = None,
-    inverse: Callable[[Any, Float[Array, " D"]], Float[Array, " D"]] | None = None,
+    forward: Callable[[Foreign, Float[Array, " D"]], Float[Array, " D"]] | None = None,
+    inverse: Callable[[Foreign, Float[Array, " D"]], Float[Array, " D"]] | None = None,
     sampler: Sampler | None = None,
 ) -> Family:
     """A family from a function that makes a distribution of another library, such as distrax or NumPyro.
@@ -82,28 +84,21 @@ def family_from(
     if paths != "all" and sampler is not None:
         raise ValueError(f"sampler: expected None with paths={paths!r}, where samples come from sample(key)")
 
-    def log_prob(parameters: Parameters, z: Float[Array, " D"]) -> Float[Array, ""]:
+    def log_prob(parameters: Parameters, z: Float[Array, " D"]) -> Scalar:
         return _log_prob(_made(make, parameters), z)
 
     if paths != "all":
         draw = _draw_with_paths if paths == "own" else _draw_without_paths
         seeded = lambda parameters, noise: draw(_made(make, parameters), noise)
         return Family(seeded, None, log_prob, seed_noise, pathwise=paths == "own")
-    make_z: Any = forward or (lambda distribution, noise: _map_of(distribution).forward(noise))
-    find_noise: Any = inverse if forward else lambda distribution, z: _map_of(distribution).inverse(z)
-
-    def of_noise(parameters: Parameters, noise: Float[Array, " D"]) -> Float[Array, " D"]:
-        z: jax.Array = make_z(_made(make, parameters), noise)
-        return z
-
-    def back(parameters: Parameters, z: Float[Array, " D"]) -> Float[Array, " D"]:
-        noise: jax.Array = find_noise(_made(make, parameters), z)
-        return noise
-
-    return Family(of_noise, None if find_noise is None else back, log_prob, sampler or standard_normal)
+    make_z = forward or (lambda distribution, noise: _map_of(distribution).forward(noise))
+    find_noise = inverse if forward else lambda distribution, z: _map_of(distribution).inverse(z)
+    of_noise = lambda parameters, noise: make_z(_made(make, parameters), noise)
+    back = None if find_noise is None else lambda parameters, z: find_noise(_made(make, parameters), z)
+    return Family(of_noise, back, log_prob, sampler or standard_normal)
 
 
-def _check_functions(paths: str, forward: Any, inverse: Any) -> None:
+def _check_functions(paths: str, forward: Unchecked, inverse: Unchecked) -> None:
     """Raise for what are no functions, and for functions that are not called."""
     for name, function, arguments in (
         ("forward", forward, "(distribution, noise)"),
@@ -117,7 +112,7 @@ def _check_functions(paths: str, forward: Any, inverse: Any) -> None:
         raise ValueError("forward: expected a function (distribution, noise) beside inverse, got None")
 
 
-def _made(make: Callable[[Parameters], Any], parameters: Parameters) -> Any:
+def _made(make: Callable[[Parameters], Foreign], parameters: Parameters) -> Foreign:
     """The object, or what it lacks."""
     distribution = make(parameters)
     for name in ("log_prob", "sample"):
@@ -127,7 +122,7 @@ def _made(make: Callable[[Parameters], Any], parameters: Parameters) -> Any:
     return distribution
 
 
-def _log_prob(distribution: Any, z: Float[Array, " D"]) -> Float[Array, ""]:
+def _log_prob(distribution: Foreign, z: Float[Array, " D"]) -> Scalar:
     density: jax.Array = distribution.log_prob(z)
     if jnp.shape(density) != ():
         raise ValueError(
@@ -141,11 +136,11 @@ def _log_prob(distribution: Any, z: Float[Array, " D"]) -> Float[Array, ""]:
 class _Map(NamedTuple):
     """How an object makes samples of standard normal noise, and the way back."""
 
-    forward: Callable[[Any], Any]
-    inverse: Callable[[Any], Any]
+    forward: Callable[[Array], Array]
+    inverse: Callable[[Array], Array]
 
 
-def _map_of(distribution: Any) -> _Map:
+def _map_of(distribution: Foreign) -> _Map:
     """The map of an object, read off its public attributes; a ValueError if it is not known."""
     name = type(distribution).__name__
     base = next((getattr(distribution, one) for one in _BASES if hasattr(distribution, one)), None)
@@ -168,14 +163,14 @@ def _map_of(distribution: Any) -> _Map:
     )
 
 
-def _affine(family: Family, *parameters: Any) -> _Map:
+def _affine(family: Family, *parameters: Array) -> _Map:
     """The map of a normal distribution."""
     assert family.inverse is not None
     undo = family.inverse
     return _Map(lambda e: family.forward(parameters, e), lambda z: undo(parameters, z))
 
 
-def _step_of(distribution: Any) -> _Map | None:
+def _step_of(distribution: Foreign) -> _Map | None:
     """The last step of a transformed distribution; None if it is no such distribution."""
     if hasattr(distribution, "bijector"):  # distrax, TFP
         steps = [distribution.bijector]
@@ -193,12 +188,12 @@ def _step_of(distribution: Any) -> _Map | None:
             name = type(step).__name__
             raise ValueError(f"make: expected a transformation that can be undone, got {name}; use paths='own'")
 
-    def forward(e: Any) -> Any:
+    def forward(e: Array) -> Array:
         for one in maps:
             e = one.forward(e)
         return e
 
-    def inverse(z: Any) -> Any:
+    def inverse(z: Array) -> Array:
         for one in reversed(maps):
             z = one.inverse(z)
         return z
@@ -206,7 +201,7 @@ def _step_of(distribution: Any) -> _Map | None:
     return _Map(forward, inverse)
 
 
-def seed_noise(key: Key, shape: tuple[int, ...], dtype: Any) -> Float[Array, "..."]:
+def seed_noise(key: Key, shape: tuple[int, ...], dtype: DTypeLike) -> Float[Array, "..."]:
     """Noise that is a seed: finite floats of which 31 bits are random, whatever their dtype."""
     bits = jax.random.bits(_checks.one_key(key), shape, jnp.uint32)
     exponent = jnp.uint32(64) + ((bits >> 23) & jnp.uint32(0x7F))
@@ -214,17 +209,18 @@ def seed_noise(key: Key, shape: tuple[int, ...], dtype: Any) -> Float[Array, "..
     return floats.astype(dtype)
 
 
-def _seeded(distribution: Any, noise: Float[Array, " D"]) -> Any:
+def _seeded(distribution: Foreign, noise: Float[Array, " D"]) -> Array:
     """A sample of the object with the seed that this noise is."""
     bits = jax.lax.bitcast_convert_type(jax.lax.stop_gradient(noise).astype(jnp.float32), jnp.uint32)
     key = jax.random.key(0)
     for word in bits[:2]:  # of 62 random bits
         key = jax.random.fold_in(key, word)
     by_name = "seed" in inspect.signature(distribution.sample).parameters
-    return distribution.sample(seed=key) if by_name else distribution.sample(key)
+    z: Array = distribution.sample(seed=key) if by_name else distribution.sample(key)
+    return z
 
 
-def _draw_with_paths(distribution: Any, noise: Float[Array, " D"]) -> Any:
+def _draw_with_paths(distribution: Foreign, noise: Float[Array, " D"]) -> Array:
     """A sample that is differentiable in the parameters; a ValueError if the object says that it is not."""
     reason = _why_not_reparameterized(distribution)
     if reason is not None:
@@ -235,12 +231,12 @@ def _draw_with_paths(distribution: Any, noise: Float[Array, " D"]) -> Any:
     return _seeded(distribution, noise)
 
 
-def _draw_without_paths(distribution: Any, noise: Float[Array, " D"]) -> Any:
+def _draw_without_paths(distribution: Foreign, noise: Float[Array, " D"]) -> Array:
     """A sample without a derivative."""
     return jax.lax.stop_gradient(_seeded(distribution, noise))
 
 
-def _why_not_reparameterized(distribution: Any) -> str | None:
+def _why_not_reparameterized(distribution: Foreign) -> str | None:
     """Why the samples of an object have no derivative, or a wrong one; None if nothing says so."""
     name = type(distribution).__name__
     if getattr(distribution, "has_rsample", True) is False:  # NumPyro

@@ -1,18 +1,26 @@
 """Invertible maps with their log|det|, for `flow_chain` and for families on bounded supports."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
 from hiwae_jax import _checks
 from hiwae_jax._families.family import log_volume
 from hiwae_jax._families.standardize import standardized
-from hiwae_jax._types import Params
+from hiwae_jax._types import Conditional, ConditionalOnLatent, Context, Params, Scalar, Unchecked
 
-Mapped = tuple[Float[Array, " D"], Float[Array, ""]]
+Mapped = tuple[Float[Array, " D"], Scalar]
+
+
+@runtime_checkable
+class MapPoint(Protocol):
+    """Where a bijection, or its inverse, takes a point, and its log|det| there."""
+
+    def __call__(self, params: Params, x: Context, z: Float[Array, " D"], /) -> tuple[Float[Array, " E"], Scalar]: ...
 
 
 class Bijection(NamedTuple):
@@ -25,12 +33,12 @@ class Bijection(NamedTuple):
         numbers of this dtype can tell y from the edge of its support. `transformed` keeps its samples within them.
     """
 
-    forward: Callable[[Params, Any, Float[Array, " D"]], Mapped]
-    inverse: Callable[[Params, Any, Float[Array, " D"]], Mapped]
-    limits: Callable[[Any], tuple[Any, Any]] | None = None
+    forward: MapPoint
+    inverse: MapPoint
+    limits: Callable[[DTypeLike], tuple[ArrayLike, ArrayLike]] | None = None
 
 
-def _shift_and_scale(pair: Any, z: Float[Array, " D"]) -> tuple[Any, Any]:
+def _shift_and_scale(pair: Unchecked, z: Float[Array, " D"]) -> tuple[Array | float, Array | float]:
     """Return the pair that a map's conditional gave, or raise. A single array of two rows would unpack like a pair."""
     expected = f"a pair of arrays (shift, scale) of the shape of z, {z.shape}"
     if not isinstance(pair, (tuple, list)) or len(pair) != 2 or not all(map(_checks.is_array, pair)):
@@ -43,7 +51,7 @@ def _shift_and_scale(pair: Any, z: Float[Array, " D"]) -> tuple[Any, Any]:
     return pair[0], pair[1]
 
 
-def affine_map(conditional: Callable[[Params, Any], tuple[Any, Any]]) -> Bijection:
+def affine_map(conditional: Conditional) -> Bijection:
     """The map `y = shift + scale * z`, with the shift and scale of an example.
 
     Args:
@@ -51,20 +59,18 @@ def affine_map(conditional: Callable[[Params, Any], tuple[Any, Any]]) -> Bijecti
     """
     _checks.function("conditional", conditional, "(params, x)", result="(shift [D], scale [D])")
 
-    def forward(params: Params, x: Any, z: Float[Array, " D"]) -> Mapped:
+    def forward(params: Params, x: Context, z: Float[Array, " D"]) -> Mapped:
         shift, scale = _shift_and_scale(conditional(params, x), z)
         return shift + scale * z, log_volume(jnp.abs(scale), z)
 
-    def inverse(params: Params, x: Any, y: Float[Array, " D"]) -> Mapped:
+    def inverse(params: Params, x: Context, y: Float[Array, " D"]) -> Mapped:
         shift, scale = _shift_and_scale(conditional(params, x), y)
         return standardized(y, shift, scale), -log_volume(jnp.abs(scale), y)
 
     return Bijection(forward, inverse)
 
 
-def coupling_map(
-    conditional: Callable[[Params, Any, Float[Array, " D"]], tuple[Any, Any]], *, kept: Sequence[bool]
-) -> Bijection:
+def coupling_map(conditional: ConditionalOnLatent, *, kept: Sequence[bool]) -> Bijection:
     """An affine coupling layer: some dimensions stay as they are, and a network of them shifts and scales the others.
 
     Args:
@@ -79,15 +85,15 @@ def coupling_map(
     if mask.dtype != np.bool_ or mask.ndim != 1 or mask.all() or not mask.any():
         raise ValueError(f"kept: expected booleans for D dimensions, some true and some false, got {kept!r:.80}")
 
-    def network(params: Params, x: Any, z: Float[Array, " D"]) -> tuple[Any, Any]:
+    def network(params: Params, x: Context, z: Float[Array, " D"]) -> tuple[Array, Array]:
         shift, scale = _shift_and_scale(conditional(params, x, jnp.where(mask, z, 0.0)), z)
         return jnp.where(mask, 0.0, shift), jnp.where(mask, 1.0, scale)
 
-    def forward(params: Params, x: Any, z: Float[Array, " D"]) -> Mapped:
+    def forward(params: Params, x: Context, z: Float[Array, " D"]) -> Mapped:
         shift, scale = network(params, x, z)
         return shift + scale * z, log_volume(jnp.abs(scale), z)
 
-    def inverse(params: Params, x: Any, y: Float[Array, " D"]) -> Mapped:
+    def inverse(params: Params, x: Context, y: Float[Array, " D"]) -> Mapped:
         shift, scale = network(params, x, y)
         return standardized(y, shift, scale), -log_volume(jnp.abs(scale), y)
 

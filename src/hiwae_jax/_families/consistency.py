@@ -1,7 +1,7 @@
 """Checks that functions of the user's which belong together agree: those of a family and those of a bijection."""
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,14 +15,13 @@ from hiwae_jax._families.distribution import distribution
 from hiwae_jax._families.draws_density import check_draws
 from hiwae_jax._families.family import (
     Family,
-    Parameters,
     draw_noise,
     noise_structure,
     require_family,
     standard_normal,
 )
 from hiwae_jax._families.noise_density import check_against_unknown_noise
-from hiwae_jax._types import Example, Params
+from hiwae_jax._types import Example, Parameters, Params, Scalar, Unchecked
 
 _NUMBERS_AT_ONCE = 1_000_000  # of all derivatives that are in memory together
 _MANY = 40_000  # draws, where the density of the noise is not known
@@ -251,12 +250,12 @@ def check_bijection(bijection: Bijection, params: Params, x: Example, z: Float[A
     z = _checks.float_array("z", z)
     if z.ndim != 1 or not np.all(np.isfinite(z)):
         raise ValueError(f"z: expected one point [D] of finite numbers, got {shown(z)}")
-    y, _ = _pair("forward", jax.eval_shape(lambda z: bijection.forward(params, x, z), z))
-    if y.ndim != 1 or y.shape < z.shape:
-        raise ValueError(f"bijection.forward: expected a point of shape {z.shape}, or more entries, got {y.shape}")
-    back, _ = _pair("inverse", jax.eval_shape(lambda y: bijection.inverse(params, x, y), y))
-    if back.shape != z.shape:
-        raise ValueError(f"bijection.inverse: expected a point of shape {z.shape}, got {back.shape}")
+    image, _ = _pair("forward", jax.eval_shape(lambda z: bijection.forward(params, x, z), z))
+    if image.ndim != 1 or image.shape < z.shape:
+        raise ValueError(f"bijection.forward: expected a point of shape {z.shape}, or more entries, got {image.shape}")
+    preimage, _ = _pair("inverse", jax.eval_shape(lambda y: bijection.inverse(params, x, y), image))
+    if preimage.shape != z.shape:
+        raise ValueError(f"bijection.inverse: expected a point of shape {z.shape}, got {preimage.shape}")
     trial = try_map(
         "bijection.forward", lambda given, z: bijection.forward(given[0], given[1], z)[0], (params, x), z[None]
     )
@@ -268,7 +267,7 @@ def check_bijection(bijection: Bijection, params: Params, x: Example, z: Float[A
     _check_volume("inverse", -trial.log_det, "minus that of forward, at", y, found, trial)
 
 
-def _pair(name: str, result: Any) -> tuple[Array, Array]:
+def _pair(name: str, result: Unchecked) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
     """What a function of a bijection gave, if it is a pair of a point and a scalar; or what is wrong with it."""
     if not (isinstance(result, tuple) and len(result) == 2 and jnp.shape(result[1]) == ()):
         got = jax.tree.map(jnp.shape, result)
@@ -282,7 +281,7 @@ def _check_volume(
     expected: Float[np.ndarray, " 1"],
     which: str,
     at: Float[Array, " D"],
-    found: Float[Array, ""],
+    found: Scalar,
     trial: Trial,
 ) -> None:
     """Raise if the `log|det|` that a function of a bijection gave is not what is expected."""

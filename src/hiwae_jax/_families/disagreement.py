@@ -5,7 +5,7 @@ What is allowed is what rounding may do, and generous tolerances on top of it.
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,9 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from hiwae_jax import _checks
+from hiwae_jax._types import Leaf
 
+Given = TypeVar("Given")  # what a map depends on besides the point
 # Compiles without optimization: for a program that runs once, optimization takes longer than it gains.
 quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 _PATTERNS = 4
@@ -45,7 +47,7 @@ class Trial(NamedTuple):
         return tolerance
 
 
-def try_map(name: str, forward: Callable[[Any, Any], Any], arrays: Any, points: Float[Array, "N D"]) -> Trial:
+def try_map(name: str, forward: Callable[[Given, Array], Array], arrays: Given, points: Float[Array, "N D"]) -> Trial:
     """`forward(arrays, point)` at every point with its derivative; raise if they are not those of an invertible map.
 
     Args:
@@ -86,7 +88,7 @@ class _Evaluated(NamedTuple):
     moved: Float[np.ndarray, "N patterns D2"]
 
 
-def _evaluated(forward: Callable[[Any, Any], Any], arrays: Any, points: Float[Array, "N D"]) -> _Evaluated:
+def _evaluated(forward: Callable[[Given, Array], Array], arrays: Given, points: Float[Array, "N D"]) -> _Evaluated:
     """The map and its derivatives at all points."""
     leaves, structure = jax.tree.flatten(arrays)
     floats = [jnp.asarray(leaf) for leaf in leaves if _is_real(leaf)]
@@ -132,7 +134,7 @@ def _rounding(found: _Evaluated, D: int, eps: float) -> Float[np.ndarray, "N D"]
     return rounding
 
 
-def _is_real(leaf: Any) -> bool:
+def _is_real(leaf: Leaf) -> bool:
     """Whether a leaf is an array of floating-point numbers."""
     return _checks.is_array(leaf) and bool(jnp.issubdtype(jnp.result_type(leaf), jnp.floating))
 
@@ -145,7 +147,7 @@ def density_tolerance(trial: Trial, expected: Float[np.ndarray, " N"]) -> Float[
     return tolerance
 
 
-def shown(array: Any) -> str:
+def shown(array: ArrayLike) -> str:
     """An array in a message: four digits, and not more than fits on a line."""
     return np.array2string(np.asarray(array), precision=4, threshold=6, edgeitems=3, separator=", ")
 

@@ -1,16 +1,17 @@
 """From what a user's conditional returns to what is computed with: parameters of a vector, and the structure of z."""
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from hiwae_jax import _checks
-from hiwae_jax._families.family import Family, Parameters, like_loc, noise_structure
+from hiwae_jax._families.family import Family, like_loc, noise_structure
 from hiwae_jax._families.gaussian import diagonal_gaussian
 from hiwae_jax._families.shared import Shared, is_shared, split_shared, unwrapped, with_shared
 from hiwae_jax._families.structure import Structure, same_structure
+from hiwae_jax._types import Parameters, Unchecked
 
 
 class Distribution(NamedTuple):
@@ -31,7 +32,7 @@ class Distribution(NamedTuple):
         return None if self.structure.is_vector else self.structure
 
 
-def one_distribution(name: str, returned: Any, family: Family, *, expected: str = "[D]") -> Distribution:
+def one_distribution(name: str, returned: Unchecked, family: Family, *, expected: str = "[D]") -> Distribution:
     """The checked parameters of one distribution.
 
     Args:
@@ -45,7 +46,7 @@ def one_distribution(name: str, returned: Any, family: Family, *, expected: str 
     return found
 
 
-def distribution(name: str, returned: Any, family: Family, *, expected: str = "[D]") -> Distribution:
+def distribution(name: str, returned: Unchecked, family: Family, *, expected: str = "[D]") -> Distribution:
     """Likewise, without a check of the family's functions."""
     returned = unwrapped(returned)
     if _is_pair_of_trees(family, returned, ndim=1):
@@ -55,7 +56,7 @@ def distribution(name: str, returned: Any, family: Family, *, expected: str = "[
 
 
 def distributions(
-    name: str, returned: Any, family: Family, *, expected: str = "[K, D]", rows: int | None = None
+    name: str, returned: Unchecked, family: Family, *, expected: str = "[K, D]", rows: int | None = None
 ) -> Distribution:
     """The checked parameters of several distributions, with a row for each.
 
@@ -85,7 +86,7 @@ def first_row(parameters: Parameters) -> Parameters:
     return jax.tree.map(lambda leaf: leaf if is_shared(leaf) else leaf[0], parameters, is_leaf=is_shared)
 
 
-def _is_pair_of_trees(family: Family, returned: Any, *, ndim: int) -> bool:
+def _is_pair_of_trees(family: Family, returned: Unchecked, *, ndim: int) -> bool:
     """Whether these are `(loc, scale)` of a z that is no vector."""
     if family.noise_like is not like_loc or not isinstance(returned, (tuple, list)) or len(returned) != 2:
         return False
@@ -95,7 +96,9 @@ def _is_pair_of_trees(family: Family, returned: Any, *, ndim: int) -> bool:
     return not (_checks.is_array(loc) and jnp.ndim(loc) == ndim)
 
 
-def _checked(name: str, returned: Any, family: Family, *, ndim: int, expected: str, rows: int | None) -> Parameters:
+def _checked(
+    name: str, returned: Unchecked, family: Family, *, ndim: int, expected: str, rows: int | None
+) -> Parameters:
     """The parameters in at least float32, if they are what the family needs."""
     if family.noise_like in (None, like_loc):
         equal_shapes = family is diagonal_gaussian
@@ -122,7 +125,7 @@ def _check_rows(name: str, parameters: Parameters, *, expected: str, rows: int |
         raise ValueError(f"{name}: expected {rows or 'K'} rows, one for each sample, as {expected}; got {got}")
 
 
-def _raveled(name: str, returned: Any, *, leading: int, rows: int | None = None) -> Distribution:
+def _raveled(name: str, returned: Unchecked, *, leading: int, rows: int | None = None) -> Distribution:
     """A pair of pytrees `(loc, scale)` as one of vectors."""
     loc, scale = _checks.float_arrays(name, returned, expected="(loc, scale)")
     shapes = [jax.tree.map(jnp.shape, tree) for tree in (loc, scale)]

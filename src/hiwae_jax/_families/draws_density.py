@@ -10,7 +10,8 @@ import numpy as np
 from jaxtyping import PRNGKeyArray
 
 from hiwae_jax._families.disagreement import quick_jit
-from hiwae_jax._families.family import Family, Parameters, draw_noise, noise_structure
+from hiwae_jax._families.family import Family, draw_noise, noise_structure
+from hiwae_jax._types import Parameters
 
 _DRAWS = 40_000
 _BOXES = ((0.3, 0.7), (0.1, 0.5), (0.5, 0.9))  # quantiles of each dimension

@@ -4,44 +4,47 @@ Distributions are passed around as arrays, never as objects. So stopping the gra
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from hiwae_jax import _checks
 from hiwae_jax._families.structure import Structure
-from hiwae_jax._types import Key
-
-Parameters = Any  # a pytree of arrays; for the Gaussian `(loc, scale)`
+from hiwae_jax._types import Key, Latent, Parameters, Scalar, Unchecked
 
 
+@runtime_checkable
 class Forward(Protocol):
     """`z = T(noise; parameters)`: invertible and differentiable in the noise."""
 
-    def __call__(self, parameters: Parameters, noise: Float[Array, " D"]) -> Float[Array, " D"]: ...
+    def __call__(self, parameters: Parameters, noise: Float[Array, " D"], /) -> Float[Array, "..."]: ...
 
 
+@runtime_checkable
 class Inverse(Protocol):
     """`noise = T^-1(z; parameters)`."""
 
-    def __call__(self, parameters: Parameters, z: Float[Array, " D"]) -> Float[Array, " D"]: ...
+    def __call__(self, parameters: Parameters, z: Float[Array, "..."], /) -> Float[Array, " D"]: ...
 
 
+@runtime_checkable
 class LogProb(Protocol):
     """The log-density of one z."""
 
-    def __call__(self, parameters: Parameters, z: Float[Array, " D"]) -> Float[Array, ""]: ...
+    def __call__(self, parameters: Parameters, z: Float[Array, "..."], /) -> Scalar: ...
 
 
+@runtime_checkable
 class Sampler(Protocol):
     """Draws noise. It receives the caller's key unchanged, once for each example."""
 
-    def __call__(self, key: Key, shape: tuple[int, ...], dtype: Any) -> Float[Array, "..."]: ...
+    def __call__(self, key: Key, shape: tuple[int, ...], dtype: DTypeLike, /) -> Float[Array, "..."]: ...
 
 
-def standard_normal(key: PRNGKeyArray, shape: tuple[int, ...], dtype: Any) -> Float[Array, "..."]:
+def standard_normal(key: PRNGKeyArray, shape: tuple[int, ...], dtype: DTypeLike) -> Float[Array, "..."]:
     """Draw independent standard normal noise from one typed key.
 
     Raises:
@@ -82,11 +85,11 @@ class Family(NamedTuple):
     inverse: Inverse | None
     log_prob: LogProb
     sampler: Sampler = standard_normal
-    noise_like: int | Callable[[Parameters], Any] | None = None
+    noise_like: int | Callable[[Parameters], Latent] | None = None
     pathwise: bool = True
 
 
-def like_loc(parameters: Parameters) -> Any:
+def like_loc(parameters: Parameters) -> Latent:
     """The `noise_like` of families whose parameters are `(loc, scale)`, two pytrees of the structure of z.
 
     They are raveled before the functions of such a family see them.
@@ -117,7 +120,7 @@ def noise_structure(family: Family, parameters: Parameters) -> Structure:
     return Structure.of(like)
 
 
-def require_family(name: str, family: Any) -> None:
+def require_family(name: str, family: Unchecked) -> None:
     """Raise if the argument of this name is no family."""
     if not isinstance(family, Family):
         got = type(family).__name__
@@ -127,7 +130,7 @@ def require_family(name: str, family: Any) -> None:
         _checks.positive_integer(f"{name}.noise_like", like)
 
 
-def require_pathwise_family(name: str, family: Any) -> None:
+def require_pathwise_family(name: str, family: Unchecked) -> None:
     """Raise if the argument of this name is no family, or one whose samples have no derivative."""
     require_family(name, family)
     if not family.pathwise:
@@ -137,13 +140,13 @@ def require_pathwise_family(name: str, family: Any) -> None:
         )
 
 
-def require_sampler(sampler: Any) -> None:
+def require_sampler(sampler: Unchecked) -> None:
     """Raise if the caller's sampler is not a function of a key, a shape and a dtype."""
     if sampler is not None:
         _checks.function("sampler", sampler, "(key, shape, dtype)", result="noise")
 
 
-def draw_noise(sampler: Sampler, key: Key, shape: tuple[int, ...], dtype: Any) -> Float[Array, "..."]:
+def draw_noise(sampler: Sampler, key: Key, shape: tuple[int, ...], dtype: DTypeLike) -> Float[Array, "..."]:
     """Draw noise, and raise if it does not have the shape asked for."""
     noise = sampler(key, shape, dtype)
     if jnp.shape(noise) != shape:
@@ -151,6 +154,6 @@ def draw_noise(sampler: Sampler, key: Key, shape: tuple[int, ...], dtype: Any) -
     return noise
 
 
-def log_volume(scale: Float[Array, "..."], z: Float[Array, " D"]) -> Float[Array, ""]:
+def log_volume(scale: Float[Array, "..."], z: Float[Array, "..."]) -> Scalar:
     """`sum_d log scale_d`, where one scale may stand for several dimensions of z."""
     return jnp.sum(jnp.broadcast_to(jnp.log(scale), z.shape))

@@ -1,17 +1,17 @@
 """Gaussian families, with a diagonal or a full covariance."""
 
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
-from hiwae_jax._families.family import Family, Parameters, like_loc, log_volume
+from hiwae_jax._families.family import Family, like_loc, log_volume
 from hiwae_jax._families.standardize import residual_limit, standardized
+from hiwae_jax._types import Parameters, Scalar
 
 
-def location_and_scale(parameters: Parameters, *, scale_ndim: int | None = None) -> tuple[Any, Any]:
+def location_and_scale(parameters: Parameters, *, scale_ndim: int | None = None) -> tuple[Array, Array]:
     """Return the pair of arrays, or raise: a single array with two rows would unpack like a pair."""
     is_pair = isinstance(parameters, (tuple, list)) and len(parameters) == 2
     if not is_pair or scale_ndim not in (None, jnp.ndim(parameters[1])):
@@ -22,18 +22,16 @@ def location_and_scale(parameters: Parameters, *, scale_ndim: int | None = None)
     return parameters[0], parameters[1]
 
 
-def _gaussian_forward(parameters: Parameters, noise: Float[Array, " D"]) -> Float[Array, " D"]:
+def _gaussian_forward(parameters: Parameters, noise: Float[Array, "..."]) -> Float[Array, "..."]:
     loc, scale = location_and_scale(parameters)
-    z: jax.Array = loc + scale * noise
-    return z
+    return loc + scale * noise
 
 
-def _gaussian_inverse(parameters: Parameters, z: Float[Array, " D"]) -> Float[Array, " D"]:
-    noise: jax.Array = standardized(z, *location_and_scale(parameters))
-    return noise
+def _gaussian_inverse(parameters: Parameters, z: Float[Array, "..."]) -> Float[Array, "..."]:
+    return standardized(z, *location_and_scale(parameters))
 
 
-def _gaussian_log_prob(parameters: Parameters, z: Float[Array, " D"]) -> Float[Array, ""]:
+def _gaussian_log_prob(parameters: Parameters, z: Float[Array, "..."]) -> Scalar:
     loc, scale = location_and_scale(parameters)
     residual = standardized(z, loc, scale)
     return -0.5 * jnp.sum(residual**2) - log_volume(scale, z) - 0.5 * z.size * math.log(2.0 * math.pi)
@@ -60,7 +58,9 @@ def forward_substitution(tril: Float[Array, "N N"], right: Float[Array, " N"]) -
 
 
 @forward_substitution.defjvp
-def _forward_substitution_jvp(primals: Any, tangents: Any) -> tuple[Any, Any]:
+def _forward_substitution_jvp(
+    primals: tuple[Array, Array], tangents: tuple[Array, Array]
+) -> tuple[Float[Array, " N"], Float[Array, " N"]]:
     tril, _ = primals
     solution = forward_substitution(*primals)
     # The derivative of each division would contain the square of a small diagonal. This form does not.
@@ -69,7 +69,7 @@ def _forward_substitution_jvp(primals: Any, tangents: Any) -> tuple[Any, Any]:
 
 def _substituted(tril: Float[Array, "N N"], right: Float[Array, " N"]) -> Float[Array, " N"]:
 
-    def next_entry(known: Float[Array, " N"], place: Any) -> tuple[Float[Array, " N"], None]:
+    def next_entry(known: Float[Array, " N"], place: Int[Array, ""]) -> tuple[Float[Array, " N"], None]:
         row = tril[place]
         entry = (right[place] - jnp.sum(row * known)) / row[place]
         return known.at[place].set(entry), None
@@ -82,8 +82,7 @@ def _substituted(tril: Float[Array, "N N"], right: Float[Array, " N"]) -> Float[
 
 def _full_rank_forward(parameters: Parameters, noise: Float[Array, " D"]) -> Float[Array, " D"]:
     loc, scale_tril = location_and_scale(parameters, scale_ndim=2)
-    z: jax.Array = loc + jnp.tril(scale_tril) @ noise
-    return z
+    return loc + jnp.tril(scale_tril) @ noise
 
 
 def _full_rank_inverse(parameters: Parameters, z: Float[Array, " D"]) -> Float[Array, " D"]:
@@ -91,7 +90,7 @@ def _full_rank_inverse(parameters: Parameters, z: Float[Array, " D"]) -> Float[A
     return forward_substitution(scale_tril, z - loc)
 
 
-def _full_rank_log_prob(parameters: Parameters, z: Float[Array, " D"]) -> Float[Array, ""]:
+def _full_rank_log_prob(parameters: Parameters, z: Float[Array, " D"]) -> Scalar:
     residual = _full_rank_inverse(parameters, z)
     log_determinant = jnp.sum(jnp.log(jnp.diagonal(parameters[1])))
     return -0.5 * jnp.sum(residual**2) - log_determinant - 0.5 * z.size * math.log(2.0 * math.pi)

@@ -18,7 +18,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from hiwae_jax._families.disagreement import Trial, density_tolerance, of_the_worst, quick_jit, shown, try_map
-from hiwae_jax._families.family import Family, Parameters, noise_structure
+from hiwae_jax._families.family import Family, noise_structure
+from hiwae_jax._types import Parameters
 
 _OTHER_PARAMETERS = 1.25  # as a factor it keeps positive what is positive, and triangular what is triangular
 _NUMBERS_AT_ONCE = 10_000_000  # of all derivatives that are in memory together
@@ -35,7 +36,7 @@ LogDensity = Callable[[Noise], Float[np.ndarray, " N"]]
 def check_against_unknown_noise(
     family: Family,
     parameters: Parameters,
-    draws: Noise,
+    draws: Float[np.ndarray, "many D"],
     trial: Trial,
     log_prob: Float[np.ndarray, " N"],
     is_known: Bool[np.ndarray, " N"],

@@ -10,22 +10,26 @@ exponential is zero, so no weight changes. Beyond the limit the derivative is th
 says in which direction the distribution has to move.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float
+
+from hiwae_jax._types import Tangent
 
 RESIDUAL_LIMIT = 1e18
 
 
-def residual_limit(scale: Any) -> Any:
+def residual_limit(scale: ArrayLike) -> Float[Array, "..."]:
     """The largest residual for a scale. Its square over the scale, a derivative of the log-density, is still finite."""
     return RESIDUAL_LIMIT * jnp.sqrt(jnp.minimum(jnp.abs(scale), 1.0))
 
 
 @jax.custom_jvp
-def standardized(z: Any, loc: Any, scale: Any) -> Any:
+def standardized(
+    z: Float[Array, "..."], loc: Float[Array, "..."] | float, scale: Float[Array, "..."] | float
+) -> Float[Array, "..."]:
     """`(z - loc) / scale`, clipped to the limit. Shapes broadcast, and scales may be negative.
 
     >>> float(standardized(jnp.float32(3.0), jnp.float32(1.0), jnp.float32(4.0)))
@@ -41,7 +45,9 @@ def standardized(z: Any, loc: Any, scale: Any) -> Any:
     return jax.lax.clamp(-limit, residual, limit)
 
 
-def _standardized_jvp(primals: Any, tangents: Any) -> tuple[Any, Any]:
+def _standardized_jvp(
+    primals: tuple[Array, Array, Array], tangents: tuple[Tangent, Tangent, Tangent]
+) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
     residual = standardized(*primals)
     d_z, d_loc, d_scale = tangents
     inverse = 1.0 / primals[2]

@@ -2,13 +2,15 @@
 
 import dataclasses
 import math
-from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import PyTreeDef
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
+
+from hiwae_jax._types import Latent, Leaf
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,10 +27,10 @@ class Structure:
 
     treedef: PyTreeDef
     shapes: tuple[tuple[int, ...], ...]
-    dtype: np.dtype[Any]
+    dtype: np.dtype[np.generic]
 
     @classmethod
-    def of(cls, tree: Any, *, leading: int = 0) -> Self:
+    def of(cls, tree: Latent, *, leading: int = 0) -> "Structure":
         """The structure of a pytree of arrays, or of abstract ones, that have some leading axes more.
 
         Leaves of several dtypes are promoted to the widest, at least float32. A number of Python's has no say in that.
@@ -39,7 +41,7 @@ class Structure:
         return cls(treedef, tuple(jnp.shape(leaf)[leading:] for leaf in leaves), dtype)
 
     @classmethod
-    def of_vector(cls, size: int, dtype: Any) -> Self:
+    def of_vector(cls, size: int, dtype: DTypeLike) -> "Structure":
         """The structure of a vector."""
         return cls.of(abstract_array((size,), dtype))
 
@@ -59,11 +61,11 @@ class Structure:
         return self.treedef == jax.tree.structure(0) and len(self.shapes[0]) == 1
 
     @property
-    def tree_of_shapes(self) -> Any:
+    def tree_of_shapes(self) -> Latent:
         """The shapes, in the user's structure."""
         return jax.tree.unflatten(self.treedef, self.shapes)
 
-    def flat(self, tree: Any) -> Float[Array, "... D"]:
+    def flat(self, tree: Latent) -> Float[Array, "... D"]:
         """The vector of a pytree. Leading axes, the same ones for all leaves, stay."""
         if self.is_vector:
             vector: Array = tree
@@ -73,7 +75,7 @@ class Structure:
         rows = [leaf.reshape(*leaf.shape[:leading], -1).astype(self.dtype) for leaf in leaves]
         return jnp.concatenate(rows, axis=-1)
 
-    def restored(self, vector: Float[Array, "... D"]) -> Any:
+    def restored(self, vector: Float[Array, "... D"]) -> Latent:
         """The pytree of a vector. Leading axes stay."""
         if self.is_vector:
             return vector
@@ -86,15 +88,15 @@ class Structure:
 jax.tree_util.register_static(Structure)
 
 
-def same_structure(one: Any, other: Any) -> bool:
+def same_structure(one: Latent, other: Latent) -> bool:
     """Whether two pytrees have one structure, of which the shapes of the leaves are no part."""
     return bool(jax.tree.structure(one) == jax.tree.structure(other))  # type: ignore[operator]
 
 
-def abstract_array(shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
+def abstract_array(shape: tuple[int, ...], dtype: DTypeLike) -> jax.ShapeDtypeStruct:
     """A shape and a dtype in place of an array."""
     return jax.ShapeDtypeStruct(shape, dtype)  # type: ignore[no-untyped-call]
 
 
-def _is_wide(leaf: Any) -> bool:
+def _is_wide(leaf: Leaf) -> bool:
     return jnp.result_type(leaf).itemsize > np.dtype(np.float32).itemsize

@@ -1,16 +1,17 @@
 """The Student t family, which has heavy tails."""
 
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from hiwae_jax import _checks
-from hiwae_jax._families.family import Family, Parameters, like_loc, log_volume
+from hiwae_jax._families.family import Family, like_loc, log_volume
 from hiwae_jax._families.gaussian import diagonal_gaussian, location_and_scale
 from hiwae_jax._families.standardize import standardized
+from hiwae_jax._types import Parameters, Scalar
 
 
 def student_t(df: float) -> Family:
@@ -31,13 +32,13 @@ def student_t(df: float) -> Family:
     df = _checks.number("df", df, above=0.0, remark="; for a Gaussian leave the family out")
     log_constant = math.lgamma((df + 1.0) / 2.0) - math.lgamma(df / 2.0) - 0.5 * math.log(df * math.pi)
 
-    def log_prob(parameters: Parameters, z: Float[Array, " D"]) -> Float[Array, ""]:
+    def log_prob(parameters: Parameters, z: Float[Array, " D"]) -> Scalar:
         loc, scale = location_and_scale(parameters)
         residual = standardized(z, loc, scale)
         tails = -0.5 * (df + 1.0) * jnp.sum(jnp.log1p(residual**2 / df))
         return tails - log_volume(scale, z) + z.size * log_constant
 
-    def noise(key: PRNGKeyArray, shape: tuple[int, ...], dtype: Any) -> Float[Array, "..."]:
+    def noise(key: PRNGKeyArray, shape: tuple[int, ...], dtype: DTypeLike) -> Float[Array, "..."]:
         return jax.random.t(_checks.one_key(key), df, shape, dtype)
 
     return Family(diagonal_gaussian.forward, diagonal_gaussian.inverse, log_prob, noise, noise_like=like_loc)

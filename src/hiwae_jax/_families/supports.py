@@ -6,24 +6,25 @@ density made with it is zero. The point z is then some finite one, so that gradi
 """
 
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
 from hiwae_jax._families.bijection import Bijection, Mapped
+from hiwae_jax._types import Context, Params, Scalar, Unchecked
 
 # Samples keep at least this many rounding errors away from an edge. Their distance to it is then known to 6 %.
 _SPACINGS = 8.0
 
 
-def _info(dtype: Any) -> Any:
+def _info(dtype: DTypeLike) -> np.finfo[np.floating]:
     return jnp.finfo(dtype)  # type: ignore[no-untyped-call]
 
 
-def _end(name: str, value: Any) -> np.ndarray:
+def _end(name: str, value: Unchecked) -> np.ndarray:
     """Return an edge of an interval as an array, or raise."""
     expected = "a finite number, or an array [D] of them"
     if isinstance(value, (bool, str)) or not np.issubdtype(np.asarray(value).dtype, np.number):
@@ -34,7 +35,7 @@ def _end(name: str, value: Any) -> np.ndarray:
     return end
 
 
-def interval(low: float | np.ndarray, high: float | np.ndarray) -> Bijection:
+def interval(low: ArrayLike, high: ArrayLike) -> Bijection:
     """`y = low + (high - low) sigmoid(z)`, from R^D onto the open box between `low` and `high`.
 
     `log|det dy/dz| = sum_d log(high - low) + log sigmoid(z_d) + log sigmoid(-z_d)`.
@@ -62,24 +63,24 @@ def interval(low: float | np.ndarray, high: float | np.ndarray) -> Bijection:
     if not np.all(ends[0] < ends[1]):
         raise ValueError(f"high: expected more than low, {low}, got {high}")
 
-    def edges(z: Any) -> tuple[Any, Any, Any]:
+    def edges(z: Float[Array, " D"]) -> tuple[Array, Array, Array]:
         lower, upper = (jnp.asarray(end, z.dtype) for end in ends)
         return lower, upper, upper - lower
 
-    def forward(_: Any, x: Any, z: Float[Array, " D"]) -> Mapped:
+    def forward(_: Params, x: Context, z: Float[Array, " D"]) -> Mapped:
         lower, upper, width = edges(z)
         # Computed from the nearer edge, so that the distance to it is exact to the last bit, however small.
         y = jnp.where(z < 0.0, lower + width * jax.nn.sigmoid(z), upper - width * jax.nn.sigmoid(-z))
         return y, jnp.sum(jnp.log(width) + jax.nn.log_sigmoid(z) + jax.nn.log_sigmoid(-z))
 
-    def inverse(_: Any, x: Any, y: Float[Array, " D"]) -> Mapped:
+    def inverse(_: Params, x: Context, y: Float[Array, " D"]) -> Mapped:
         lower, upper, width = edges(y)
         info = _info(y.dtype)
         below, above = (jnp.log(jnp.clip(gap, info.tiny, info.max)) for gap in (y - lower, upper - y))
         inside = jnp.all((y > lower) & (y < upper))
         return below - above, jnp.where(inside, jnp.sum(jnp.log(width) - below - above), -jnp.inf)
 
-    def limits(dtype: Any) -> tuple[Any, Any]:
+    def limits(dtype: DTypeLike) -> tuple[ArrayLike, ArrayLike]:
         info = _info(dtype)
         lower, upper = (np.asarray(end, dtype).astype(np.float64) for end in ends)
         width = upper - lower
@@ -99,17 +100,17 @@ unit_interval = interval(0.0, 1.0)
 """`y = sigmoid(z)`, from R^D onto the open unit cube; see `interval`."""
 
 
-def _exponential(_: Any, x: Any, z: Float[Array, " D"]) -> Mapped:
+def _exponential(_: Params, x: Context, z: Float[Array, " D"]) -> Mapped:
     return jnp.exp(z), jnp.sum(z)
 
 
-def _logarithm(_: Any, x: Any, y: Float[Array, " D"]) -> Mapped:
+def _logarithm(_: Params, x: Context, y: Float[Array, " D"]) -> Mapped:
     info = _info(y.dtype)
     z = jnp.log(jnp.clip(y, info.tiny, info.max))
     return z, jnp.where(jnp.all(y > 0.0), -jnp.sum(z), -jnp.inf)
 
 
-def _exponents(dtype: Any) -> tuple[float, float]:
+def _exponents(dtype: DTypeLike) -> tuple[float, float]:
     info = _info(dtype)
     return math.log(float(info.tiny)) + 1.0, math.log(float(info.max)) - 1.0
 
@@ -118,18 +119,18 @@ positive = Bijection(_exponential, _logarithm, _exponents)
 """`y = exp(z)`, from R^D onto the vectors of positive numbers; `log|det dy/dz| = sum_d z_d`."""
 
 
-def _softmax(_: Any, x: Any, z: Float[Array, " D-1"]) -> tuple[Float[Array, " D"], Float[Array, ""]]:
+def _softmax(_: Params, x: Context, z: Float[Array, " D"]) -> tuple[Float[Array, " D+1"], Scalar]:
     log_shares = jax.nn.log_softmax(jnp.concatenate([z, jnp.zeros_like(z, shape=1)]))
     return jnp.exp(log_shares), jnp.sum(log_shares)
 
 
-def _log_ratios(_: Any, x: Any, y: Float[Array, " D"]) -> tuple[Float[Array, " D-1"], Float[Array, ""]]:
+def _log_ratios(_: Params, x: Context, y: Float[Array, " D"]) -> tuple[Float[Array, " D-1"], Scalar]:
     log_shares = jnp.log(jnp.maximum(y, _info(y.dtype).tiny))
     inside = jnp.all(y > 0.0)
     return log_shares[:-1] - log_shares[-1], jnp.where(inside, -jnp.sum(log_shares), -jnp.inf)
 
 
-def _ratios(dtype: Any) -> tuple[float, float]:
+def _ratios(dtype: DTypeLike) -> tuple[float, float]:
     # The smallest share is that of two opposite limits, e^-2 times this, by the number of shares.
     half = 0.5 * (-math.log(float(_info(dtype).tiny)) - 10.0)
     return -half, half

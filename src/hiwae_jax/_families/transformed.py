@@ -7,14 +7,13 @@ The bijection is a `Bijection`, the type of a flow chain's maps. It receives Non
 it is a fixed map, and every bijection serves in both places. Learned values belong into the parameters of the family.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from hiwae_jax._families.bijection import Bijection
-from hiwae_jax._families.family import Family, Parameters, noise_structure, require_family
+from hiwae_jax._families.family import Family, noise_structure, require_family
+from hiwae_jax._types import Parameters, Scalar
 
 # Near a limit the distance of a point from the edge is known to 6 %, or 0.06 in the logarithm.
 _SLACK = 0.25
@@ -82,7 +81,7 @@ def transformed(family: Family, bijection: Bijection) -> Family:
     def inverse(parameters: Parameters, z: Float[Array, " D"]) -> Float[Array, "..."]:
         return undo(parameters, bijection.inverse(None, None, z)[0])
 
-    def log_prob(parameters: Parameters, z: Float[Array, " D"]) -> Float[Array, ""]:
+    def log_prob(parameters: Parameters, z: Float[Array, " D"]) -> Scalar:
         u, log_det = bijection.inverse(None, None, z)
         density = family.log_prob(parameters, u)
         if limits is not None:
@@ -97,7 +96,7 @@ def transformed(family: Family, bijection: Bijection) -> Family:
 
 
 @jax.custom_jvp
-def _held(u: Float[Array, "..."], low: Any, high: Any) -> Float[Array, "..."]:
+def _held(u: Float[Array, "..."], low: Float[Array, "..."], high: Float[Array, "..."]) -> Float[Array, "..."]:
     """Clip u to the limits, and keep the derivative 1 beyond. With zero, a proposal there could not return."""
     return jnp.clip(u, low, high)
 

@@ -1,15 +1,12 @@
 """The rule of the code that was released with the paper. It is there to compare with published runs."""
 
-from hiwae_jax._gradients.rule import (
-    Rule,
-    RuleInputs,
-    Step,
-    base_scores,
+from hiwae_jax._gradients.needs import (
     needs_independent_picks,
     needs_independent_samples,
     needs_members,
     needs_one_z0_per_sample,
 )
+from hiwae_jax._gradients.rule import Rule, RuleInputs, Step, base_scores
 
 
 def authors_step(inputs: RuleInputs) -> Step:

@@ -22,7 +22,7 @@ has the derivation.
 """
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -30,8 +30,9 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from hiwae_jax._families.pairs import Own, PathWeights
-from hiwae_jax._gradients.leave_out import leave_two_out
+from hiwae_jax._gradients.leave_out import Index, leave_two_out
 from hiwae_jax._gradients.rule import RuleInputs, Step, outer_factor, without_clipped_scores
+from hiwae_jax._types import Parameters, Samples, Scalar
 
 PRODUCTS_FROM = 16  # members: with fewer, sums over them take less time than small matrix products
 LEAST_ALPHA = 0.5  # below it kappa has tails without a second moment, and there is no first part
@@ -52,17 +53,33 @@ class _AtSample(NamedTuple):
     is_own: Float[Array, " K"]
     gap: Float[Array, " K"]
     partition: Float[Array, " K"]
-    log_own_partition: Float[Array, ""]
-    h: Float[Array, ""]
-    log_weight: Float[Array, ""]
+    log_own_partition: Scalar
+    h: Scalar
+    log_weight: Scalar
+
+
+class _Move(NamedTuple):
+    """What takes the place of the scores at a sample.
+
+    Attributes:
+      z: where the sample goes [D].
+      scores: the scores that remain.
+      total: the sum of the weights of the members' moves that make `z`.
+      size: the sum of their absolute values.
+    """
+
+    z: Float[Array, "*samples D"]
+    scores: Float[Array, "*samples"]
+    total: Float[Array, "*samples"]
+    size: Float[Array, "*samples"]
 
 
 class _Phantom(NamedTuple):
     """`h0` in each slot, and its gradient `slope * d log(own weight) - lent * d log(the other weight)`."""
 
     h0: Float[Array, " K"]
-    slope: Any
-    lent: Any
+    slope: Float[Array, " K"]
+    lent: Float[Array, " K"]
 
 
 def cross_paths_step(inputs: RuleInputs) -> Step:
@@ -72,19 +89,19 @@ def cross_paths_step(inputs: RuleInputs) -> Step:
         drawn_slopes = members.over_own(jax.grad(members.family.log_prob, argnums=1), draw.parameters, draw.z)
     else:
         drawn_slopes = jax.grad(members.joint_log_prob, argnums=1)(draw.joint, draw.z)
-    z, scores, total, magnitude = _moves(inputs, drawn_slopes)
+    moves = _moves(inputs, drawn_slopes)
 
     factor, scale = outer_factor(inputs.terms.log_weights, inputs.weights)
-    z = scale * (inputs.weights[:, None] * tangents.z + z)
+    z = scale * (inputs.weights[:, None] * tangents.z + moves.z)
     z0 = tangents.z0
     if z0 is not None:
-        z0 = scale * (inputs.weights + (total if members.own_z0 else 0.0))[:, None] * z0
-    step = Step(z, z0, factor, jnp.sum(scores), draw_weights=factor + magnitude)
+        z0 = scale * (inputs.weights + (moves.total if members.own_z0 else 0.0))[:, None] * z0
+    step = Step(z, z0, factor, jnp.sum(moves.scores), draw_weights=factor + moves.size)
     return without_clipped_scores(inputs, step)
 
 
-def _moves(inputs: RuleInputs, drawn_slopes: Float[Array, "K D"]) -> tuple[Any, ...]:
-    """For each sample: its move in place of scores, the remaining scores, and the sum and size of its directions."""
+def _moves(inputs: RuleInputs, drawn_slopes: Samples) -> _Move:
+    """How the rule moves each sample, with a leading axis of samples on every array."""
     members, draw = inputs.members, inputs.draw
     K = len(inputs.weights)
     log_prob, pairs = members.pairs().log_prob, members.pairs(products=K >= PRODUCTS_FROM)
@@ -93,28 +110,28 @@ def _moves(inputs: RuleInputs, drawn_slopes: Float[Array, "K D"]) -> tuple[Any, 
     without = leave_two_out(inputs.terms.log_weights) if has_phantom else None
 
     def of_one(
-        known: tuple[Any, Any, Any],
+        known: tuple[Parameters, Parameters, Parameters],
         own: Own,
-        own_tangent: Any,
+        own_tangent: Parameters,
         z: Float[Array, " D"],
-        own_log_prob: Float[Array, ""],
+        own_log_prob: Scalar,
         drawn_slope: Float[Array, " D"],
-    ) -> tuple[Any, ...]:
+    ) -> _Move:
         parameters, tangents, with_z0 = known
-        at = _at_sample(inputs, own.index, log_prob(parameters, z, own) - own_log_prob)
+        at = _at_sample(inputs, own.member, log_prob(parameters, z, own) - own_log_prob)
         path_weights = _all_on_cross_paths(inputs, at)
         if members.joint_log_prob is not None:
             path_weights = _with_joint_score(inputs, at, path_weights)
         if _has_first_part(inputs):
-            others = None if without is None else without(own.index)
+            others = None if without is None else without(own.member)
             path_weights = _with_first_part(inputs, at, path_weights, *_phantoms(inputs, at, others))
         moved, scores = pairs.paths(path_weights, parameters, tangents, z, drawn_slope, own, own_tangent)
         if with_z0 is not None:
             followed = jax.jvp(lambda row: log_prob(row, z, None), (parameters,), (with_z0,))[1]
             scores += jnp.sum(_along_z0(at, path_weights) * followed)
-        return moved, scores, jnp.sum(path_weights.direction), jnp.sum(jnp.abs(path_weights.direction))
+        return _Move(moved, scores, jnp.sum(path_weights.direction), jnp.sum(jnp.abs(path_weights.direction)))
 
-    moves: tuple[Any, ...] = members.over_rows(
+    return members.over_rows(
         of_one,
         (draw.parameters, inputs.tangents.parameters, inputs.members_with_z0),
         members.owners(draw.parameters),
@@ -124,14 +141,13 @@ def _moves(inputs: RuleInputs, drawn_slopes: Float[Array, "K D"]) -> tuple[Any, 
         drawn_slopes,
         chunk_size=inputs.chunk_size,
     )
-    return moves
 
 
 def _has_first_part(inputs: RuleInputs) -> bool:
     return len(inputs.weights) > 1 and inputs.request.weighting.alpha >= LEAST_ALPHA
 
 
-def _at_sample(inputs: RuleInputs, index: Any, gap: Float[Array, " K"]) -> _AtSample:
+def _at_sample(inputs: RuleInputs, index: Index, gap: Float[Array, " K"]) -> _AtSample:
     alpha, weights = inputs.request.weighting.alpha, inputs.weights
     log_own_partition = -jax.nn.logsumexp(alpha * gap)
     return _AtSample(
@@ -197,7 +213,7 @@ def _with_first_part(
     )
 
 
-def _level(inputs: RuleInputs) -> Any:
+def _level(inputs: RuleInputs) -> Scalar | float:
     """How the log-weight changes with `log q_i - log q_j` when a sample changes its slot; 0 for a constant phantom."""
     members = inputs.members
     has_phantom = members.joint_log_prob is None and inputs.terms.clipped is None

@@ -1,14 +1,14 @@
 """Sums over all weights but two."""
 
 from collections.abc import Callable
-from typing import Any
 
-import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
+
+Index = Int[Array, ""] | int
 
 
-def leave_two_out(log_weights: Float[Array, " K"]) -> Callable[[Any], tuple[Float[Array, " K"], Float[Array, " K"]]]:
+def leave_two_out(log_weights: Float[Array, " K"]) -> Callable[[Index], tuple[Float[Array, " K"], Float[Array, " K"]]]:
     """`sum_{m not in {i, j}} w_m` at [i], and `sum_{m != j} w_m` at [j], as `exp(shift) * total`, for a given j.
 
     The sum is accurate however small it is beside the weights that are left out. It is computed relative to the largest
@@ -18,6 +18,7 @@ def leave_two_out(log_weights: Float[Array, " K"]) -> Callable[[Any], tuple[Floa
     Returns:
       `row(j) -> (shift, total)`. Where nothing remains they are `-inf` and 0.
 
+    >>> import jax
     >>> shift, total = jax.vmap(leave_two_out(jnp.log(jnp.array([1.0, 2.0, 4.0]))))(jnp.arange(3))
     >>> (jnp.exp(shift) * total).round().tolist()
     [[6.0, 4.0, 2.0], [4.0, 5.0, 1.0], [2.0, 1.0, 3.0]]
@@ -35,7 +36,7 @@ def leave_two_out(log_weights: Float[Array, " K"]) -> Callable[[Any], tuple[Floa
     counted = jnp.where(jnp.stack(left[:-1]), 0.0, jnp.exp(log_weights[None, :] - jnp.stack(largest)[:, None]))
     sums = jnp.sum(counted, axis=1)
 
-    def row(j: jax.Array | int) -> tuple[Float[Array, " K"], Float[Array, " K"]]:
+    def row(j: Index) -> tuple[Float[Array, " K"], Float[Array, " K"]]:
         j = jnp.asarray(j, index.dtype)
         shift, total = jnp.full((K,), -jnp.inf, log_weights.dtype), jnp.zeros((K,), log_weights.dtype)
         for rank in reversed(range(ranks)):

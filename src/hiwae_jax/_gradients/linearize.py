@@ -10,7 +10,7 @@ the generative model, in three steps:
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -19,12 +19,23 @@ from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float
 
 from hiwae_jax import _checks
-from hiwae_jax._assembly import CapturedArrays, Parts, Terms, log_weight_terms
+from hiwae_jax._assembly.parts import CapturedArrays, ModelDensities, Parts, Terms, log_weight_terms
 from hiwae_jax._gradients.model_passes import ModelPass, at_all_samples, at_drawn_samples, in_one_pass, one_pass_pays
-from hiwae_jax._gradients.rule import Request, Rule, RuleInputs, Step
+from hiwae_jax._gradients.needs import Request
+from hiwae_jax._gradients.rule import Rule, RuleInputs, Step
 from hiwae_jax._log_weights.bounds import normalized_weights, weighted_tangent
-from hiwae_jax._proposals.proposal import Draw, Structures
-from hiwae_jax._types import Arrays, AuxiliarySamples, Samples
+from hiwae_jax._proposals.draw import Draw, Structures
+from hiwae_jax._types import Arrays, AuxiliarySamples, Context, Parameters, Params, Samples, Scalar, Tangent, Tree
+
+# The parameters of the members and of q_0, where the densities are differentiated in them.
+_Scored = tuple[Parameters, Parameters] | tuple[()]
+
+
+@runtime_checkable
+class _MembersAt(Protocol):
+    """The members' parameters as a function of z_0."""
+
+    def __call__(self, z0: AuxiliarySamples, /, *arrays: jax.Array) -> Parameters: ...
 
 
 class _Functions(NamedTuple):
@@ -37,7 +48,7 @@ class _Functions(NamedTuple):
     """
 
     parts: Parts
-    members_at: Callable[..., Any] | None
+    members_at: _MembersAt | None
 
 
 class _Moving(NamedTuple):
@@ -69,13 +80,14 @@ class _Linearized(NamedTuple):
 
     terms: Terms
     model: ModelPass
-    push_proposal_term: Callable[..., Any]
-    push_combined: Callable[..., Any]
+    push_proposal_term: Callable[..., Float[Array, " K"]]
+    push_combined: Callable[..., Terms]
 
 
-def stopped(tree: Any) -> Any:
+def stopped(tree: Tree) -> Tree:
     """The tree with the gradient of every array stopped. Other leaves, such as a layer's function, stay as they are."""
-    return jax.tree.map(lambda leaf: jax.lax.stop_gradient(leaf) if _checks.is_array(leaf) else leaf, tree)
+    fixed: Tree = jax.tree.map(lambda leaf: jax.lax.stop_gradient(leaf) if _checks.is_array(leaf) else leaf, tree)
+    return fixed
 
 
 def bound_by_rule(
@@ -84,11 +96,11 @@ def bound_by_rule(
     *,
     rule: Rule,
     request: Request,
-    total: Callable[[Float[Array, " K"], int], Float[Array, ""]],
-    beta: Float[Array, ""],
-    frozen_params: tuple[Any, Any],
+    total: Callable[[Float[Array, " K"], int], Scalar],
+    beta: Scalar,
+    frozen_params: tuple[Params, Context],
     backward_samples: int | None = None,
-) -> Float[Array, ""]:
+) -> Scalar:
     """`log sum_j w_j` up to a constant, differentiated by a rule.
 
     Args:
@@ -107,10 +119,12 @@ def bound_by_rule(
     functions, arrays = _capture(parts, fixed, _members_at(request, rule, draw.structures, frozen_params))
 
     @jax.custom_jvp
-    def bound(draw: Draw, beta: Float[Array, ""], arrays: CapturedArrays) -> Float[Array, ""]:
+    def bound(draw: Draw, beta: Scalar, arrays: CapturedArrays) -> Scalar:
         return total(log_weight_terms(functions.parts, draw, arrays).log_weights, -1)
 
-    def derivative(primals: Any, tangents: Any) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    def derivative(
+        primals: tuple[Draw, Scalar, CapturedArrays], tangents: tuple[Draw, Tangent, CapturedArrays]
+    ) -> tuple[Scalar, Scalar]:
         draw, beta, arrays = primals
         moving = _moving(arrays, tangents[2])
         draw_tangents: Draw = jax.tree.map(_instantiate, tangents[0], draw)
@@ -128,18 +142,21 @@ def bound_by_rule(
 
 
 def _members_at(
-    request: Request, rule: Rule, structures: Structures, frozen_params: tuple[Any, Any]
-) -> Callable[[Any], Any] | None:
+    request: Request, rule: Rule, structures: Structures, frozen_params: tuple[Params, Context]
+) -> _MembersAt | None:
     """The members' parameters as a function of z_0 alone, where the rule tells apart how they move with z_0."""
     members = request.proposal.members
     if members is None or members.at is None:
         return None
     at, follows_own_z0 = members.at, rule.follows_z0 and members.own_z0
-    at_vectors = lambda z0: at(*frozen_params, structures.restored_z0(z0))
+
+    def at_vectors(z0: AuxiliarySamples, *_: jax.Array) -> Parameters:
+        return at(*frozen_params, structures.restored_z0(z0))
+
     return at_vectors if follows_own_z0 or rule.fixes_samples else None
 
 
-def _capture(parts: Parts, draw: Draw, members_at: Callable[[Any], Any] | None) -> tuple[_Functions, CapturedArrays]:
+def _capture(parts: Parts, draw: Draw, members_at: _MembersAt | None) -> tuple[_Functions, CapturedArrays]:
     """The functions with the arrays that they close over as further arguments, and these arrays."""
     densities = draw.z, draw.z0, draw.parameters, draw.base
     model, model_arrays = jax.closure_convert(parts.model, draw.z[0])
@@ -179,17 +196,17 @@ def _linearize(
     """Evaluate the log-weights, and keep how they change with samples, moving arrays and, if `scores`, parameters."""
     parts = functions.parts
 
-    def model(z: Samples, *arrays: jax.Array) -> Any:
+    def model(z: Float[Array, " D"], *arrays: jax.Array) -> ModelDensities:
         return parts.model(z, *moving.among_all(arrays).model)
 
-    def proposal_term(z: Samples, z0: AuxiliarySamples, scored: Any, *arrays: jax.Array) -> Any:
+    def proposal_term(z: Samples, z0: AuxiliarySamples, scored: _Scored, *arrays: jax.Array) -> Float[Array, " K"]:
         captured = moving.among_all(arrays)
-        parameters, base = scored if scores else (draw.parameters, draw.base)
+        parameters, base = scored or (draw.parameters, draw.base)
         if functions.members_at is not None:
             parameters = functions.members_at(z0, *captured.members_at)
         return parts.proposal_term(z, z0, parameters, base, *captured.proposal_term)
 
-    def combine(densities: Any, term: Any, *arrays: jax.Array) -> Terms:
+    def combine(densities: ModelDensities, term: Float[Array, " C"], *arrays: jax.Array) -> Terms:
         return parts.combine_all(densities, term, *moving.among_all(arrays).combine)
 
     scored = (draw.parameters, draw.base) if scores else ()
@@ -214,7 +231,7 @@ def _rule_inputs(
     request: Request,
     draw: Draw,
     tangents: Draw,
-    beta: Float[Array, ""],
+    beta: Scalar,
     arrays: CapturedArrays,
     terms: Terms,
 ) -> RuleInputs:
@@ -243,20 +260,20 @@ def _rule_inputs(
     )
 
 
-def _push(linearized: _Linearized, step: Step, scored: Any, moving: _Moving) -> Float[Array, ""]:
+def _push(linearized: _Linearized, step: Step, scored: _Scored, moving: _Moving) -> Scalar:
     """The derivative of the bound along a rule's step, and along the moving arrays."""
     densities, of_model_alone = linearized.model.push(step, moving.tangents[: moving.num_of_model])
     term = linearized.push_proposal_term(step.z, step.z0, scored, *moving.tangents)
     log_weights = linearized.push_combined(densities, term, *moving.tangents).log_weights
-    tangent: jax.Array = weighted_tangent(step.weights, log_weights) + of_model_alone + step.scores
-    return tangent
+    return weighted_tangent(step.weights, log_weights) + of_model_alone + step.scores
 
 
-def _as(primal: Any, tangent: Any) -> Any:
-    return jax.tree.map(lambda tangent, primal: tangent.astype(primal.dtype), tangent, primal)
+def _as(primal: Tree, tangent: Tree) -> Tree:
+    cast: Tree = jax.tree.map(lambda tangent, primal: tangent.astype(primal.dtype), tangent, primal)
+    return cast
 
 
-def _instantiate(tangent: Any, primal: Any) -> Any:
+def _instantiate(tangent: Tangent, primal: jax.Array) -> jax.Array | np.ndarray:
     if not isinstance(tangent, SymbolicZero):
         return tangent
     is_continuous = jnp.issubdtype(jnp.result_type(primal), jnp.inexact)

@@ -8,23 +8,23 @@ Estimators differ in how they move the samples, so the slope of each log-weight 
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from hiwae_jax._assembly import ModelDensities, Terms
+from hiwae_jax._assembly.parts import Model, ModelDensities, Terms
 from hiwae_jax._checks import at_least_float32
+from hiwae_jax._families.shared import over_samples
 from hiwae_jax._gradients.rule import Step, outer_factor
 from hiwae_jax._log_weights.bounds import weighted_tangent
 from hiwae_jax._log_weights.resampling import systematic_indices
 from hiwae_jax._programs import bytes_of, kept_for_backward, primitive_names
-from hiwae_jax._proposals.proposal import over_samples
-from hiwae_jax._types import Arrays, Samples
+from hiwae_jax._types import Arrays, Samples, Scalar, Tree
 
-Model = Callable[..., ModelDensities]  # (z [D], *arrays) -> the model's densities, of one sample
+Result = TypeVar("Result")
 
 
 class ModelPass(NamedTuple):
@@ -37,13 +37,12 @@ class ModelPass(NamedTuple):
     """
 
     densities: ModelDensities
-    push: Callable[[Step, Arrays], tuple[ModelDensities, Any]]
+    push: Callable[[Step, Arrays], tuple[ModelDensities, Scalar | float]]
 
 
 def _over_all(model: Model, chunk_size: int | None) -> Callable[..., ModelDensities]:
     def of_all(z: Samples, *arrays: jax.Array) -> ModelDensities:
-        densities: ModelDensities = over_samples(lambda one: model(one, *arrays), z, chunk_size)
-        return densities
+        return over_samples(lambda one: model(one, *arrays), z, chunk_size)
 
     return of_all
 
@@ -55,13 +54,13 @@ def at_all_samples(model: Model, z: Samples, arrays: Arrays, *, chunk_size: int 
 
 
 def at_drawn_samples(
-    model: Model, z: Samples, arrays: Arrays, *, chunk_size: int | None, num_samples: int, uniform: Float[Array, ""]
+    model: Model, z: Samples, arrays: Arrays, *, chunk_size: int | None, num_samples: int, uniform: Scalar
 ) -> ModelPass:
     """Linearize the model at `num_samples` samples, drawn by their weights with the number `uniform` in [0, 1)."""
     of_all = _over_all(model, chunk_size)
     densities = of_all(z, *arrays)
 
-    def push(step: Step, moved: Arrays) -> tuple[ModelDensities, Any]:
+    def push(step: Step, moved: Arrays) -> tuple[ModelDensities, Scalar | float]:
         draw_weights = step.weights if step.draw_weights is None else step.draw_weights
         least = float(np.finfo(draw_weights.dtype).tiny)
         probabilities = draw_weights / jnp.maximum(jnp.sum(draw_weights), least)
@@ -69,7 +68,7 @@ def at_drawn_samples(
         _, push_drawn = jax.linearize(of_all, z[drawn], *arrays)
         scale = 1.0 / (num_samples * jnp.maximum(probabilities[drawn], least))
 
-        def scattered(density: Any, tangent: Any) -> Any:
+        def scattered(density: Float[Array, " K"], tangent: Float[Array, " M"]) -> Float[Array, " K"]:
             return jnp.zeros_like(density).at[drawn].add((scale * tangent).astype(density.dtype))
 
         return jax.tree.map(scattered, densities, push_drawn(step.z[drawn], *moved)), 0.0
@@ -103,8 +102,8 @@ class _Sums(NamedTuple):
       gradient: the sum of `w_j d log w_j / d arrays`, relative to it as well.
     """
 
-    largest: Any
-    total: Any
+    largest: Scalar
+    total: Scalar
     gradient: Arrays
 
 
@@ -129,10 +128,11 @@ def in_one_pass(
     """
 
     def densities_of(z: Samples, *arrays: jax.Array) -> ModelDensities:
-        densities: ModelDensities = jax.vmap(lambda one: model(one, *arrays))(z)
-        return densities
+        return jax.vmap(lambda one: model(one, *arrays))(z)
 
-    def add(sums: _Sums, chunk: tuple[Any, Any]) -> tuple[_Sums, Any]:
+    def add(
+        sums: _Sums, chunk: tuple[Float[Array, "C D"], Float[Array, " C"]]
+    ) -> tuple[_Sums, tuple[ModelDensities, Float[Array, "C D"]]]:
         z, term = chunk
         densities, pull = jax.vjp(densities_of, z, *arrays)
         log_weights, pull_densities = jax.vjp(lambda densities: combine(densities, term).log_weights, densities)
@@ -146,7 +146,7 @@ def in_one_pass(
     sums, (densities, slopes) = _scan_chunks(add, none, (z, proposal_term), chunk_size)
     inverse = 1.0 / jnp.where(sums.total == 0.0, 1.0, sums.total)
 
-    def push(step: Step, moved: Arrays) -> tuple[ModelDensities, Any]:
+    def push(step: Step, moved: Arrays) -> tuple[ModelDensities, Scalar | float]:
         along_slopes = jnp.sum(slopes * step.z.astype(slopes.dtype), axis=-1)  # of each log-weight
         of_arrays = jnp.zeros_like(inverse)
         for g, move in zip(sums.gradient, moved, strict=True):
@@ -157,7 +157,9 @@ def in_one_pass(
     return ModelPass(densities, push)
 
 
-def _added(sums: _Sums, log_weights: Any, pull: Callable[[Any], Any]) -> tuple[_Sums, Any]:
+def _added(
+    sums: _Sums, log_weights: Float[Array, " C"], pull: Callable[[Float[Array, " C"]], tuple[Array, ...]]
+) -> tuple[_Sums, Float[Array, "C D"]]:
     """Add a chunk to the sums, and return the slope of each of its log-weights in its sample too."""
     larger = jnp.maximum(sums.largest, jax.lax.stop_gradient(jnp.max(log_weights)))
     shift = jnp.where(larger == -jnp.inf, 0.0, larger)
@@ -169,7 +171,9 @@ def _added(sums: _Sums, log_weights: Any, pull: Callable[[Any], Any]) -> tuple[_
     return _Sums(larger, total, gradient), inverse.astype(slopes.dtype) * slopes
 
 
-def _scan_chunks(add: Callable[..., Any], sums: _Sums, rows: Any, chunk_size: int) -> tuple[_Sums, Any]:
+def _scan_chunks(
+    add: Callable[[_Sums, Tree], tuple[_Sums, Result]], sums: _Sums, rows: Tree, chunk_size: int
+) -> tuple[_Sums, Result]:
     """Scan `add` over chunks of the rows, of which the last may be smaller. The results are rows again."""
     K = len(jax.tree.leaves(rows)[0])
     whole = K - K % chunk_size

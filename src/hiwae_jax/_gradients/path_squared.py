@@ -1,14 +1,12 @@
 """Own paths with squared weights and no scores, for every weighting. The noise is low, and there is a bias."""
 
-from hiwae_jax._gradients.rule import (
-    Rule,
-    RuleInputs,
-    Step,
+from hiwae_jax._gradients.needs import (
     needs_independent_picks,
     needs_independent_samples,
     needs_members,
     needs_one_z0_per_sample,
 )
+from hiwae_jax._gradients.rule import Rule, RuleInputs, Step
 
 
 def path_squared_step(inputs: RuleInputs) -> Step:

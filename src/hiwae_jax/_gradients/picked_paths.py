@@ -27,33 +27,34 @@ K = M members has one sample, r_j is the balance heuristic. docs/gradients.md ha
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from hiwae_jax._families.pairs import Own
-from hiwae_jax._gradients.leave_out import leave_two_out
+from hiwae_jax._families.shared import over_samples
+from hiwae_jax._gradients.leave_out import Index, leave_two_out
 from hiwae_jax._gradients.rule import RuleInputs, Step, outer_factor, without_clipped_scores
 from hiwae_jax._proposals.picks import Slots
-from hiwae_jax._proposals.proposal import over_samples
+from hiwae_jax._types import Parameters, Scalar
 
 
 class _Sample(NamedTuple):
     """What belongs to sample j.
 
     Attributes:
-      index: j.
+      slot: j.
       owner: the member that drew it.
       owner_tangent: how that member's parameters move.
       z: the sample [D].
       z_tangent: how it moves on its own path.
     """
 
-    index: Any  # an integer; tuples have a method of this name
+    slot: Int[Array, ""]
     owner: Own
-    owner_tangent: Any
+    owner_tangent: Parameters
     z: Float[Array, " D"]
     z_tangent: Float[Array, " D"]
 
@@ -86,8 +87,8 @@ def _moves(inputs: RuleInputs, samples: _Sample) -> tuple[Float[Array, " K"], Fl
     log_prob, present = members.pairs().log_prob, parameters.taking_part
     with_phantom = _with_phantom(inputs.terms.log_weights)
 
-    def of_one(rows: Any, tangent_rows: Any, sample: _Sample) -> tuple[Float[Array, ""], Float[Array, ""]]:
-        j, h = sample.index, weights[sample.index]
+    def of_one(rows: Parameters, tangent_rows: Parameters, sample: _Sample) -> tuple[Scalar, Scalar]:
+        j, h = sample.slot, weights[sample.slot]
         log_q, log_q_moved = jax.jvp(lambda z: log_prob(rows, z, sample.owner), (sample.z,), (sample.z_tangent,))
         rho = jax.nn.softmax(jnp.where(present, log_q, -jnp.inf), where=present)
         rho_moved = rho * (log_q_moved - jnp.sum(rho * log_q_moved))
@@ -105,20 +106,19 @@ def _moves(inputs: RuleInputs, samples: _Sample) -> tuple[Float[Array, " K"], Fl
         scored = jax.jvp(of_members, (rows, sample.owner.parameters), (tangent_rows, sample.owner_tangent))[1]
         return h - inputs.beta * along_path, -inputs.beta * (of_densities + jnp.sum(remaining * scored))
 
-    moves: tuple[Any, Any] = over_samples(
+    return over_samples(
         lambda sample: of_one(parameters.rows, inputs.tangents.parameters.rows, sample), samples, inputs.chunk_size
     )
-    return moves
 
 
-def _with_phantom(log_weights: Float[Array, " K"]) -> Callable[[Any], tuple[Float[Array, " K"], Float[Array, " K"]]]:
+def _with_phantom(log_weights: Float[Array, " K"]) -> Callable[[Index], tuple[Float[Array, " K"], Float[Array, " K"]]]:
     """`row(j) -> (h0_jk, h0_slope_jk)` for every k, such that `grad h0_jk = h0_slope_jk grad log w`.
 
     With the phantom, `h0_jk = (1 - 1/K) w_j / (w_j + sum_{l not in {j, k}} w_l)`.
     """
     without, part = leave_two_out(log_weights), 1.0 - 1.0 / len(log_weights)
 
-    def row(j: Any) -> tuple[Float[Array, " K"], Float[Array, " K"]]:
+    def row(j: Index) -> tuple[Float[Array, " K"], Float[Array, " K"]]:
         shift, total = without(j)
         log_rest = shift + jnp.log(total)
         odds = log_weights[j] - jnp.where(log_rest == -jnp.inf, 0.0, log_rest)

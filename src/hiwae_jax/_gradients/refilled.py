@@ -22,7 +22,7 @@ If each sample has a z_0 of its own, the same holds for the pairs (z_0, z). docs
 """
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -30,19 +30,11 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from hiwae_jax._families.pairs import Own
-from hiwae_jax._gradients.leave_out import leave_two_out
+from hiwae_jax._gradients.leave_out import Index, leave_two_out
+from hiwae_jax._gradients.needs import Need, needs_independent_samples, needs_members, needs_one_z0_per_sample
 from hiwae_jax._gradients.own_paths import own_paths_step
-from hiwae_jax._gradients.rule import (
-    Request,
-    Rule,
-    RuleInputs,
-    Step,
-    needs_independent_samples,
-    needs_members,
-    needs_one_z0_per_sample,
-    outer_factor,
-)
-from hiwae_jax._types import Samples
+from hiwae_jax._gradients.rule import Rule, RuleInputs, Step, outer_factor
+from hiwae_jax._types import Parameters, Scalar
 
 
 class _OwnMove(NamedTuple):
@@ -55,10 +47,10 @@ class _OwnMove(NamedTuple):
       log_q_tangent: how that log-density moves.
     """
 
-    z: Samples
-    z_tangent: Any
-    log_q: Any
-    log_q_tangent: Any
+    z: Float[Array, "*samples D"]
+    z_tangent: Float[Array, "*samples D"]
+    log_q: Float[Array, "*samples"]
+    log_q_tangent: Float[Array, "*samples"]
 
 
 def refilled_step(inputs: RuleInputs) -> Step:
@@ -92,7 +84,7 @@ def _own_path_coefficients(
     log_prob = members.pairs().log_prob
     without = leave_two_out(inputs.terms.log_weights)
 
-    def of_one(known: tuple[Any, Any], owner: Own, move: _OwnMove) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    def of_one(known: tuple[Parameters, Parameters], owner: Own, move: _OwnMove) -> tuple[Scalar, Scalar]:
         parameters, with_z0 = known
         if with_z0 is None:
             at = lambda z: log_prob(parameters, z, owner)
@@ -102,21 +94,25 @@ def _own_path_coefficients(
             densities, density_tangents = jax.jvp(at_both, (parameters, move.z), (with_z0, move.z_tangent))
         # Relative to the sample's own member.
         gap, gap_tangent = densities - move.log_q, density_tangents - move.log_q_tangent
-        odds = _log_odds(inputs, owner.index, gap, *without(owner.index), log_refills)
-        return _coefficient_and_scores(inputs, owner.index, gap, gap_tangent, odds)
+        odds = _log_odds(inputs, owner.member, gap, *without(owner.member), log_refills)
+        return _coefficient_and_scores(inputs, owner.member, gap, gap_tangent, odds)
 
-    coefficients: tuple[jax.Array, jax.Array] = members.over_rows(
+    return members.over_rows(
         of_one,
         (draw.parameters, with_z0),
         members.owners(draw.parameters),
         _OwnMove(draw.z, inputs.tangents.z, log_q, log_q_tangent),
         chunk_size=inputs.chunk_size,
     )
-    return coefficients
 
 
 def _log_odds(
-    inputs: RuleInputs, index: Any, gap: Float[Array, " K"], shift: Any, total: Any, log_refills: Float[Array, " K"]
+    inputs: RuleInputs,
+    index: Index,
+    gap: Float[Array, " K"],
+    shift: Float[Array, " K"],
+    total: Float[Array, " K"],
+    log_refills: Float[Array, " K"],
 ) -> Float[Array, " K"]:
     """The logit of `h_ij`, for every slot j of sample i: its weight there over that of all others."""
     log_others = shift + jnp.log(total)
@@ -129,8 +125,8 @@ def _log_odds(
 
 
 def _coefficient_and_scores(
-    inputs: RuleInputs, index: Any, gap: Float[Array, " K"], gap_tangent: Float[Array, " K"], odds: Float[Array, " K"]
-) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    inputs: RuleInputs, index: Index, gap: Float[Array, " K"], gap_tangent: Float[Array, " K"], odds: Float[Array, " K"]
+) -> tuple[Scalar, Scalar]:
     """The last formula in this file's docstring, for sample i: the factor of `d log w_i`, and what is added to it."""
     alpha, beta = inputs.request.weighting.alpha, inputs.beta
     log_total = jax.nn.logsumexp(alpha * gap)
@@ -147,20 +143,16 @@ def _coefficient_and_scores(
     return coefficient, -beta * alpha * jnp.sum(moved)
 
 
-def _needs_refills(request: Request) -> str | None:
-    if request.scores_are_constant or request.proposal.refills:
-        return None
-    return (
-        "needs a proposal that can draw every sample a second time, and this one cannot; use "
-        "gradient='doubly_reparameterized'"
-    )
+_needs_refills = Need(
+    lambda request: request.scores_are_constant or request.proposal.refills,
+    "needs a proposal that can draw every sample a second time, and this one cannot; use "
+    "gradient='doubly_reparameterized'",
+)
 
-
-def _needs_no_free_bits(request: Request) -> str | None:
-    if request.scores_are_constant or request.free_bits == 0.0:
-        return None
-    return "is not unbiased with free bits under this weighting; use gradient='doubly_reparameterized' or free_bits=0"
-
+_needs_no_free_bits = Need(
+    lambda request: request.scores_are_constant or request.free_bits == 0.0,
+    "is not unbiased with free bits under this weighting; use gradient='doubly_reparameterized' or free_bits=0",
+)
 
 REFILLED = Rule(
     name="refilled",

@@ -4,10 +4,11 @@ from typing import Literal
 
 from hiwae_jax._gradients.authors import AUTHORS
 from hiwae_jax._gradients.doubly_reparameterized import DOUBLY_REPARAMETERIZED
+from hiwae_jax._gradients.needs import Request, needs_paths
 from hiwae_jax._gradients.path_squared import PATH_SQUARED
 from hiwae_jax._gradients.plain import PLAIN
 from hiwae_jax._gradients.refilled import REFILLED
-from hiwae_jax._gradients.rule import Request, Rule, needs_paths
+from hiwae_jax._gradients.rule import Rule
 from hiwae_jax._gradients.score_function import SCORE_FUNCTION
 
 RULES = {rule.name: rule for rule in (PLAIN, DOUBLY_REPARAMETERIZED, REFILLED, PATH_SQUARED, AUTHORS, SCORE_FUNCTION)}
@@ -36,7 +37,7 @@ def chosen_rule(name: str | None, request: Request) -> Rule:
         raise ValueError(f"gradient: expected one of {', '.join(map(repr, RULES))}, got {name!r}")
     rule = RULES[name]
     for need in rule.needs if rule.fixes_samples else (needs_paths, *rule.needs):
-        reason = need(request)
+        reason = need.refusal(request)
         if reason is not None:
             raise ValueError(f"gradient: {name!r} {reason}")
     return rule
@@ -49,7 +50,7 @@ def _recommended_rule(request: Request) -> Rule:
     without an inverse, the plain rule is the default.
     """
     members = request.proposal.members
-    if needs_paths(request) is not None:
+    if not needs_paths.is_met(request):
         if request.proposal.independent_noise:
             return SCORE_FUNCTION
         raise ValueError(
@@ -58,5 +59,5 @@ def _recommended_rule(request: Request) -> Rule:
         )
     if members is None or members.joint_log_prob is not None or not request.proposal.independent_noise:
         return PLAIN
-    is_valid = all(need(request) is None for need in DOUBLY_REPARAMETERIZED.needs)
+    is_valid = all(need.is_met(request) for need in DOUBLY_REPARAMETERIZED.needs)
     return DOUBLY_REPARAMETERIZED if is_valid else PLAIN

@@ -25,36 +25,19 @@ A rule is one value, a `Rule`. Each is in a file of its own that derives it, and
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from hiwae_jax._assembly import Terms, log_pi_over_q_of_pairs
-from hiwae_jax._families.family import Parameters
-from hiwae_jax._proposals.proposal import Draw, Members, Proposal
-from hiwae_jax._types import AuxiliarySamples, Samples
-from hiwae_jax._weightings import Weighting
-
-
-class Request(NamedTuple):
-    """What is known of a bound before anything is drawn. A rule may refuse it."""
-
-    proposal: Proposal
-    weighting: Weighting
-    free_bits: float
-
-    @property
-    def scores_are_constant(self) -> bool:
-        """Whether no pairs matter: `l[j, j]` alone is scored, with weight -1, and samples are independent given z_0.
-
-        Each sample must have the density that is scored, given all others.
-        """
-        members = self.proposal.members
-        independent = members is not None and members.joint_log_prob is None and members.slots is None
-        return independent and (self.proposal.equal_members or not self.weighting.compares_densities)
+from hiwae_jax._assembly.log_pi import log_pi_over_q_of_pairs
+from hiwae_jax._assembly.parts import Terms
+from hiwae_jax._gradients.needs import Need, Request
+from hiwae_jax._proposals.draw import Draw
+from hiwae_jax._proposals.members import Members
+from hiwae_jax._types import AuxiliarySamples, Parameters, Samples, Scalar
 
 
 class RuleInputs(NamedTuple):
@@ -76,8 +59,8 @@ class RuleInputs(NamedTuple):
     request: Request
     draw: Draw
     tangents: Draw
-    beta: Float[Array, ""]
-    members_with_z0: Any
+    beta: Scalar
+    members_with_z0: Parameters
     terms: Terms
     weights: Float[Array, " K"]
     chunk_size: int | None
@@ -108,7 +91,7 @@ class RuleInputs(NamedTuple):
         z0 = self.tangents.z0
         return factor * z0 if z0 is not None and self.members.own_z0 else z0
 
-    def log_pi_over_q(self, parameters: Any) -> Float[Array, " K"]:
+    def log_pi_over_q(self, parameters: Parameters) -> Float[Array, " K"]:
         """`log pi_j - log q_j` at the samples, as a function of the members' parameters."""
         if self.request.scores_are_constant or not self.request.weighting.compares_densities:
             return -self.members.own_densities(parameters, self.draw.z, self.chunk_size)
@@ -131,7 +114,7 @@ class Step(NamedTuple):
     z: Float[Array, "K D"]
     z0: Float[Array, "K D0"] | None
     weights: Float[Array, " K"]
-    scores: Any = 0.0
+    scores: Scalar | float = 0.0
     draw_weights: Float[Array, " K"] | None = None
 
 
@@ -145,8 +128,7 @@ class Rule(NamedTuple):
       noise: how noisy it is.
       when: what to use it for.
       step: the function that says where the samples move.
-      needs: functions that check what the rule needs of a proposal and weighting. Each returns the reason to refuse a
-        request, or None.
+      needs: what the rule needs of a proposal and weighting.
       scores: whether the densities' parameters move too. If not, densities are differentiated in the samples only.
       follows_z0: whether the path includes a density's dependence on a sample's own z_0 through the members.
       fixes_samples: whether samples stay where they are and all parameters are reached by scores. Then the members'
@@ -161,71 +143,12 @@ class Rule(NamedTuple):
     noise: str
     when: str
     step: Callable[[RuleInputs], Step]
-    needs: tuple[Callable[[Request], str | None], ...]
+    needs: tuple[Need, ...]
     scores: bool = False
     follows_z0: bool = True
     fixes_samples: bool = False
     refills: bool = False
     automatic: bool = False
-
-
-def needs_members(request: Request) -> str | None:
-    """Refuse a proposal without members: paths need how a sample would move with the parameters of each."""
-    if request.proposal.members is not None:
-        return None
-    return f"is not valid for this proposal: {request.proposal.why_plain}; use gradient='reparameterized'"
-
-
-def needs_paths(request: Request) -> str | None:
-    """Refuse families whose samples have no derivative; every rule that moves samples needs it."""
-    members = request.proposal.members
-    if members is None:
-        return None  # such proposals take no such family
-    if all(family is None or family.pathwise for family in (members.family, members.base_family)):
-        return None
-    return "differentiates through the samples, and those of this family have no derivative; use 'score_function'"
-
-
-def needs_inverse(request: Request) -> str | None:
-    """Refuse families without an inverse where samples move along the paths of other members."""
-    members = request.proposal.members
-    if members is None or members.family.inverse is not None or request.scores_are_constant:
-        return None
-    if members.slots is not None:  # picked members move their own samples only
-        return None
-    return (
-        "moves samples along the paths of other members, for which this family has no inverse; use gradient='refilled' "
-        "or 'reparameterized', or a weighting that does not compare densities"
-    )
-
-
-def needs_independent_samples(request: Request) -> str | None:
-    """Refuse correlated samples: the density that a sample is drawn from must not depend on the other samples."""
-    members = request.proposal.members
-    if members is None or members.joint_log_prob is None:
-        return None
-    return (
-        "needs samples that are independent given z_0, and these are correlated; use gradient='reparameterized' or "
-        "'doubly_reparameterized'"
-    )
-
-
-def needs_one_z0_per_sample(request: Request) -> str | None:
-    """Refuse further draws of the reverse model: the scored densities are then means over several values of z_0."""
-    if request.proposal.reverse_samples == 0:
-        return None
-    return "is not derived for reverse_samples > 0; use gradient='reparameterized'"
-
-
-def needs_independent_picks(request: Request) -> str | None:
-    """Refuse members that are picked in dependence on one another: samples then lack the density that weighs them."""
-    members = request.proposal.members
-    if members is None or members.slots is None:
-        return None
-    return (
-        "is biased where the picks of members depend on one another; use gradient='doubly_reparameterized' or "
-        "hj.mixture(..., draw='with_replacement')"
-    )
 
 
 def outer_factor(
@@ -242,17 +165,17 @@ def outer_factor(
     return factor, (1.0 / jnp.maximum(factor, least))[:, None]
 
 
-def base_scores(inputs: RuleInputs, score_weights: Float[Array, " K"]) -> Float[Array, ""]:
+def base_scores(inputs: RuleInputs, score_weights: Float[Array, " K"]) -> Scalar:
     """`sum_j score_weights_j * d log q_0(z_0)` over the parameters of q_0 at fixed z_0."""
     family, z0 = inputs.members.base_family, inputs.draw.z0
     assert family is not None  # there is a z_0
     assert z0 is not None
 
-    def total(base: Any) -> Float[Array, ""]:
+    def total(base: Parameters) -> Scalar:
         densities = jax.vmap(family.log_prob, in_axes=(None, 0))(base, z0)
         return jnp.sum(score_weights * densities)
 
-    scores: jax.Array = jax.jvp(total, (inputs.draw.base,), (inputs.tangents.base,))[1]
+    scores: Array = jax.jvp(total, (inputs.draw.base,), (inputs.tangents.base,))[1]
     return scores
 
 

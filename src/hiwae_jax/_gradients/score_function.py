@@ -22,15 +22,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from hiwae_jax._discrete.score_function import bound_signals, leave_one_out_signals
-from hiwae_jax._gradients.rule import (
-    Rule,
-    RuleInputs,
-    Step,
-    base_scores,
-    needs_independent_samples,
-    needs_members,
-    needs_one_z0_per_sample,
-)
+from hiwae_jax._gradients.needs import needs_independent_samples, needs_members, needs_one_z0_per_sample
+from hiwae_jax._gradients.rule import Rule, RuleInputs, Step, base_scores
 
 
 def score_function_step(inputs: RuleInputs) -> Step:

@@ -1,13 +1,15 @@
 """Resampling: from weighted samples to equally weighted ones."""
 
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from hiwae_jax import _checks
 from hiwae_jax._log_weights.bounds import normalized_weights
+from hiwae_jax._types import Unchecked
 
 Samples = TypeVar("Samples")
 
@@ -51,7 +53,7 @@ def posterior_resample(key: PRNGKeyArray, log_weights: Float[Array, " K"], z: Sa
     indices = _invert(weights, jax.random.uniform(_checks.one_key(key), (num_samples,), weights.dtype))
     known = ~jnp.any(jnp.isnan(weights))
 
-    def pick(leaf: Any) -> Any:
+    def pick(leaf: ArrayLike) -> Array:
         picked = jnp.asarray(leaf)[indices]
         return jnp.where(known, picked, jnp.nan) if jnp.issubdtype(picked.dtype, jnp.inexact) else picked
 
@@ -119,7 +121,7 @@ def _invert(weights: Float[Array, " K"], levels: Float[Array, " n"]) -> Int[Arra
     return jnp.minimum(indices, last)
 
 
-def _one_example(name: str, values: Any) -> Float[Array, " K"]:
+def _one_example(name: str, values: Unchecked) -> Float[Array, " K"]:
     array = _checks.float_array(name, values)
     if array.ndim != 1 or array.size == 0:
         raise ValueError(

@@ -1,20 +1,20 @@
 """The proposal of mirrored pairs of samples."""
 
-from collections.abc import Callable
-
 import jax.numpy as jnp
 
 from hiwae_jax import _checks
 from hiwae_jax._families.distribution import one_distribution
-from hiwae_jax._families.family import Family, Parameters, Sampler, draw_noise, require_pathwise_family, require_sampler
+from hiwae_jax._families.family import Family, Sampler, draw_noise, require_pathwise_family, require_sampler
 from hiwae_jax._families.gaussian import diagonal_gaussian
-from hiwae_jax._proposals.proposal import Draw, Members, Proposal, Structures
-from hiwae_jax._types import Example, Key, Params
+from hiwae_jax._proposals.draw import Draw, Structures
+from hiwae_jax._proposals.members import Members
+from hiwae_jax._proposals.proposal import Proposal
+from hiwae_jax._types import Conditional, Example, Key, Params
 
 
 @_checks.by_name
 def antithetic(
-    conditional: Callable[[Params, Example], Parameters],
+    conditional: Conditional,
     *,
     num_samples: int,
     family: Family = diagonal_gaussian,

@@ -1,33 +1,26 @@
 """The defensive proposal: a few samples from a broad distribution, which bounds the weights."""
 
 import math
-from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array
 
 from hiwae_jax import _checks
 from hiwae_jax._families.distribution import Distribution, one_distribution
-from hiwae_jax._families.family import (
-    Family,
-    Parameters,
-    Sampler,
-    draw_noise,
-    like_loc,
-    require_family,
-    require_sampler,
-)
+from hiwae_jax._families.family import Family, Sampler, draw_noise, like_loc, require_family, require_sampler
 from hiwae_jax._families.gaussian import diagonal_gaussian
-from hiwae_jax._families.shared import is_shared, marked_like, split_shared
-from hiwae_jax._proposals.proposal import Draw, Members, Proposal, Structures
-from hiwae_jax._types import Example, Key, Params
+from hiwae_jax._families.shared import Shared, is_shared, marked_like, split_shared
+from hiwae_jax._proposals.draw import Draw, Structures
+from hiwae_jax._proposals.members import Members
+from hiwae_jax._proposals.proposal import Proposal
+from hiwae_jax._types import Conditional, Example, Key, Parameters, Params, Unchecked
 
 
 @_checks.by_name
 def defensive(
-    conditional: Callable[[Params, Example], Parameters],
-    broad: Callable[[Params, Example], Parameters],
+    conditional: Conditional,
+    broad: Conditional,
     *,
     num_samples: int,
     num_broad: int = 1,
@@ -94,7 +87,9 @@ def defensive(
     )
 
 
-def _both(narrow: Any, wide: Any, family: Family, counts: tuple[int, int]) -> tuple[Distribution, Parameters]:
+def _both(
+    narrow: Unchecked, wide: Unchecked, family: Family, counts: tuple[int, int]
+) -> tuple[Distribution, Parameters]:
     """The narrow distribution, and the parameters of so many members of it and of so many broad ones."""
     q, broad = one_distribution("conditional", narrow, family), one_distribution("broad", wide, family)
     shapes = [[leaf.shape for leaf in jax.tree.leaves(found.parameters)] for found in (q, broad)]
@@ -104,9 +99,10 @@ def _both(narrow: Any, wide: Any, family: Family, counts: tuple[int, int]) -> tu
         raise ValueError(f"broad: expected arrays of the shapes of conditional, {shapes[0]}, got {shapes[1]}")
     _require_same_shared(narrow, wide, family)
 
-    def rows(one: Any, other: Any) -> Any:
-        if is_shared(one):
+    def rows(one: Array | Shared, other: Array | Shared) -> Array | Shared:
+        if isinstance(one, Shared):
             return one
+        assert not isinstance(other, Shared)  # both functions marked the same arrays
         parts = [jnp.broadcast_to(leaf, (count, *leaf.shape)) for count, leaf in zip(counts, (one, other), strict=True)]
         return jnp.concatenate(parts)
 
@@ -114,7 +110,7 @@ def _both(narrow: Any, wide: Any, family: Family, counts: tuple[int, int]) -> tu
     return q, jax.tree.map(rows, *marked, is_leaf=is_shared)
 
 
-def _require_same_shared(narrow: Any, wide: Any, family: Family) -> None:
+def _require_same_shared(narrow: Unchecked, wide: Unchecked, family: Family) -> None:
     """Raise unless both functions marked the same arrays as shared."""
     shared, other = split_shared(narrow)[1], split_shared(wide)[1]
     if not shared and not other:

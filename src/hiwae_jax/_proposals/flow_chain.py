@@ -1,8 +1,8 @@
 """The proposal of a chain of invertible maps: every sample is a function of the first."""
 
 import functools
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,6 @@ from hiwae_jax import _checks
 from hiwae_jax._families.bijection import Bijection, Mapped
 from hiwae_jax._families.family import (
     Family,
-    Parameters,
     Sampler,
     draw_noise,
     noise_structure,
@@ -20,17 +19,18 @@ from hiwae_jax._families.family import (
     require_sampler,
 )
 from hiwae_jax._families.gaussian import diagonal_gaussian
+from hiwae_jax._proposals.draw import Draw
 from hiwae_jax._proposals.parameters import one_member
-from hiwae_jax._proposals.proposal import Draw, Proposal
-from hiwae_jax._types import Context, Example, Key, Params
+from hiwae_jax._proposals.proposal import Proposal
+from hiwae_jax._types import Conditional, Context, ContextOf, Example, Key, Parameters, Params, Unchecked
 
 
 @_checks.by_name
 def flow_chain(
-    base: Callable[[Params, Any], Parameters],
+    base: Conditional,
     maps: Sequence[Bijection],
     *,
-    context: Callable[[Params, Example], Any] | None = None,
+    context: ContextOf | None = None,
     family: Family = diagonal_gaussian,
     sampler: Sampler | None = None,
 ) -> Proposal:
@@ -127,8 +127,8 @@ def _pushed(
 
 
 def _pair_densities(
-    maps: Sequence[Bijection], family: Family, chain: _Chain, z: Float[Array, "K D"]
-) -> Float[Array, "K K"]:
+    maps: Sequence[Bijection], family: Family, chain: _Chain, z: Float[Array, "N D"]
+) -> Float[Array, "N K"]:
     """`log q_i(z_j)` at row j, column i. Every sample is pulled back through the maps of every member."""
     at_start = jnp.zeros((1, len(z)), z.dtype)
     pulled, log_dets = z[None], at_start
@@ -144,7 +144,7 @@ def _pair_densities(
     return (densities + log_dets).T
 
 
-def _mapped(name: str, result: Any, z: Float[Array, " D"]) -> Mapped:
+def _mapped(name: str, result: Unchecked, z: Float[Array, " D"]) -> Mapped:
     is_pair = isinstance(result, tuple) and len(result) == 2
     if not is_pair or jnp.shape(result[0]) != z.shape or jnp.shape(result[1]) != ():
         got = [jnp.shape(leaf) for leaf in jax.tree.leaves(result)]

@@ -1,21 +1,21 @@
 """The proposal of independent samples from one distribution."""
 
-from collections.abc import Callable
-
 from jax.sharding import NamedSharding
 
 from hiwae_jax import _checks
 from hiwae_jax._families.distribution import one_distribution
-from hiwae_jax._families.family import Family, Parameters, Sampler, draw_noise, require_family, require_sampler
+from hiwae_jax._families.family import Family, Sampler, draw_noise, require_family, require_sampler
 from hiwae_jax._families.gaussian import diagonal_gaussian
-from hiwae_jax._proposals.proposal import Draw, Members, Proposal, Structures
+from hiwae_jax._proposals.draw import Draw, Structures
+from hiwae_jax._proposals.members import Members
+from hiwae_jax._proposals.proposal import Proposal
 from hiwae_jax._proposals.sharding import placement_of
-from hiwae_jax._types import Example, Key, Params
+from hiwae_jax._types import Conditional, Example, Key, Params
 
 
 @_checks.by_name
 def independent(
-    conditional: Callable[[Params, Example], Parameters],
+    conditional: Conditional,
     *,
     num_samples: int,
     family: Family = diagonal_gaussian,

@@ -1,25 +1,23 @@
 """The proposal of K correlated Gaussian samples, with exact marginals and an exact joint density."""
 
 import math
-from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from hiwae_jax import _checks
-from hiwae_jax._families.family import Parameters, Sampler, draw_noise, require_sampler, standard_normal
+from hiwae_jax._families.family import Sampler, draw_noise, require_sampler, standard_normal
 from hiwae_jax._families.gaussian import diagonal_gaussian, forward_substitution
 from hiwae_jax._families.structure import Structure, same_structure
-from hiwae_jax._proposals.proposal import Draw, Members, Proposal, Structures
-from hiwae_jax._types import Example, Key, Params
+from hiwae_jax._proposals.draw import Draw, Structures
+from hiwae_jax._proposals.members import Members
+from hiwae_jax._proposals.proposal import Proposal
+from hiwae_jax._types import Conditional, Example, Key, Latent, Parameters, Params, Scalar, Unchecked
 
 
 @_checks.by_name
-def joint_gaussian(
-    conditional: Callable[[Params, Example], Parameters], *, sampler: Sampler = standard_normal
-) -> Proposal:
+def joint_gaussian(conditional: Conditional, *, sampler: Sampler = standard_normal) -> Proposal:
     """K jointly Gaussian samples: each latent dimension has a K-dimensional Gaussian of its own.
 
     In dimension d, `z[:, d] ~ N(loc[:, d], L_d L_d^T)`. Sample j alone is `N(loc[j], scale[j]^2)`, where `scale[j, d]`
@@ -71,7 +69,7 @@ def joint_gaussian(
     )
 
 
-def _checked(parameters: Any) -> tuple[jax.Array, jax.Array, Structures]:
+def _checked(parameters: Unchecked) -> tuple[jax.Array, jax.Array, Structures]:
     """`loc [K, D]` and `scale_tril [D, K, K]`, and the structure of z if it is no vector."""
     expected = "loc [K, D] and scale_tril [D, K, K]"
     arrays = _checks.float_arrays("conditional", parameters, expected=expected)
@@ -91,7 +89,7 @@ def _checked(parameters: Any) -> tuple[jax.Array, jax.Array, Structures]:
     return structure.flat(loc), jnp.tril(jnp.concatenate(rows)), Structures(structure)
 
 
-def _shapes_fit(loc: Any, scale_tril: Any) -> bool:
+def _shapes_fit(loc: Latent, scale_tril: Latent) -> bool:
     """Whether the leaves are `[K, ...]` and `[..., K, K]`."""
     first = jax.tree.leaves(loc)[0].shape
     pairs = zip(jax.tree.leaves(loc), jax.tree.leaves(scale_tril), strict=True)
@@ -106,10 +104,10 @@ def _norms(rows: Float[Array, "*batch N"]) -> Float[Array, "*batch"]:
     return largest[..., 0] * jnp.sqrt(jnp.sum((rows * (1.0 / largest)) ** 2, axis=-1))
 
 
-def _joint_log_prob(joint: Parameters, z: Float[Array, "K D"]) -> Float[Array, ""]:
+def _joint_log_prob(joint: Parameters, z: Float[Array, "K D"]) -> Scalar:
     loc, scale_tril = joint
 
-    def one_dimension(residual: Float[Array, " K"], tril: Float[Array, "K K"]) -> Float[Array, ""]:
+    def one_dimension(residual: Float[Array, " K"], tril: Float[Array, "K K"]) -> Scalar:
         noise = forward_substitution(tril, residual)
         return -0.5 * jnp.sum(noise**2) - jnp.sum(jnp.log(jnp.diagonal(tril)))
 

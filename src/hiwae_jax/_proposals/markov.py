@@ -1,32 +1,50 @@
 """The proposal of a Markov chain of samples, weighed with an auxiliary chain that runs backwards."""
 
-from collections.abc import Callable
-from typing import Any
+import functools
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from hiwae_jax import _checks
 from hiwae_jax._families.distribution import Distribution, one_distribution
-from hiwae_jax._families.family import Family, Parameters, Sampler, draw_noise, require_pathwise_family, require_sampler
+from hiwae_jax._families.family import Family, Sampler, draw_noise, require_pathwise_family, require_sampler
 from hiwae_jax._families.gaussian import diagonal_gaussian
 from hiwae_jax._families.shared import split_shared
 from hiwae_jax._families.structure import Structure
-from hiwae_jax._proposals.proposal import Draw, Proposal, Structures
-from hiwae_jax._types import Context, Example, Key, Params
+from hiwae_jax._proposals.draw import Draw, Structures
+from hiwae_jax._proposals.proposal import Proposal
+from hiwae_jax._types import (
+    Conditional,
+    Context,
+    ContextOf,
+    Example,
+    Key,
+    Latent,
+    Parameters,
+    Params,
+    Samples,
+    Scalar,
+    Unchecked,
+)
 
-MarkovStep = Callable[[Params, Any, Float[Array, " D"], Any], Parameters]
+
+@runtime_checkable
+class MarkovStep(Protocol):
+    """The distribution of the sample after z, or of the one before it."""
+
+    def __call__(self, params: Params, x: Context, z: Latent, step: Int[Array, ""], /) -> Parameters: ...
 
 
 @_checks.by_name
 def markov(
-    base: Callable[[Params, Any], Parameters],
+    base: Conditional,
     transition: MarkovStep,
     reverse: MarkovStep,
     *,
     num_samples: int,
-    context: Callable[[Params, Example], Any] | None = None,
+    context: ContextOf | None = None,
     family: Family = diagonal_gaussian,
     sampler: Sampler | None = None,
 ) -> Proposal:
@@ -86,48 +104,70 @@ def markov(
         _checks.function("context", context, "(params, x)")
     require_sampler(sampler)
 
-    def draw(params: Params, x: Example, key: Key, *, refill: bool = False) -> Draw:
-        h = x if context is None else context(params, x)
-        first = _one_step("base", base(params, h), family)
-        noise = draw_noise(sampler or family.sampler, key, (num_samples, first.structure.size), first.structure.dtype)
-
-        def advance(z: Float[Array, " D"], inputs: Any) -> tuple[Any, Any]:
-            number, noise = inputs
-            returned = transition(params, h, first.structure.restored(z), number)
-            parameters = _parameters_after("transition", returned, first.structure, family)
-            z = family.forward(parameters, noise)
-            return z, (z, parameters)
-
-        z = family.forward(first.parameters, noise[0])
-        _, (later, parameters) = jax.lax.scan(advance, z, (jnp.arange(num_samples - 1), noise[1:]))
-        rows = jax.tree.map(lambda one, more: jnp.concatenate([one[None], more]), first.parameters, parameters)
-        z = jnp.concatenate([z[None], later])
-        return Draw(z=z, parameters=rows, context=h, structures=Structures(first.z_structure))
-
-    def own_densities(parameters: Parameters, z: Float[Array, "K D"]) -> Float[Array, " K"]:
-        return jnp.cumsum(jax.vmap(family.log_prob)(parameters, z))
-
-    def log_reverse(params: Params, h: Context, z0: None, samples: Any) -> Float[Array, " K"]:
-        structure = Structure.of(samples, leading=1)
-
-        def before(z: Any, later: Any, number: Any) -> Float[Array, ""]:
-            parameters = _parameters_after("reverse", reverse(params, h, later, number), structure, family)
-            return family.log_prob(parameters, structure.flat(z))
-
-        ends = jax.tree.map(lambda rows: rows[:-1], samples), jax.tree.map(lambda rows: rows[1:], samples)
-        steps = jax.vmap(before)(*ends, jnp.arange(num_samples - 1))
-        return jnp.concatenate([jnp.zeros(1, steps.dtype), jnp.cumsum(steps)])
-
+    given = _Given(base, transition, reverse, num_samples, context, family, sampler or family.sampler)
     return Proposal(
-        draw=draw,
-        own_densities=own_densities,
+        draw=functools.partial(_draw, given),
+        own_densities=functools.partial(_own_densities, given),
         pair_densities=None,
-        log_reverse=log_reverse,
+        log_reverse=functools.partial(_log_reverse, given),
         why_plain="the members of a Markov chain are conditioned by one another",
     )
 
 
-def _parameters_after(name: str, returned: Any, structure: Structure, family: Family) -> Parameters:
+class _Given(NamedTuple):
+    """The arguments of `markov`."""
+
+    base: Conditional
+    transition: MarkovStep
+    reverse: MarkovStep
+    num_samples: int
+    context: ContextOf | None
+    family: Family
+    sampler: Sampler
+
+
+def _draw(given: _Given, params: Params, x: Example, key: Key, *, refill: bool = False) -> Draw:
+    """Draw the samples one after the other."""
+    family, h = given.family, x if given.context is None else given.context(params, x)
+    first = _one_step("base", given.base(params, h), family)
+    noise = draw_noise(given.sampler, key, (given.num_samples, first.structure.size), first.structure.dtype)
+
+    def advance(
+        z: Float[Array, " D"], inputs: tuple[Int[Array, ""], Float[Array, " D"]]
+    ) -> tuple[Float[Array, " D"], tuple[Float[Array, " D"], Parameters]]:
+        number, noise = inputs
+        returned = given.transition(params, h, first.structure.restored(z), number)
+        parameters = _parameters_after("transition", returned, first.structure, family)
+        z = family.forward(parameters, noise)
+        return z, (z, parameters)
+
+    z = family.forward(first.parameters, noise[0])
+    _, (later, parameters) = jax.lax.scan(advance, z, (jnp.arange(given.num_samples - 1), noise[1:]))
+    rows = jax.tree.map(lambda one, more: jnp.concatenate([one[None], more]), first.parameters, parameters)
+    z = jnp.concatenate([z[None], later])
+    return Draw(z=z, parameters=rows, context=h, structures=Structures(first.z_structure))
+
+
+def _own_densities(given: _Given, parameters: Parameters, z: Samples) -> Float[Array, " K"]:
+    """`log q_1(z_1) + sum_{1 < i <= j} log q_i(z_i | z_{i-1})`."""
+    return jnp.cumsum(jax.vmap(given.family.log_prob)(parameters, z))
+
+
+def _log_reverse(given: _Given, params: Params, h: Context, z0: None, samples: Latent) -> Float[Array, " K"]:
+    """`sum_{i < j} log r_i(z_i | z_{i+1})`; there is no z_0."""
+    structure = Structure.of(samples, leading=1)
+
+    def before(z: Latent, later: Latent, number: Int[Array, ""]) -> Scalar:
+        returned = given.reverse(params, h, later, number)
+        parameters = _parameters_after("reverse", returned, structure, given.family)
+        return given.family.log_prob(parameters, structure.flat(z))
+
+    ends = jax.tree.map(lambda rows: rows[:-1], samples), jax.tree.map(lambda rows: rows[1:], samples)
+    steps = jax.vmap(before)(*ends, jnp.arange(given.num_samples - 1))
+    return jnp.concatenate([jnp.zeros(1, steps.dtype), jnp.cumsum(steps)])
+
+
+def _parameters_after(name: str, returned: Unchecked, structure: Structure, family: Family) -> Parameters:
     """The parameters of the distribution to which a step of the chain goes."""
     found = _one_step(name, returned, family)
     expected, got = structure.tree_of_shapes, found.structure.tree_of_shapes
@@ -136,7 +176,7 @@ def _parameters_after(name: str, returned: Any, structure: Structure, family: Fa
     return found.parameters
 
 
-def _one_step(name: str, returned: Any, family: Family) -> Distribution:
+def _one_step(name: str, returned: Unchecked, family: Family) -> Distribution:
     """The distribution of one sample. There is nothing that all share: the draw keeps the parameters of every step."""
     if split_shared(returned)[1]:
         raise ValueError(f"{name}: expected parameters of one step of the chain, got hj.Shared; leave it out")

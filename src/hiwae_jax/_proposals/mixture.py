@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,20 +10,22 @@ from jaxtyping import Array, Bool
 
 from hiwae_jax import _checks
 from hiwae_jax._families.distribution import check_distribution, distributions, first_row
-from hiwae_jax._families.family import Family, Parameters, Sampler, draw_noise, require_family, require_sampler
+from hiwae_jax._families.family import Family, Sampler, draw_noise, require_family, require_sampler
 from hiwae_jax._families.gaussian import diagonal_gaussian
-from hiwae_jax._families.shared import is_shared, num_rows, unwrapped
+from hiwae_jax._families.shared import Shared, is_shared, num_rows, unwrapped
+from hiwae_jax._proposals.draw import Draw, Structures
+from hiwae_jax._proposals.members import Members
 from hiwae_jax._proposals.picks import SCHEMES, Picked, Scheme
-from hiwae_jax._proposals.proposal import Draw, Members, Proposal, Structures
+from hiwae_jax._proposals.proposal import Proposal
 from hiwae_jax._random_streams import Stream, stream_key
-from hiwae_jax._types import Example, Key, Params
+from hiwae_jax._types import Conditional, Example, Key, Parameters, Params, Unchecked
 
 FIXED_WEIGHTING = "a mixture weighs each sample with the density of all members present, whichever of them drew it"
 
 
 @_checks.by_name
 def mixture(
-    conditional: Callable[[Params, Example], Parameters],
+    conditional: Conditional,
     *,
     num_samples: int,
     draw: Literal["without_replacement", "stratified", "with_replacement"] = "without_replacement",
@@ -102,7 +104,7 @@ def mixture(
 class _Given(NamedTuple):
     """The arguments of `mixture`."""
 
-    conditional: Callable[[Params, Example], Parameters]
+    conditional: Conditional
     num_samples: int
     scheme: Scheme
     present: Callable[[Params, Example], Bool[Array, " M"]] | None
@@ -128,7 +130,7 @@ def _draw(given: _Given, members: Members, params: Params, x: Example, key: Key,
     return Draw(z=z, parameters=parameters, context=x, structures=Structures(found.z_structure))
 
 
-def _checked_mask(present: Any, *, number: int) -> Bool[Array, " M"]:
+def _checked_mask(present: Unchecked, *, number: int) -> Bool[Array, " M"]:
     """The mask of the members present, or an error."""
     if not _checks.is_array(present) or jnp.shape(present) != (number,):
         got = jnp.shape(present) if _checks.is_array(present) else type(present).__name__
@@ -145,8 +147,8 @@ def _without_absent(rows: Parameters, present: Bool[Array, " M"]) -> Parameters:
     Densities are then finite for all rows, and none of an absent member's numbers is looked at.
     """
 
-    def replaced(leaf: Any) -> Any:
-        if is_shared(leaf):
+    def replaced(leaf: Array | Shared) -> Array | Shared:
+        if isinstance(leaf, Shared):
             return leaf
         is_present = present.reshape(-1, *(1,) * (leaf.ndim - 1))
         in_place = jnp.where(jnp.any(present), jax.lax.stop_gradient(leaf[jnp.argmax(present)]), 1.0)

@@ -1,14 +1,12 @@
 """Checks of what a user's conditional returns, for proposals whose z is a vector by its nature."""
 
-from typing import Any
-
 from hiwae_jax._families.distribution import one_distribution
-from hiwae_jax._families.family import Family, Parameters
-from hiwae_jax._types import Example, Params
+from hiwae_jax._families.family import Family
+from hiwae_jax._types import Conditional, Example, Parameters, Params
 
 
 def one_member(
-    name: str, conditional: Any, params: Params, x: Example, family: Family, *, expected: str = "[D]"
+    name: str, conditional: Conditional, params: Params, x: Example, family: Family, *, expected: str = "[D]"
 ) -> Parameters:
     """The checked parameters of one distribution of vectors; `one_distribution` is for a z of any shape."""
     found = one_distribution(name, conditional(params, x), family, expected=expected)

@@ -8,14 +8,15 @@ comes, given the picks of the others. `Slots` says that.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from hiwae_jax._families.family import Parameters
 from hiwae_jax._families.shared import num_rows
+from hiwae_jax._types import Parameters
 
 
 class Picked(NamedTuple):
@@ -66,16 +67,16 @@ class Scheme(NamedTuple):
         the density of the mixture, whatever the others do.
     """
 
-    pick: Callable[[Any, Bool[Array, " M"], int], Int[Array, " K"]]
-    slots: Callable[[Picked, Any], Slots] | None
+    pick: Callable[[PRNGKeyArray, Bool[Array, " M"], int], Int[Array, " K"]]
+    slots: Callable[[Picked, DTypeLike], Slots] | None
 
 
-def _with_replacement(key: Any, present: Bool[Array, " M"], num_samples: int) -> Int[Array, " K"]:
+def _with_replacement(key: PRNGKeyArray, present: Bool[Array, " M"], num_samples: int) -> Int[Array, " K"]:
     number = jnp.maximum(jnp.sum(present), 1)
     return _present_first(present)[jax.random.randint(key, (num_samples,), 0, number)]
 
 
-def _stratified(key: Any, present: Bool[Array, " M"], num_samples: int) -> Int[Array, " K"]:
+def _stratified(key: PRNGKeyArray, present: Bool[Array, " M"], num_samples: int) -> Int[Array, " K"]:
     """The members present, side by side, are cut into K strata of equal length, with a pick uniform in each."""
     number = jnp.maximum(jnp.sum(present), 1)
     # Place (j + uniform) m / K, of which the whole number j m // K is taken out before anything is rounded.
@@ -86,7 +87,7 @@ def _stratified(key: Any, present: Bool[Array, " M"], num_samples: int) -> Int[A
     return _present_first(present)[jnp.minimum(places, number - 1)]
 
 
-def _without_replacement(key: Any, present: Bool[Array, " M"], num_samples: int) -> Int[Array, " K"]:
+def _without_replacement(key: PRNGKeyArray, present: Bool[Array, " M"], num_samples: int) -> Int[Array, " K"]:
     """A random order, from its start; and from its start again, where it ends."""
     number = jnp.maximum(jnp.sum(present), 1)
     order = jnp.argsort(jnp.where(present, jax.random.uniform(key, present.shape), 2.0))
@@ -99,7 +100,7 @@ def _present_first(present: Bool[Array, " M"]) -> Int[Array, " M"]:
     return jnp.argsort(~present, stable=True)
 
 
-def _stratified_slots(parameters: Picked, dtype: Any) -> Slots:
+def _stratified_slots(parameters: Picked, dtype: DTypeLike) -> Slots:
     """Member i has the part of its length that lies in stratum j there, whatever is picked in other strata."""
     present, K = parameters.taking_part, len(parameters.picks)
     number = jnp.maximum(jnp.sum(present), 1)
@@ -112,7 +113,7 @@ def _stratified_slots(parameters: Picked, dtype: Any) -> Slots:
     return Slots(own, own, 1.0 - jnp.eye(K, dtype=dtype))
 
 
-def _slots_without_replacement(parameters: Picked, dtype: Any) -> Slots:
+def _slots_without_replacement(parameters: Picked, dtype: DTypeLike) -> Slots:
     """Sample j may come from any member that the others have not picked, or not as often as the rest."""
     present, picks = parameters.taking_part, parameters.picks
     is_pick = (picks[:, None] == jnp.arange(parameters.number, dtype=picks.dtype)[None, :]).astype(dtype)

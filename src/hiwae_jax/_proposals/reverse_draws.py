@@ -10,16 +10,16 @@ S grows. The generative model is not evaluated again. docs/gradients.md has the 
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from hiwae_jax._families.distribution import first_row
-from hiwae_jax._families.family import Parameters
 from hiwae_jax._families.shared import is_shared, over_members, unwrapped
-from hiwae_jax._proposals.proposal import Members
+from hiwae_jax._proposals.members import Members
+from hiwae_jax._types import Parameters
 
 
 class OneSample(NamedTuple):
@@ -54,7 +54,7 @@ class Densities(NamedTuple):
     at: Callable[[Float[Array, "1 D0"]], Parameters]
 
 
-def log_marginals(one: OneSample, densities: Densities, index: Any | None) -> Float[Array, "..."]:
+def log_marginals(one: OneSample, densities: Densities, index: Int[Array, ""] | None) -> Float[Array, "..."]:
     """`log s_i(z)` of all members [K], or of the member `index` alone if it is given: a scalar.
 
     Members that are all one distribution have no index, and their density is a scalar.
@@ -78,7 +78,7 @@ def log_marginals(one: OneSample, densities: Densities, index: Any | None) -> Fl
 
 
 def _log_densities(
-    members: Members, parameters: Parameters, z: Float[Array, " D"], index: Any | None
+    members: Members, parameters: Parameters, z: Float[Array, " D"], index: Int[Array, ""] | None
 ) -> Float[Array, "..."]:
     """`log q_i(z)` of all members [K], or of one member, from the parameters at one z_0."""
     if members.equal:
@@ -86,5 +86,4 @@ def _log_densities(
     if index is not None:
         own = jax.tree.map(lambda node: node if is_shared(node) else node[index], parameters, is_leaf=is_shared)
         return members.family.log_prob(unwrapped(own), z)
-    of_all: jax.Array = over_members(lambda row: members.family.log_prob(row, z), parameters)
-    return of_all
+    return over_members(lambda row: members.family.log_prob(row, z), parameters)

@@ -17,7 +17,7 @@ cannot see:
 import functools
 import math
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,13 +27,9 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Shaped
 
 from hiwae_jax import _checks
-from hiwae_jax._families.family import Parameters
 from hiwae_jax._families.structure import Structure
 from hiwae_jax._proposals.proposal import ReverseTraits
-from hiwae_jax._types import Context, Params
-
-ReverseRows = Callable[[Params, Any, Any], Parameters]
-"""`(params, context, z) -> rows`."""
+from hiwae_jax._types import ConditionalOnLatent, Context, Latent, Leaf, Parameters, Params
 
 # First near zero, where a logarithm of 1 + z is valid; then further out, where a rectifier no longer hides anything.
 _RANGES = (0.9, 5.0, 50.0)
@@ -41,7 +37,7 @@ _RANGES = (0.9, 5.0, 50.0)
 _UNKNOWN = ReverseTraits(None, None)
 
 
-def make_reverse_trial(reverse_rows: ReverseRows) -> Callable[[Params, Any, Any], ReverseTraits]:
+def make_reverse_trial(reverse_rows: ConditionalOnLatent) -> Callable[[Params, Context, Latent], ReverseTraits]:
     """Make a function `(params, context, z) -> ReverseTraits` that finds out the traits of a reverse model.
 
     The parameters at hand may hide a trait, as an embedding that starts at zero does. So the reverse model is tried on
@@ -54,7 +50,7 @@ def make_reverse_trial(reverse_rows: ReverseRows) -> Callable[[Params, Any, Any]
     def traits_for(call: _Call) -> ReverseTraits:
         return _find_out(reverse_rows, call)
 
-    def reverse_traits(params: Params, context: Context, z: Any) -> ReverseTraits:
+    def reverse_traits(params: Params, context: Context, z: Latent) -> ReverseTraits:
         call = _described(params, context, z)
         return _UNKNOWN if call is None else traits_for(call)
 
@@ -65,7 +61,7 @@ class _ArrayType(NamedTuple):
     """The shape and the dtype of an array."""
 
     shape: tuple[int, ...]
-    dtype: np.dtype[Any]
+    dtype: np.dtype[np.generic]
 
 
 class _Call(NamedTuple):
@@ -90,7 +86,7 @@ class _Call(NamedTuple):
         """The types of the arrays among the leaves."""
         return [leaf for leaf in self.leaves if isinstance(leaf, _ArrayType)]
 
-    def filled(self, arrays: Sequence[ArrayLike]) -> tuple[Params, Any]:
+    def filled(self, arrays: Sequence[ArrayLike]) -> tuple[Params, Context]:
         """`(params, context)` with these arrays for leaves."""
         given = iter(arrays)
         params, context = self.structure.unflatten(
@@ -99,7 +95,7 @@ class _Call(NamedTuple):
         return params, context
 
 
-def _described(params: Params, context: Context, z: Any) -> _Call | None:
+def _described(params: Params, context: Context, z: Latent) -> _Call | None:
     """The call without the numbers in its arrays; None where it holds something that cannot be tried."""
     leaves, structure = jax.tree.flatten((params, context))
     described = tuple(_described_leaf(leaf) for leaf in leaves)
@@ -112,7 +108,7 @@ def _described(params: Params, context: Context, z: Any) -> _Call | None:
     return _Call(structure, described, z_type, z_structure, tuple(map(type, described)))
 
 
-def _described_leaf(leaf: Any) -> Any:
+def _described_leaf(leaf: Leaf) -> "_ArrayType | Leaf":
     """The array type of a leaf; the leaf itself where it is no array."""
     # Integers of Python may be sizes or indices, and stay what they are.
     if _checks.is_array(leaf) and type(leaf) not in (bool, int):
@@ -120,7 +116,7 @@ def _described_leaf(leaf: Any) -> Any:
     return leaf
 
 
-def _find_out(reverse_rows: ReverseRows, call: _Call) -> ReverseTraits:
+def _find_out(reverse_rows: ConditionalOnLatent, call: _Call) -> ReverseTraits:
     """The traits that the rows of one trial show."""
     random = np.random.default_rng(0)
     sets = _sets_to_try(call.z, random)
@@ -136,7 +132,7 @@ def _find_out(reverse_rows: ReverseRows, call: _Call) -> ReverseTraits:
 
 
 def _rows_of_sets(
-    reverse_rows: ReverseRows, call: _Call, sets: Float[np.ndarray, "N K D"], random: np.random.Generator
+    reverse_rows: ConditionalOnLatent, call: _Call, sets: Float[np.ndarray, "N K D"], random: np.random.Generator
 ) -> list[np.ndarray]:
     """The leaves [N, K, ...] of the rows that the reverse model gives for N sets of samples, at random parameters."""
 

@@ -3,13 +3,16 @@
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from hiwae_jax._checks import is_array
 from hiwae_jax._families.shared import split_shared, with_shared
+from hiwae_jax._types import Params, Tree, Unchecked
+
+Result = TypeVar("Result")
 
 
 class Placement(NamedTuple):
@@ -21,7 +24,7 @@ class Placement(NamedTuple):
 
     sharding: NamedSharding | None
 
-    def rows(self, tree: Any) -> Any:
+    def rows(self, tree: Tree) -> Tree:
         """Split arrays that have a row for each sample over the devices."""
         if self.sharding is None:
             return tree
@@ -34,10 +37,10 @@ class Placement(NamedTuple):
                     f"sharding: {leaf.shape[0]} samples cannot be split evenly over the {devices} devices of mesh axis "
                     f"{axes!r}"
                 )
-        rows = jax.lax.with_sharding_constraint(tree, self.sharding)  # type: ignore[no-untyped-call]
+        rows: Tree = jax.lax.with_sharding_constraint(tree, self.sharding)  # type: ignore[no-untyped-call]
         return with_shared(rows, self.whole(shared))
 
-    def whole(self, tree: Any) -> Any:
+    def whole(self, tree: Tree) -> Tree:
         """Put whole arrays on every device of the axis.
 
         Without this constraint, the compiler would derive a placement from that of the rows, and could split these
@@ -46,10 +49,11 @@ class Placement(NamedTuple):
         if self.sharding is None:
             return tree
         everywhere = NamedSharding(self.sharding.mesh, PartitionSpec())  # type: ignore[no-untyped-call]
-        return jax.lax.with_sharding_constraint(tree, everywhere)  # type: ignore[no-untyped-call]
+        whole: Tree = jax.lax.with_sharding_constraint(tree, everywhere)  # type: ignore[no-untyped-call]
+        return whole
 
 
-def placement_of(sharding: Any) -> Placement:
+def placement_of(sharding: Unchecked) -> Placement:
     """Return the placement for a proposal's argument `sharding`, or raise if the argument is wrong."""
     if sharding is None:
         return Placement(None)
@@ -66,7 +70,7 @@ def placement_of(sharding: Any) -> Placement:
     return Placement(sharding)
 
 
-def on_auto_axes(value_and_grad: Callable[..., Any]) -> Callable[..., Any]:
+def on_auto_axes(value_and_grad: Callable[..., Result]) -> Callable[..., Result]:
     """Return the same function of `(params, *arguments)`, which also accepts arguments on a mesh of Explicit axes.
 
     On Explicit axes, JAX asks for the sharding of every array that is reshaped or mixed with constants. Within the
@@ -75,15 +79,15 @@ def on_auto_axes(value_and_grad: Callable[..., Any]) -> Callable[..., Any]:
     """
 
     @functools.wraps(value_and_grad)
-    def call(params: Any, *arguments: Any) -> Any:
+    def call(params: Params, *arguments: object) -> Result:
         shardings = [jax.typeof(leaf).sharding for leaf in jax.tree.leaves((params, arguments)) if is_array(leaf)]
         mesh = next((sharding.mesh for sharding in shardings if sharding.mesh.explicit_axes), None)
         if mesh is None:
             return value_and_grad(params, *arguments)
         whole = NamedSharding(mesh, PartitionSpec())  # type: ignore[no-untyped-call]
         as_params = jax.tree.map(lambda leaf: NamedSharding(mesh, jax.typeof(leaf).sharding.spec), params)
-        return jax.sharding.auto_axes(value_and_grad, axes=mesh.explicit_axes, out_sharding=(whole, as_params))(
-            params, *arguments
-        )
+        on_auto = jax.sharding.auto_axes(value_and_grad, axes=mesh.explicit_axes, out_sharding=(whole, as_params))
+        result: Result = on_auto(params, *arguments)
+        return result
 
     return call

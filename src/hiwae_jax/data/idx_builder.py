@@ -3,7 +3,6 @@
 import pathlib
 import types
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -34,7 +33,7 @@ class IdxBuilder(
 def make_idx_builder(specification: Specification) -> type[IdxBuilder]:
     """A builder of this set; TensorFlow Datasets does not find it by name."""
 
-    def fill(namespace: dict[str, Any]) -> None:
+    def fill(namespace: dict[str, object]) -> None:
         namespace.update(
             __doc__=f"The set {specification.name}, from idx files.",
             __module__=__name__,

@@ -7,7 +7,7 @@ import abc
 import functools
 import pathlib
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -49,7 +49,7 @@ class RawFileBuilder(
                 the path.
         """
 
-    def _info(self) -> Any:
+    def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
             builder=self,
             features=tfds.features.FeaturesDict(
@@ -59,7 +59,13 @@ class RawFileBuilder(
             disable_shuffling=True,  # the published order is part of the set
         )
 
-    def download_and_prepare(self, *, download_config: Any = None, file_format: Any = None, **options: Any) -> None:
+    def download_and_prepare(
+        self,
+        *,
+        download_config: tfds.download.DownloadConfig | None = None,
+        file_format: str | tfds.core.FileFormat | None = None,
+        **options: object,
+    ) -> None:
         """As in TensorFlow Datasets, but always as array records.
 
         Raises:
@@ -74,7 +80,9 @@ class RawFileBuilder(
             self._manual_dir = raw_files.require_directory(download_config.manual_dir)
         super().download_and_prepare(download_config=download_config, file_format="array_record", **options)
 
-    def _split_generators(self, dl_manager: Any) -> Mapping[str, Iterator[tuple[int, dict[str, np.ndarray]]]]:
+    def _split_generators(
+        self, dl_manager: tfds.download.DownloadManager
+    ) -> Mapping[str, Iterator[tuple[int, dict[str, np.ndarray]]]]:
         paths = self._locate(dl_manager)
         # Every file is verified before the first record is written: writing takes much longer than reading.
         images: dict[str, np.ndarray] = {}
@@ -91,7 +99,7 @@ class RawFileBuilder(
             note = raw_files.of_another_set(raw, path, directory, name=self.SPECIFICATION.name)
             raise ValueError(f"{error}{note}") from error
 
-    def _directory(self, dl_manager: Any) -> pathlib.Path:
+    def _directory(self, dl_manager: tfds.download.DownloadManager) -> pathlib.Path:
         return self._manual_dir or pathlib.Path(dl_manager.download_dir, "manual")
 
     def _diagnose(self, part: str, content: bytes, path: pathlib.Path) -> str:
@@ -105,7 +113,7 @@ class RawFileBuilder(
         for index, image in enumerate(images):
             yield index, {"image": image}
 
-    def _locate(self, dl_manager: Any) -> dict[str, pathlib.Path]:
+    def _locate(self, dl_manager: tfds.download.DownloadManager) -> dict[str, pathlib.Path]:
         directory = self._directory(dl_manager)
         found: dict[str, pathlib.Path] = {}
         missing = []
@@ -126,7 +134,7 @@ class RawFileBuilder(
             found.update({name: pathlib.Path(path) for name, path in downloads.items()})
         return found
 
-    def _why_unreachable(self, raw: raw_files.RawFile, dl_manager: Any) -> str | None:
+    def _why_unreachable(self, raw: raw_files.RawFile, dl_manager: tfds.download.DownloadManager) -> str | None:
         if raw.url is None:
             return f"{raw.filename} has no address"
         name = resource.get_dl_fname(raw.url, raw.download_sha256 or raw.sha256)
