@@ -184,7 +184,11 @@ def make_annealed_objective(
         chunk_size=chunk_size,
     )
     recipe = _recipe(ingredients, gradient, backward_samples)
-    return Bound(functools.partial(_evaluate, recipe), functools.partial(_draw, recipe))
+
+    def objective(params: Params, x: Example, key: Key, beta: Unchecked) -> Scalar:
+        return _evaluate(recipe, params, x, key, beta)
+
+    return Bound(objective, functools.partial(_draw, recipe))
 
 
 def _power_of(order: Unchecked) -> float:
