@@ -82,6 +82,7 @@ def pages() -> dict[pathlib.Path, str]:
     choosing = with_table((DOCS / "choosing.md").read_text(), control_variates.table(_content("control_variates.json")))
     reference = DOCS / "reference" / "proposals.md"
     found[reference] = proposals_reference(reference.read_text())
+    choosing = with_table(choosing, proposals.table(_content("proposals.json")))
     choosing = with_table(with_table(choosing, proposals_table()), gradients_table())
     found[DOCS / "choosing.md"] = with_table(
         choosing, objectives_tables.short_table(_content("objectives.json")["cells"])
