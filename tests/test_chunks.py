@@ -47,8 +47,8 @@ def value_and_gradient(proposal, alpha, gradient, chunk_size, backward_samples=N
 
 
 # The plain estimator is in the test of second derivatives, the uniform weighting in that of a reverse model for each
-# member. Where a backward pass for drawn samples is asked for, there is no choice between one pass and two. In two the model
-# does not see which estimator sends the samples.
+# member. Where a backward pass for drawn samples is asked for, there is no choice between one pass and two. In two the
+# model does not see which estimator sends the samples.
 @pytest.mark.parametrize(
     ("alpha", "gradient", "backward_samples", "passes"),
     [
