@@ -74,7 +74,7 @@ def test_transformations_agree(name, gradient):
     ("name", "gradient"), [("independent", DEFAULT), ("equal members", DEFAULT), ("own z_0", "refilled")]
 )
 def test_the_gradient_is_the_same_through_what_was_drawn_before(name, gradient):
-    """Nothing reaches the parameters beside the draw that should go through it, nor twice; more in `test_batched.py`."""
+    """Nothing reaches the parameters beside the draw that should go through it, nor twice (and `test_batched.py`)."""
     bound = make(name, gradient)
     x, key = jnp.stack([X, 1.0 - X]), KEY
 
