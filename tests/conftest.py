@@ -1,19 +1,15 @@
 """Strict settings for every test: no silent promotion of ranks or dtypes, and compiled programs kept between tests."""
 
-import functools
-import gc
 import os
 import pathlib
 from importlib.metadata import version
 
 import jax
 import pytest
-from jax._src.interpreters import mlir
 
-# Traces are many objects and few cycles. Python looks for cycles so often that it takes an eighth of the time, so it
-# looks once after each file, among the objects that are new.
-gc.disable()
-gc.freeze()
+from tests import hurry
+
+hurry.begin()
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 
@@ -22,11 +18,6 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_compilation_cache_dir", str(REPOSITORY / ".cache" / "jax"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-
-# JAX makes a new MLIR context for every program, which is a third of the time of a small one. Here a file has one.
-SHARED_CONTEXT = version("jax").startswith("0.10.")
-if SHARED_CONTEXT:
-    mlir.make_ir_context = functools.cache(mlir.make_ir_context)
 
 # Files of a few long tests, in the order of their time. With two workers, one of these at the end leaves one idle.
 LONG_FILES = (
@@ -71,12 +62,9 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_runtest_teardown(item, nextitem):
-    """Free the cycles that a file of tests has left."""
+    """Free what a file of tests has left."""
     if nextitem is None or nextitem.path != item.path:
-        if SHARED_CONTEXT:
-            mlir.make_ir_context.cache_clear()
-        gc.collect()
-        gc.freeze()
+        hurry.clean_up()
 
 
 @pytest.fixture
