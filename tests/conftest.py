@@ -1,6 +1,5 @@
 """Strict settings for every test: no silent promotion of ranks or dtypes, and compiled programs kept between tests."""
 
-import gc
 import os
 import pathlib
 from importlib.metadata import version
@@ -8,10 +7,9 @@ from importlib.metadata import version
 import jax
 import pytest
 
-# Traces are many objects and few cycles. Python looks for cycles so often that it takes an eighth of the time, so it
-# looks once after each file, among the objects that are new.
-gc.disable()
-gc.freeze()
+from tests import hurry
+
+hurry.begin()
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 
@@ -64,10 +62,9 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_runtest_teardown(item, nextitem):
-    """Free the cycles that a file of tests has left."""
+    """Free what a file of tests has left."""
     if nextitem is None or nextitem.path != item.path:
-        gc.collect()
-        gc.freeze()
+        hurry.clean_up()
 
 
 @pytest.fixture

@@ -26,6 +26,7 @@ from experiments.vae import images, layout, pictures, split_mean, training
 from experiments.vae.models import make_model
 from experiments.vae.settings import Settings
 from hiwae_jax._gradients import model_passes
+from tests import hurry
 
 # Every size is one of a kind, so that a shape tells what it is of.
 BATCH, K, LATENT, HIDDEN, PIXELS, CONTEXT, PROPOSAL_HIDDEN = 8, 6, 7, 40, 20, 10, 12
@@ -314,6 +315,7 @@ def in_process(folder, address, index):
 
 if __name__ == "__main__":
     devices, part, folder, *rest = sys.argv[1:]
+    hurry.begin()
     chex.set_n_cpu_devices(int(devices))
     cache = pathlib.Path(__file__).resolve().parent.parent / ".cache" / "jax"
     jax.config.update("jax_compilation_cache_dir", str(cache))

@@ -139,7 +139,6 @@ def test_gradients_are_finite(name, gradient, alpha):
 @pytest.mark.parametrize(
     ("name", "gradient", "alpha"),
     [
-        ("independent", PLAIN, 0.0),
         ("independent", DEFAULT, 0.0),
         ("shared z_0", PLAIN, 1.0),
         ("shared z_0", DEFAULT, 1.0),

@@ -50,7 +50,7 @@ def reverse(params, x, z):
     return z @ params["reverse"][0].T, jnp.exp(0.3 * jnp.tanh(z @ params["reverse"][1].T))
 
 
-def comparisons(pairs, *, alpha, shared=True, betas=(1.0,), free_bits=0.0, equal=False, draws=30_000, proposal=None):
+def comparisons(pairs, *, alpha, shared=True, betas=(1.0,), free_bits=0.0, equal=False, draws=20_000, proposal=None):
     """Of each pair of estimators at each beta, `{(pair, beta): (z, ratio)}`, from the same noise and in one program.
 
     z is the largest z-score of their difference over parameters, and ratio that of their total variances. An estimator

@@ -38,10 +38,11 @@ CASES = [
         [
             Expected(DEFAULT, ratio=1.013),
             Expected(DEFAULT, ratio=1.145, other=REFILLED),
+            Expected(DEFAULT, beta=0.3, other=REFILLED),
             Expected(SQUARED, biased=True),
         ],
     ),
-    ({"alpha": 1.0, "shared": False}, [Expected(DEFAULT)]),
+    ({"alpha": 1.0, "shared": False}, [Expected(DEFAULT), Expected(DEFAULT, ratio=1.048, other=REFILLED)]),
     ({"alpha": 0.0, "shared": False, "equal": True}, [Expected(DEFAULT)]),
     ({"alpha": 1.0, "equal": True}, [Expected(DEFAULT)]),
     ({"alpha": 0.0, "free_bits": 1.5}, [Expected(DEFAULT), Expected(SQUARED, biased=True)]),

@@ -1,4 +1,4 @@
-"""The refilled-slot estimator: unbiased by quadrature and paired draws, and the same as others where it should be."""
+"""The refilled-slot estimator: unbiased by quadrature, and the same as others where it should be."""
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,6 @@ import hiwae_jax as hj
 from hiwae_jax._gradients.leave_out import leave_two_out
 from tests import models
 from tests.gradients import paired_draws as four  # K = 4 members in D = 3
-from tests.gradients.paired_draws import LARGEST_Z
 
 ESTIMATORS = ("reparameterized", "refilled", "path_squared")
 
@@ -72,15 +71,6 @@ def test_the_mean_gradient_is_that_of_the_plain_estimator(case):
         assert ours[0] == pytest.approx(plain[0], rel=1e-12)
         np.testing.assert_allclose(ours[1], plain[1], atol=case["accuracy"])
         assert np.max(np.abs(biased[1] - plain[1])) >= bias  # the control
-
-
-@pytest.mark.parametrize("case", [{"alpha": 1.0, "shared": False}, {"alpha": 3.0, "betas": (1.0, 0.3)}], ids=str)
-def test_refilled_is_unbiased_in_more_dimensions(case):
-    """At K = 4, against the estimator that has tests of its own."""
-    for (_, beta), (z, ratio) in four.comparisons([(four.REFILLED, four.DEFAULT)], **case).items():
-        assert z < LARGEST_Z
-        if beta == 1.0:
-            assert ratio < 1.0
 
 
 def proposal(num_samples=None, members=four.K):

@@ -67,10 +67,12 @@ import json, os, signal, sys, threading
 phase, skipped, delay, between, prelude, arguments = json.loads(sys.argv[1])
 exec(prelude)
 import jax
+from tests import hurry
 from experiments.shared import stored
 from experiments.vae import checkpoints, command, evaluation, pictures, training
 from hiwae_jax.data import packed_cache, preparation
 
+hurry.begin()
 training.STEPS_A_CALL, training.SECONDS_BETWEEN_CHECKPOINTS = 40, between
 evaluation.SECONDS_BETWEEN_SAVES, evaluation.ROWS_AT_ONCE = -1.0, {"cpu": 100}
 
