@@ -4,12 +4,12 @@ import functools
 import gc
 from importlib.metadata import version
 
-from jax._src.interpreters import mlir
-
 # Traces are many objects and few cycles. Python looks for cycles so often that it takes an eighth of the time. JAX
 # makes a new MLIR context for every program, which is half of the time of a small one. What is private belongs to one
 # version.
 SHARES_CONTEXT = version("jax").startswith("0.10.")
+if SHARES_CONTEXT:
+    from jax._src.interpreters import mlir
 
 
 def begin() -> None:
