@@ -1,6 +1,7 @@
 """Settings of the documentation site, which `make docs` builds into build/docs."""
 
 import importlib.util
+import os
 import pathlib
 import sys
 
@@ -39,6 +40,7 @@ nb_execution_timeout = 120  # seconds a cell
 nb_execution_raise_on_error = True
 nb_execution_show_tb = True
 nb_merge_streams = True
+os.environ.setdefault("PYTHONWARNINGS", "ignore:IProgress not found")  # of tqdm, in a kernel without widgets
 
 # The reference. Docstrings write code in single backticks.
 default_role = "code"
