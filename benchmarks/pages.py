@@ -4,7 +4,7 @@
 
 These are the tables in `results/`, docs/tables.md and docs/tables_mlp.md, the tables of docs/toy.md and
 docs/gradient_quality.md, the tables of proposals, gradients and measurements in docs/choosing.md, the two tables of
-README.md, the entries of docs/reference/proposals.md, and the figures of these pages and of docs/performance.md.
+README.md, one of docs/performance.md, the entries of docs/reference/proposals.md, and the figures of all these pages.
 Pictures of samples of fits, which are not in the repository, are drawn by other commands: figures 2 and 7 of the toy by
 `python -m experiments.toy --figure 2 7`, and docs/start.png by `python -m experiments.toy.start_picture`.
 """
@@ -82,6 +82,8 @@ def pages() -> dict[pathlib.Path, str]:
     choosing = with_table((DOCS / "choosing.md").read_text(), control_variates.table(_content("control_variates.json")))
     reference = DOCS / "reference" / "proposals.md"
     found[reference] = proposals_reference(reference.read_text())
+    performance = (DOCS / "performance.md").read_text()
+    found[DOCS / "performance.md"] = with_table(performance, step_parts.table(_content("step_parts.json")))
     choosing = with_table(choosing, proposals.table(_content("proposals.json")))
     choosing = with_table(with_table(choosing, proposals_table()), gradients_table())
     found[DOCS / "choosing.md"] = with_table(

@@ -44,7 +44,7 @@ def test_every_table_and_figure_is_generated_but_those_of_samples():
     assert {path.relative_to(ROOT).as_posix() for path in RESULTS.rglob("*.md")} | {
         "README.md",
         "docs/reference/proposals.md",
-        *(f"docs/{name}.md" for name in ("choosing", "gradient_quality", "tables", "tables_mlp", "toy")),
+        *(f"docs/{name}.md" for name in ("choosing", "gradient_quality", "performance", "tables", "tables_mlp", "toy")),
     } == written
     drawn = {path.name for path in pages.figures()}
     assert {path.name for path in (ROOT / "docs").glob("*.png")} - drawn == {
