@@ -9,6 +9,7 @@ separate program, which is also run.
 
 import itertools
 import time
+from typing import Any
 
 from experiments.shared import command_line
 
@@ -26,10 +27,9 @@ def main(arguments: list[str] | None = None) -> None:
 
     import jax
     import jax.numpy as jnp
-    import numpy as np
 
-    from experiments.vae import sweeps, training
-    from experiments.vae.models import alpha_of, make_model
+    from experiments.vae import sweeps
+    from experiments.vae.models import alpha_of
 
     unknown = [name for name in options.sweeps if name not in sweeps.SWEEPS]
     if unknown:
@@ -45,22 +45,33 @@ def main(arguments: list[str] | None = None) -> None:
     train, monitored = (jnp.zeros((count, PACKED), jnp.uint8) for count in (TRAIN, MONITORED))
     print("| sweep | model | initialization | trace and lower | compile |\n| --- | --- | --- | --- | --- |")
     for sweep, settings in cells:
-        model = make_model(settings, pixel_mean=np.full(784, 0.1))
-        plan = training.make_plan(settings, TRAIN)
-        run_call = training.make_run_call(
-            model, settings, plan, lambda rows, _: jnp.unpackbits(rows, axis=-1).astype(jnp.float32)
-        )
-        seeds = jnp.arange(settings.seeds)
-        start = jax.jit(lambda seeds, model=model, plan=plan: training.init_states(model, plan, seeds))
-        marks = [time.process_time()]
-        state = jax.block_until_ready(start(seeds))
-        marks.append(time.process_time())
-        lowered = run_call.lower(seeds, state, train, monitored, monitored)
-        marks.append(time.process_time())
-        lowered.compile()
-        marks.append(time.process_time())
+        marks = _marks(settings, train, monitored)
         seconds = " | ".join(f"{after - before:.1f}" for before, after in itertools.pairwise(marks))
         print(f"| {sweep} | {settings.model} | {seconds} |", flush=True)
+
+
+def _marks(settings: Any, train: Any, monitored: Any) -> list[float]:
+    """The CPU time before initialization, after it, after lowering the program of training, and after compiling it."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    from experiments.vae import training
+    from experiments.vae.models import make_model
+
+    model = make_model(settings, pixel_mean=np.full(784, 0.1))
+    plan = training.make_plan(settings, TRAIN)
+    unpack = lambda rows, _: jnp.unpackbits(rows, axis=-1).astype(jnp.float32)
+    run_call = training.make_run_call(model, settings, plan, unpack)
+    seeds = jnp.arange(settings.seeds)
+    start = jax.jit(lambda seeds: training.init_states(model, plan, seeds))
+    marks = [time.process_time()]
+    state = jax.block_until_ready(start(seeds))
+    marks.append(time.process_time())
+    lowered = run_call.lower(seeds, state, train, monitored, monitored)
+    marks.append(time.process_time())
+    lowered.compile()
+    return [*marks, time.process_time()]
 
 
 if __name__ == "__main__":

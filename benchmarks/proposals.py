@@ -68,7 +68,7 @@ def _run(options: argparse.Namespace) -> None:
     import numpy as np
 
     from benchmarks.shared.problems import make_digits_model
-    from benchmarks.shared.training import bound_at_time, mean_of, step_costs, train
+    from benchmarks.shared.training import mean_of, step_costs, train
 
     problems = {name: make_digits_model(name, num_samples=options.num_samples) for name in options.models}
     values = {name: mean_of(problem.make_bound()) for name, problem in problems.items()}
@@ -82,17 +82,24 @@ def _run(options: argparse.Namespace) -> None:
     first = options.models[0]
     params = {name: jax.tree.map(np.asarray, problem.init(0)) for name, problem in problems.items()}
     costs = step_costs(problems[first], values, params, relative_to=first)
-    cells = [
-        {
-            "model": name,
-            "equal_steps": [row[-1] for row in bounds],
-            "equal_time": bound_at_time(np.asarray(bounds), costs[name]["time_ratio"]),
-            "curve": np.mean(bounds, axis=0).tolist(),
-            **costs[name],
-        }
-        for name, bounds in curves.items()
-    ]
-    settings = {"num_samples": options.num_samples, "steps": options.steps, "seeds": options.seeds}
+    _write(options, [_cell(name, np.asarray(curves[name]), costs[name]) for name in curves])
+
+
+def _cell(name: str, bounds: Any, cost: dict[str, float]) -> dict[str, Any]:
+    """The figures of one model: `bounds` [seeds, points], and the cost of its step."""
+    from benchmarks.shared.training import bound_at_time
+
+    return {
+        "model": name,
+        "equal_steps": bounds[:, -1].tolist(),
+        "equal_time": bound_at_time(bounds, cost["time_ratio"]),
+        "curve": bounds.mean(axis=0).tolist(),
+        **cost,
+    }
+
+
+def _write(options: argparse.Namespace, cells: list[dict[str, Any]]) -> None:
+    settings = {name: getattr(options, name) for name in ("num_samples", "steps", "seeds")}
     content = {"history": [], "provenance": provenance(), **settings, "cells": cells}
     compact_json.write(options.output / "proposals.json", content)
     (options.output / "proposals.md").write_text(table(content) + "\n")

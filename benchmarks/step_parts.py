@@ -93,29 +93,34 @@ def _cell(K: int, options: Any) -> dict[str, Any]:
 def parts(problem: "Problem") -> "tuple[dict[str, Contestant], dict[str, float]]":
     """The programs of the parts, and how often each has to run for one step."""
     import jax
-    import jax.numpy as jnp
-    import optax
 
     from benchmarks.shared.roofline import decoder_products, other_parts
 
     batch, pixels, hidden, latent = problem.sizes
     samples = batch * problem.num_samples
     rows = min(samples, PIECE)
-    decoder, encoder = (latent, hidden, hidden, pixels), (pixels, hidden, hidden, 2 * latent)
-    programs, repeats = {}, {}
-
-    def add(name: str, program: Any, arguments: Any, times: float) -> None:
-        programs[name], repeats[name] = _repeated(program, arguments), times
-
-    timed = decoder_products(decoder, rows, "float32")
-    add("decoder products", timed.program, timed.arguments, samples / rows)
-    timed = decoder_products(encoder, batch, "float32", of_input=False)
-    add("encoder products", timed.program, timed.arguments, 1)
+    times = samples / rows
+    decoder = (latent, hidden, hidden, pixels)
+    of_decoder = decoder_products(decoder, rows, "float32")
+    of_encoder = decoder_products((pixels, hidden, hidden, 2 * latent), batch, "float32", of_input=False)
+    found = {
+        "decoder products": (of_decoder.program, of_decoder.arguments, times),
+        "encoder products": (of_encoder.program, of_encoder.arguments, 1),
+    }
     others = other_parts(decoder, rows, "float32")
-    for name, title in (("likelihood", "pixels"), ("tanh", "tanh"), ("noise", "noise")):
-        function, arguments = others[name]
-        units = (samples + batch) / rows if name == "tanh" else samples / rows  # the encoder has as many units
-        add(title, jax.jit(function), arguments, units)
+    units = (samples + batch) / rows  # the encoder has as many for an example as the decoder has for a sample
+    for name, title, repeats in (("likelihood", "pixels", times), ("tanh", "tanh", units), ("noise", "noise", times)):
+        found[title] = (jax.jit(others[name][0]), others[name][1], repeats)
+    found["Adam"] = (*_updates(problem), 1 / UPDATES)
+    programs = {name: _repeated(program, arguments) for name, (program, arguments, _) in found.items()}
+    return programs, {name: repeats for name, (_, _, repeats) in found.items()}
+
+
+def _updates(problem: "Problem") -> tuple[Any, Any]:
+    """Several updates of all parameters by Adam, and their arguments."""
+    import jax
+    import jax.numpy as jnp
+    import optax
 
     params = jax.tree.map(jnp.asarray, problem.params)
     optimizer = optax.adam(1e-3)
@@ -129,8 +134,7 @@ def parts(problem: "Problem") -> "tuple[dict[str, Contestant], dict[str, float]]
 
         return jax.lax.fori_loop(0, UPDATES, update, (params, moments))
 
-    add("Adam", updates, (params, optimizer.init(params), jax.tree.map(jnp.ones_like, params)), 1 / UPDATES)
-    return programs, repeats
+    return updates, (params, optimizer.init(params), jax.tree.map(jnp.ones_like, params))
 
 
 def _repeated(program: Any, arguments: Any) -> "Contestant":
