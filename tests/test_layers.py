@@ -4,6 +4,7 @@ import ast
 import graphlib
 import io
 import pathlib
+import symtable
 import tokenize
 
 import pytest
@@ -172,3 +173,25 @@ def test_a_long_function_would_be_seen():
     text = 'def f():\n    """Two\n    lines."""\n    # and a comment\n' + "    x = 0\n" * 49
     assert long_functions(text) == set()
     assert long_functions(text + "    y = 0\n") == {"f"}
+
+
+MOST_NAMES = 20  # local names of a function, arguments and imports counted, those of inner functions not
+
+
+def functions_of_many_names(text):
+    def inside(table):
+        for child in table.get_children():
+            names = [symbol for symbol in child.get_symbols() if symbol.is_local()]
+            if child.get_type() == "function" and len(names) > MOST_NAMES:
+                yield child.get_name()
+            yield from inside(child)
+
+    return set(inside(symtable.symtable(text, "module", "exec")))
+
+
+def test_no_function_has_more_local_names_than_one_can_keep_in_mind():
+    many = {path: found for path in modules().values() if (found := functions_of_many_names(path.read_text()))}
+    assert many == {}
+    arguments = ", ".join(f"a{number}" for number in range(MOST_NAMES))
+    assert functions_of_many_names(f"def f({arguments}): return a0") == set()
+    assert functions_of_many_names(f"def f({arguments}): b = a0") == {"f"}
