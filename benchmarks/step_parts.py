@@ -101,11 +101,10 @@ def parts(problem: "Problem") -> "tuple[dict[str, Contestant], dict[str, float]]
     rows = min(samples, PIECE)
     times = samples / rows
     decoder = (latent, hidden, hidden, pixels)
-    of_decoder = decoder_products(decoder, rows, "float32")
-    of_encoder = decoder_products((pixels, hidden, hidden, 2 * latent), batch, "float32", of_input=False)
+    encoder = (pixels, hidden, hidden, 2 * latent)
     found = {
-        "decoder products": (of_decoder.program, of_decoder.arguments, times),
-        "encoder products": (of_encoder.program, of_encoder.arguments, 1),
+        "decoder products": (*decoder_products(decoder, rows, "float32")[:2], times),
+        "encoder products": (*decoder_products(encoder, batch, "float32", of_input=False)[:2], 1),
     }
     others = other_parts(decoder, rows, "float32")
     units = (samples + batch) / rows  # the encoder has as many for an example as the decoder has for a sample

@@ -2,6 +2,7 @@
 
 import re
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -326,3 +327,31 @@ def test_the_error_names_the_argument_and_the_remedy(title):
     with pytest.raises((TypeError, ValueError)) as error:
         make()
     assert re.match(message, str(error.value)), str(error.value)
+
+
+def test_a_dict_of_pairs_is_a_pair_of_dicts():
+    """For one distribution and for rows of them, in values, gradients and structure."""
+    loc = {"a": jnp.arange(6.0).reshape(2, 3) / 6.0, "b": jnp.float32(0.4)}
+    scale = {"a": jnp.full((2, 3), 0.7), "b": jnp.float32(1.3)}
+    rows = lambda tree: jax.tree.map(lambda leaf: jnp.stack([leaf, leaf + 0.1, leaf + 0.3]), tree)
+    pairs = lambda loc, scale: {name: (loc[name], scale[name]) for name in loc}
+
+    def log_joint(params, x, z):
+        return -0.5 * jnp.sum((z["a"] - x) ** 2) - 0.5 * (z["b"] - params) ** 2
+
+    def bound(form):
+        moved = lambda params, tree: jax.tree.map(lambda leaf: leaf + params, tree)
+        one = hj.independent(lambda params, x: form(moved(params, loc), scale), num_samples=3)
+        several = hj.hierarchical(
+            lambda params, x: form(moved(params, loc), scale),
+            lambda params, x, z0: form(moved(params + z0["b"], rows(loc)), rows(scale)),
+            lambda params, x, z: form(z, jax.tree.map(jnp.ones_like, z)),
+        )
+        return [hj.make_bound(log_joint, proposal, weighting=hj.power_heuristic(1.0)) for proposal in (one, several)]
+
+    def all_of(form):
+        bounds = bound(form)
+        at = jnp.float32(0.2), jnp.float32(1.0), jax.random.key(0)
+        return [jax.value_and_grad(one)(*at) for one in bounds], [one.draw(*at).samples for one in bounds]
+
+    chex.assert_trees_all_equal(*jax.jit(lambda: [all_of(pairs), all_of(lambda *trees: trees)])())

@@ -85,8 +85,12 @@ ENTRIES = {
         r"conditional: .* such as \(loc, scale\)",
     ),
     "a dict z": (
-        lambda: evaluate(conditional=lambda p, x: {"a": MATRIX, "b": SCALAR}),
+        lambda: evaluate(conditional=lambda p, x: {"a": MATRIX, "b": jnp.zeros(())}),
         r"conditional: expected arrays \[D\] .*return a pair \(loc, scale\) of its structure",
+    ),
+    "a dict of loc and scale": (
+        lambda: evaluate(conditional=lambda p, x: {"loc": jnp.zeros(2), "scale": jnp.ones(2)}),
+        r"conditional: expected a pair of arrays \[D\], got dict",
     ),
     "nothing": (lambda: evaluate(conditional=lambda p, x: None), r"conditional: expected arrays \[D\] .* got nothing"),
     "one array": (lambda: evaluate(conditional=lambda p, x: jnp.zeros(2)), r"conditional: expected a pair"),

@@ -48,7 +48,7 @@ def one_distribution(name: str, returned: Unchecked, family: Family, *, expected
 
 def distribution(name: str, returned: Unchecked, family: Family, *, expected: str = "[D]") -> Distribution:
     """Likewise, without a check of the family's functions."""
-    returned = unwrapped(returned)
+    returned = _pair_of_trees(family, unwrapped(returned))
     if _is_pair_of_trees(family, returned, ndim=1):
         return _raveled(name, returned, leading=0)
     parameters = _checked(name, returned, family, ndim=1, expected=expected, rows=None)
@@ -67,6 +67,7 @@ def distributions(
       expected: the expected shapes, in words.
       rows: how many rows there must be, if that is known.
     """
+    returned = _pair_of_trees(family, returned)
     if _is_pair_of_trees(family, returned, ndim=2):
         return _raveled(name, returned, leading=1, rows=rows)
     rest, shared = split_shared(returned)
@@ -84,6 +85,24 @@ def distributions(
 def first_row(parameters: Parameters) -> Parameters:
     """The parameters of the first of several distributions, with the marks of those that all share."""
     return jax.tree.map(lambda leaf: leaf if is_shared(leaf) else leaf[0], parameters, is_leaf=is_shared)
+
+
+def _pair_of_trees(family: Family, returned: Unchecked) -> Unchecked:
+    """A pytree of pairs (loc, scale), such as a dict of them, as a pair of pytrees; anything else as it is.
+
+    A tuple or list at the top is the pair itself.
+    """
+    if family.noise_like is not like_loc or isinstance(returned, (tuple, list)):
+        return returned
+    pairs, treedef = jax.tree.flatten(returned, is_leaf=_is_pair)
+    if not pairs or not all(map(_is_pair, pairs)):
+        return returned
+    loc, scale = zip(*pairs, strict=True)
+    return jax.tree.unflatten(treedef, loc), jax.tree.unflatten(treedef, scale)
+
+
+def _is_pair(node: Unchecked) -> bool:
+    return type(node) is tuple and len(node) == 2 and all(map(_checks.is_array, node))
 
 
 def _is_pair_of_trees(family: Family, returned: Unchecked, *, ndim: int) -> bool:
