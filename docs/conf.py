@@ -55,7 +55,7 @@ napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
 napoleon_use_ivar = True
-napoleon_custom_sections = ["Gradients", "Choosing"]
+napoleon_custom_sections = ["Gradients", ("Choosing", "params_style")]
 toc_object_entries_show_parents = "hide"
 
 # Pages.

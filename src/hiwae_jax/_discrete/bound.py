@@ -88,7 +88,7 @@ def make_discrete_bound(
       log_joint: `(params, x, z) -> scalar`, `log p(x, z)` of one latent sample.
       conditional: `(params, x) -> parameters` of q(z | x) for one example: logits [D] for `bernoulli`, [D, C] for
         `categorical`.
-      num_samples: K.
+      num_samples: the number K.
       family: `bernoulli`, `categorical`, or another `DiscreteFamily`.
       gradient: how the gradient in the parameters of q is estimated. The value does not depend on it.
         "score_function": unbiased; the whole bound is the learning signal of each sample, and noise grows with it.

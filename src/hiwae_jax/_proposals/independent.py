@@ -27,7 +27,7 @@ def independent(
     Args:
       conditional: `(params, x) -> (loc [D], scale [D])` for one example. Both may be scalars, arrays of any shape, or
         pytrees of arrays; z is then like loc. A dict of pairs (loc, scale) is the same as a pair of dicts.
-      num_samples: K.
+      num_samples: the number K.
       family: the family whose parameters `conditional` returns.
       sampler: draws the noise [K, D] in place of the family's own. It receives the caller's key unchanged, once. If
         rows depend on one another, as quasi-random points do, only `gradient="reparameterized"` is unbiased. That is

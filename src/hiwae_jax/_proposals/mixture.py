@@ -41,7 +41,7 @@ def mixture(
 
     Args:
       conditional: `(params, x) -> (loc [M, D], scale [M, D])` for one example, a row for each member.
-      num_samples: K. It may be smaller or larger than M.
+      num_samples: the number K. It may be smaller or larger than M.
       draw: how members are picked. Whatever it is, each member present is picked K / m times on average, so the weights
         are the same. "without_replacement": K different members; where K > m, a member is picked again only when all
         have been picked equally often. "stratified": the members present, in their order, are cut into K parts of equal
