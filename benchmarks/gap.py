@@ -62,6 +62,8 @@ def main(arguments: list[str] | None = None) -> int:
         command_line.make_folder("--output", options.output / "cells")
         for path in (options.output / "cells").glob("*.json"):
             stored.read_json(path)  # a damaged one is an error before any work
+        for dataset in set(options.datasets) - {"toy"}:
+            make_problem(dataset, "iwae", options.data_dir)  # so is an unknown name, or a set without its files
     return run_folder.work_in(options.output, lambda: _run(options))
 
 

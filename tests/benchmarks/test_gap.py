@@ -62,3 +62,23 @@ def test_a_finished_model_is_not_run_again(tmp_path, monkeypatch, capsys):
         "hiwae-1",
     ]
     assert (tmp_path / "gap.png").stat().st_size > 1_000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--steps", "30"], "argument --steps: expected a multiple of 20, got 30"),
+        (["--datasets", "toy", "no_such_set"], "no_such_set"),
+        (["--datasets", "binarized_mnist", "--data-dir", "EMPTY"], "binarized_mnist"),
+    ],
+)
+def test_what_cannot_be_run_is_refused_in_one_line(arguments, message, tmp_path, monkeypatch, capsys):
+    (tmp_path / "empty").mkdir()
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "prepared"))
+    arguments = [str(tmp_path / "empty") if argument == "EMPTY" else argument for argument in arguments]
+    with pytest.raises(SystemExit) as ended:
+        gap.main([*arguments, "--output", str(tmp_path / "out")])
+    told = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert message in told
+    assert "Traceback" not in told
