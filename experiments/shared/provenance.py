@@ -15,6 +15,7 @@ import jax
 import hiwae_jax as hj
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+COMMIT_VARIABLE = "HIWAE_JAX_COMMIT"
 OF_THE_CALL = ("commit", "command", "date")  # these may differ between calls whose numbers compare
 
 
@@ -50,7 +51,12 @@ def processor() -> str:
 
 @functools.cache
 def commit() -> str | None:
-    """The commit of the checkout, followed by "with changes" if files differ from it; None outside of a checkout."""
+    """The commit of the checkout, followed by "with changes" if files differ from it; None outside of a checkout.
+
+    A copy of the files without their repository takes the environment variable `HIWAE_JAX_COMMIT` instead.
+    """
+    if COMMIT_VARIABLE in os.environ:
+        return os.environ[COMMIT_VARIABLE]
     here = pathlib.Path(__file__).parent
     try:
         name, changes = (

@@ -19,8 +19,9 @@ from experiments.vae.models import Model, Params, of_one
 from experiments.vae.settings import Settings
 from experiments.vae.split_mean import Figure, draws_for, mean_of_seed, over_seeds
 
-# The rows that the decoder takes in one call. On a CPU they fill the matrix unit and fit into the cache.
-ROWS_AT_ONCE = {"cpu": 1_000, "gpu": 50_000, "tpu": 50_000}
+# The rows that the decoder takes in one call. On a CPU they fill the matrix unit and fit into the cache. On an
+# accelerator an array of the paper's decoder takes 2 GB, and a block of images a few seconds. A kill loses a block.
+ROWS_AT_ONCE = {"cpu": 1_000, "gpu": 20_000, "tpu": 20_000}
 SECONDS_BETWEEN_SAVES = 60.0
 FIGURES = ("train_bound", "validation_bound", "test_bound", "validation_nll", "test_nll")
 

@@ -45,3 +45,9 @@ def test_outside_of_a_checkout_the_commit_is_unknown(monkeypatch):
 
     monkeypatch.setattr(subprocess, "run", run)
     assert provenance.commit() is None
+
+
+def test_a_copy_without_a_repository_is_told_its_commit(monkeypatch):
+    answers(monkeypatch, "")
+    monkeypatch.setenv("HIWAE_JAX_COMMIT", "def456")
+    assert provenance.commit() == "def456"

@@ -23,6 +23,7 @@ from experiments.vae.settings import Settings
         ("caltech-short", 8),
         ("mnist-short", 8),
         ("omniglot-short", 8),
+        ("omniglot-rebuilt-short", 8),
     ],
 )
 def test_sweeps_have_the_cells_of_the_tables(name, count):
