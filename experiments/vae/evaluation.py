@@ -22,6 +22,7 @@ from experiments.vae.split_mean import Figure, draws_for, mean_of_seed, over_see
 # The rows that the decoder takes in one call. On a CPU they fill the matrix unit and fit into the cache. On an
 # accelerator an array of the paper's decoder takes 2 GB, and a block of images a few seconds. A kill loses a block.
 ROWS_AT_ONCE = {"cpu": 1_000, "gpu": 20_000, "tpu": 20_000}
+LEAST_BLOCK = 100  # images, where a split has so many; those of a smaller split are padded
 SECONDS_BETWEEN_SAVES = 60.0
 FIGURES = ("train_bound", "validation_bound", "test_bound", "validation_nll", "test_nll")
 
@@ -198,6 +199,12 @@ def _work_through(
     return np.concatenate(pieces, axis=1), seconds()
 
 
+def _block_size(task: _Task, tasks: list[_Task], rows: int) -> int:
+    """Images of a block: as many for every split that a function evaluates, so that it is compiled once."""
+    sizes = [len(other.split) for other in tasks if other.function is task.function]
+    return min(rows, max(sizes), max(min(sizes), LEAST_BLOCK))
+
+
 def _blocks(
     tasks: list[_Task], params: Params, rows: int, mesh: Mesh | None, *, skipped: int
 ) -> Iterator[tuple[str, np.ndarray]]:
@@ -206,7 +213,7 @@ def _blocks(
         start = min(skipped, len(task.split))
         skipped -= start
         one = of_one(params, task.seed) if start < len(task.split) else None
-        block = min(rows, len(task.split))
+        block = _block_size(task, tasks, rows)
         block += -block % (1 if mesh is None else mesh.shape["data"])
         for first in range(start, len(task.split), block):
             part = task.split[first : first + block]

@@ -79,6 +79,17 @@ def test_every_figure_is_what_it_must_be(name, given, num_samples, draws):
         np.testing.assert_allclose(figure["standard_error"], spread, rtol=0.05)
 
 
+def test_splits_of_different_sizes_are_evaluated_by_one_program_for_bounds_and_one_for_likelihoods(monkeypatch):
+    _, data = make_data()
+    data = data._replace(train=data.train[:140], validation=data.validation[:102], test=data.test[:120])
+    programs, over_block = [], evaluation._over_block
+    monkeypatch.setattr(evaluation, "_over_block", lambda *given: programs.append(over_block(*given)) or programs[-1])
+    model = known_models.log_normal_weights(2, pixel_values=PIXEL_VALUES, spread=SPREAD)
+    params = Params({}, {"level": jnp.asarray(LEVELS[:1], jnp.float32)})
+    evaluation.evaluate(model, Settings(num_samples=2, nll_samples=20), params, data)
+    assert [program._cache_size() for program in programs] == [1, 1]
+
+
 def test_pieces_and_other_blocks_give_the_same_numbers(tmp_path, monkeypatch):
     """Random numbers belong to images, so that K, device and interruptions do not change what is compared."""
     _, data = make_data()
