@@ -45,7 +45,7 @@ LAYERS = (
         "benchmarks.proposals",
         "benchmarks.readme",
     },
-    {"benchmarks.accelerator", "benchmarks.step_parts"},
+    {"benchmarks.accelerator", "benchmarks.step_parts", "benchmarks.microbatch"},
     {"benchmarks.pages"},
 )
 LAYER_OF = {package: number for number, packages in enumerate(LAYERS) for package in packages}
