@@ -12,7 +12,7 @@ from experiments.shared.figures import plt, save
 from experiments.vae import images
 from experiments.vae.models import Model, Params, title
 from experiments.vae.settings import Settings
-from experiments.vae.training import CURVES
+from experiments.vae.training import CURVES, RUNS_ONCE
 
 GRID = 8
 
@@ -33,20 +33,20 @@ def write_pictures(
     """Samples from the prior, and test images above their reconstructions from a resampled posterior sample."""
     caption = f"{title(settings.model)}, {data.name}"
     key = jax.random.key(3)
-    decode = jax.jit(jax.vmap(lambda z: jax.nn.sigmoid(model.decode(params, z)).reshape(data.shape)))
+    decode = jax.jit(lambda params, z: jax.nn.sigmoid(jax.vmap(model.decode, in_axes=(None, 0))(params, z)))
     z = jax.random.normal(key, (GRID * GRID, settings.latent))
-    samples = np.asarray(decode(z)).reshape(GRID, GRID, *data.shape)
+    samples = np.asarray(decode(params, z)).reshape(GRID, GRID, *data.shape)
     _mosaic(folder / "samples.png", samples, f"{caption}: pixel means of samples from the prior")
 
-    @jax.vmap
-    def posterior_sample(x, key):
+    def posterior_sample(params, x, key):
         # The log-weights and the draw get the same key, so they belong to the same samples.
         log_w, z = model.log_weights()(params, x, key), model.proposal.draw(params, x, key).z
         return hj.posterior_resample(jax.random.fold_in(key, 1), log_w, z, num_samples=1)[0]
 
     shown = images.spread(data.test, 4 * GRID)
     x = images.make_pixels(data)(shown, key)
-    means = decode(jax.jit(posterior_sample)(x, jax.random.split(key, len(x))))
+    of_images = jax.jit(jax.vmap(posterior_sample, in_axes=(None, 0, 0)), compiler_options=RUNS_ONCE)
+    means = decode(params, of_images(params, x, jax.random.split(key, len(x))))
     pairs = jnp.stack([x.reshape(4, GRID, *data.shape), means.reshape(4, GRID, *data.shape)], axis=1)
     pairs = np.asarray(pairs).reshape(2 * 4, GRID, *data.shape)
     _mosaic(folder / "reconstructions.png", pairs, f"{caption}: test images, and below each its reconstruction")

@@ -23,6 +23,7 @@ from experiments.vae.training_step import Carry, Objective, make_step
 
 STEPS_A_CALL = 500
 SECONDS_BETWEEN_CHECKPOINTS = 60.0
+RUNS_ONCE = {"xla_backend_optimization_level": 0}  # of LLVM: a program that runs once takes its time to compile
 MONITORED_EXAMPLES = 2_000  # of each of the two sets; more of them would take as much time as the steps
 CURVES = ("step", "objective", "train_bound", "validation_bound", "effective_sample_size")
 
@@ -210,7 +211,10 @@ def train(
     plan = make_plan(settings, len(data.train))
     call = make_run_call(model, settings, plan, images.make_pixels(data), in_turn=in_turn, mesh=mesh)
     seeds = layout.whole(mesh, jnp.arange(settings.seeds))
-    state = jax.jit(lambda seeds: init_states(model, plan, seeds), out_shardings=layout.over(mesh))(seeds)
+    initial = jax.jit(
+        lambda seeds: init_states(model, plan, seeds), out_shardings=layout.over(mesh), compiler_options=RUNS_ONCE
+    )
+    state = initial(seeds)
     monitored = tuple(images.spread(split, MONITORED_EXAMPLES) for split in (data.train, data.validation))
     judge = _Judge(model, settings, plan, data, seeds, monitored, divergence.independent_pixels(data))
     arrays = layout.whole(mesh, jax.tree.map(jnp.asarray, (data.train, *monitored)))
