@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-# XLA's CPU compiler of JAX 0.12 makes a loop over the channels the innermost one, and does not vectorize it where they
-# are few. Between two barriers an image is one long row. With earlier versions the barriers cost more than they save.
-_FLAT = jax.__version_info__ >= (0, 12)
+# XLA's CPU compiler of JAX 0.11 and 0.12 makes a loop over the channels the innermost one, and does not vectorize it
+# where they are few. Between two barriers an image is one long row. In JAX 0.10 the barriers cost more than they save.
+_FLAT = jax.__version_info__ >= (0, 11)
 
 
 @jax.custom_jvp
