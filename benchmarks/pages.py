@@ -5,6 +5,7 @@
 These are the tables in `results/`, docs/tables.md and docs/tables_mlp.md, the tables of docs/toy.md and
 docs/gradient_quality.md, the tables of proposals, gradients and measurements in docs/choosing.md, the two tables of
 README.md, one of docs/performance.md, the entries of docs/reference/proposals.md, and the figures of all these pages.
+They are also the numbers in the text of all pages that have a comment `<!-- numbers` (`benchmarks.numbers`).
 Pictures of samples of fits, which are not in the repository, are drawn by other commands: figures 2 and 7 of the toy by
 `python -m experiments.toy --figure 2 7`, and docs/start.png by `python -m experiments.toy.start_picture`.
 """
@@ -18,7 +19,7 @@ from collections.abc import Callable
 from typing import Any
 
 import hiwae_jax as hj
-from benchmarks import control_variates, gap, proposals, readme, step_parts
+from benchmarks import control_variates, gap, measured, numbers, proposals, readme, step_parts
 from benchmarks.gradient_quality import tables as gradient_tables
 from benchmarks.k_scaling import tables as k_scaling_tables
 from benchmarks.objectives import tables as objectives_tables
@@ -92,7 +93,17 @@ def pages() -> dict[pathlib.Path, str]:
     cells = _content("gradient_quality.json")["cells"]
     quality = with_table((DOCS / "gradient_quality.md").read_text(), gradient_tables.variance_table(cells))
     found[DOCS / "gradient_quality.md"] = with_table(quality, gradient_tables.bound_table(cells))
-    return found
+    return found | with_numbers(found)
+
+
+def with_numbers(found: dict[pathlib.Path, str]) -> dict[pathlib.Path, str]:
+    """The pages with numbers in their text, computed from result files; `found` has those with generated tables."""
+    filled = {}
+    for path in [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]:
+        text = found.get(path) or path.read_text()
+        if numbers.COMMENT.search(text):
+            filled[path] = numbers.fill(text, measured.FUNCTIONS, name=path.relative_to(ROOT).as_posix())
+    return filled
 
 
 def proposals_table() -> str:

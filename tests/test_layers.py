@@ -44,6 +44,8 @@ LAYERS = (
         "benchmarks.gap",
         "benchmarks.proposals",
         "benchmarks.readme",
+        "benchmarks.numbers",
+        "benchmarks.measured",
     },
     {"benchmarks.accelerator", "benchmarks.step_parts"},
     {"benchmarks.pages"},
