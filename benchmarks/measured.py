@@ -1,6 +1,6 @@
 """What the numbers in the text of pages are computed from: functions that read the result files.
 
-The expressions in the comments `<!-- numbers` call them (`benchmarks.numbers`). `value` reads any entry of any file. The
+The expressions in the comments `<!-- numbers` call them (`benchmarks.numbers`). `value` reads any entry of a file. The
 others are short for what several pages name. A new one is a function in `FUNCTIONS`.
 """
 
