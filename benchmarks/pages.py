@@ -174,6 +174,9 @@ def figures() -> dict[pathlib.Path, Callable[[pathlib.Path], None]]:
         "overhead": functools.partial(overhead_tables.draw, _content("overhead.json")),
         "peers": functools.partial(peer_tables.draw_figure, _content("peers.json")),
         "gradient_quality": functools.partial(gradient_tables.draw_figure, _content("gradient_quality.json")["cells"]),
+        "gradient_quality_bounds": functools.partial(
+            gradient_tables.draw_bounds, _content("gradient_quality.json")["cells"]
+        ),
     }
     return {DOCS / f"{name}.png": function for name, function in draw.items()}
 
