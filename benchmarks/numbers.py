@@ -9,14 +9,14 @@ A comment below a paragraph says where the numbers in the text above it come fro
     -->
 
 Each line has words of the text, a colon, and a Python expression for each number among these words. Lines that are
-indented go on with the expressions of the line before. `benchmarks.measured` has the functions that they may call. The
+indented go on with the expressions of the line before. `benchmarks.measured` has what they may call. The
 decimals of a number are those that it is written with. `fill` puts the computed numbers in place of the written ones.
 """
 
 import math
 import re
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 COMMENT = re.compile(r"^(?P<indent> *)<!-- numbers\n(?P<body>.*?)^ *-->", re.MULTILINE | re.DOTALL)
@@ -25,12 +25,12 @@ NUMBER = re.compile(r"(?<![\w.])[+-]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?!\w)"
 HEADING = re.compile(r"^#+ .*$", re.MULTILINE)
 
 
-def fill(page: str, functions: Mapping[str, Callable[..., Any]], *, name: str) -> str:
+def fill(page: str, names: Mapping[str, Any], *, name: str) -> str:
     """The page with the numbers that its comments compute.
 
     Args:
       page: the text of a page, with any number of comments.
-      functions: what the expressions may call.
+      names: what the expressions may call or name.
       name: of the page, for messages.
 
     Raises:
@@ -42,7 +42,7 @@ def fill(page: str, functions: Mapping[str, Callable[..., Any]], *, name: str) -
         text, body = page[end : comment.start()], textwrap.dedent(comment["body"])
         for entry in ENTRY.finditer(body):
             try:
-                numbers = computed(entry["expressions"], functions)
+                numbers = computed(entry["expressions"], names)
                 text = _with_numbers(text, entry["words"], numbers)
                 body = body.replace(entry[0], entry[0].replace(entry["words"], put(entry["words"], numbers), 1), 1)
             except ValueError as error:
@@ -56,10 +56,10 @@ def fill(page: str, functions: Mapping[str, Callable[..., Any]], *, name: str) -
     return filled + page[end:]
 
 
-def computed(expressions: str, functions: Mapping[str, Callable[..., Any]]) -> list[float]:
+def computed(expressions: str, names: Mapping[str, Any]) -> list[float]:
     """The values of several Python expressions with commas between them."""
     try:
-        values = eval(f"({expressions},)", dict(functions))
+        values = eval(f"({expressions},)", dict(names))
     except Exception as error:
         kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
         raise ValueError(f"{expressions}: {kind}{error}") from error

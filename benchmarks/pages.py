@@ -4,7 +4,7 @@
 
 These are the tables in `results/`, docs/tables.md and docs/tables_mlp.md, the tables of docs/toy.md and
 docs/gradient_quality.md, the tables of proposals, gradients and measurements in docs/choosing.md, the two tables of
-README.md, one of docs/performance.md, the entries of docs/reference/proposals.md, and the figures of all these pages.
+README.md, those of docs/performance.md, the entries of docs/reference/proposals.md, and the figures of all these pages.
 They are also the numbers in the text of all pages that have a comment `<!-- numbers` (`benchmarks.numbers`).
 Pictures of samples of fits, which are not in the repository, are drawn by other commands: figures 2 and 7 of the toy by
 `python -m experiments.toy --figure 2 7`, and docs/start.png by `python -m experiments.toy.start_picture`.
@@ -19,7 +19,7 @@ from collections.abc import Callable
 from typing import Any
 
 import hiwae_jax as hj
-from benchmarks import control_variates, gap, measured, numbers, proposals, readme, step_parts
+from benchmarks import control_variates, gap, measured, numbers, performance, proposals, readme, step_parts
 from benchmarks.gradient_quality import tables as gradient_tables
 from benchmarks.k_scaling import tables as k_scaling_tables
 from benchmarks.objectives import tables as objectives_tables
@@ -83,8 +83,7 @@ def pages() -> dict[pathlib.Path, str]:
     choosing = with_table((DOCS / "choosing.md").read_text(), control_variates.table(_content("control_variates.json")))
     reference = DOCS / "reference" / "proposals.md"
     found[reference] = proposals_reference(reference.read_text())
-    performance = (DOCS / "performance.md").read_text()
-    found[DOCS / "performance.md"] = with_table(performance, step_parts.table(_content("step_parts.json")))
+    found[DOCS / "performance.md"] = performance_page((DOCS / "performance.md").read_text())
     choosing = with_table(choosing, proposals.table(_content("proposals.json")))
     choosing = with_table(with_table(choosing, proposals_table()), gradients_table())
     found[DOCS / "choosing.md"] = with_table(
@@ -96,13 +95,29 @@ def pages() -> dict[pathlib.Path, str]:
     return found | with_numbers(found)
 
 
+def performance_page(page: str) -> str:
+    """docs/performance.md with its tables."""
+    overhead = _content("overhead.json")
+    for table in (
+        performance.peers_table(_content("peers.json")),
+        performance.allocator_table(_content("peers_malloc/peers.json")),
+        step_parts.table(_content("step_parts.json")),
+        performance.k_scaling_table(_content("k_scaling_cpu.json")),
+        performance.overhead_table(overhead),
+        performance.pytorch_table(overhead),
+        performance.compile_table(overhead),
+    ):
+        page = with_table(page, table)
+    return page
+
+
 def with_numbers(found: dict[pathlib.Path, str]) -> dict[pathlib.Path, str]:
     """The pages with numbers in their text, computed from result files; `found` has those with generated tables."""
     filled = {}
     for path in [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]:
         text = found.get(path) or path.read_text()
         if numbers.COMMENT.search(text):
-            filled[path] = numbers.fill(text, measured.FUNCTIONS, name=path.relative_to(ROOT).as_posix())
+            filled[path] = numbers.fill(text, measured.NAMES, name=path.relative_to(ROOT).as_posix())
     return filled
 
 

@@ -46,6 +46,7 @@ LAYERS = (
         "benchmarks.readme",
         "benchmarks.numbers",
         "benchmarks.measured",
+        "benchmarks.performance",
     },
     {"benchmarks.accelerator", "benchmarks.step_parts"},
     {"benchmarks.pages"},
