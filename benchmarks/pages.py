@@ -19,7 +19,7 @@ from collections.abc import Callable
 from typing import Any
 
 import hiwae_jax as hj
-from benchmarks import control_variates, gap, measured, numbers, performance, proposals, readme, step_parts
+from benchmarks import control_variates, gap, measured, models, numbers, performance, proposals, readme, step_parts
 from benchmarks.gradient_quality import tables as gradient_tables
 from benchmarks.k_scaling import tables as k_scaling_tables
 from benchmarks.objectives import tables as objectives_tables
@@ -79,7 +79,12 @@ def pages() -> dict[pathlib.Path, str]:
     )
     comparison = comparison_table(compare(_content("toy_figures.json")["figure 3"]["results"]))
     mixture = "\n".join([fits_table.HEADER, *map(fits_table.row, _content("toy_mixture.json")["results"])])
-    found[DOCS / "toy.md"] = with_table(with_table((DOCS / "toy.md").read_text(), comparison), mixture)
+    trainings = fits_table.trainings_table([*_content("toy_training.json")["results"], *heads_after_long_training()])
+    found[DOCS / "toy.md"] = (DOCS / "toy.md").read_text()
+    for table in (comparison, mixture, trainings):
+        found[DOCS / "toy.md"] = with_table(found[DOCS / "toy.md"], table)
+    found[DOCS / "results.md"] = with_table((DOCS / "results.md").read_text(), models.gradients_table(results))
+    found[DOCS / "faq.md"] = with_table((DOCS / "faq.md").read_text(), models.num_samples_table(results))
     choosing = with_table((DOCS / "choosing.md").read_text(), control_variates.table(_content("control_variates.json")))
     reference = DOCS / "reference" / "proposals.md"
     found[reference] = proposals_reference(reference.read_text())
@@ -93,6 +98,12 @@ def pages() -> dict[pathlib.Path, str]:
     quality = with_table((DOCS / "gradient_quality.md").read_text(), gradient_tables.variance_table(cells))
     found[DOCS / "gradient_quality.md"] = with_table(quality, gradient_tables.bound_table(cells))
     return found | with_numbers(found)
+
+
+def heads_after_long_training() -> list[dict[str, Any]]:
+    """The fits of figure 3 of the toy at alpha 0 after the long training."""
+    fits = _content("toy_figures.json")["figure 3"]["results"]
+    return [fit for fit in fits if fit["settings"]["alpha"] == 0.0 and fit["settings"]["decay"]]
 
 
 def performance_page(page: str) -> str:

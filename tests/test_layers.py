@@ -45,10 +45,9 @@ LAYERS = (
         "benchmarks.proposals",
         "benchmarks.readme",
         "benchmarks.numbers",
-        "benchmarks.measured",
-        "benchmarks.performance",
+        "benchmarks.models",
     },
-    {"benchmarks.accelerator", "benchmarks.step_parts"},
+    {"benchmarks.accelerator", "benchmarks.step_parts", "benchmarks.measured", "benchmarks.performance"},
     {"benchmarks.pages"},
 )
 LAYER_OF = {package: number for number, packages in enumerate(LAYERS) for package in packages}

@@ -3,6 +3,7 @@
 import pytest
 
 from benchmarks import measured, numbers
+from hiwae_jax._gradients.registry import RULES
 
 PAGE = """# Costs
 
@@ -79,3 +80,23 @@ def test_an_entry_of_a_result_file_and_what_is_missing():
         measured.peers("numpro", 50)
     with pytest.raises(ValueError, match="there is no 9 in a list of 3"):
         measured.value("peers.json", "cells", {"num_samples": 50}, "contestants", "jax", "cpu_ratio", 9)
+
+
+def test_the_costs_and_noises_that_rules_name_are_those_of_the_result_files():
+    def flops(gradient):
+        def of(name, K):
+            found = measured.value("overhead.json", "cells", f"mlp 100/100, K = {K}", "steps", f"H-IWLB 1 {name}")
+            iwlb = "reparameterized" if name == "reparameterized" else "doubly_reparameterized"
+            whole = measured.value("overhead.json", "cells", f"mlp 100/100, K = {K}", "steps", f"IWLB {iwlb}", "flops")
+            assert found["flops"] == pytest.approx(found["flops_ratio"] * whole, rel=1e-6)
+            return found["flops"]
+
+        return [of(gradient, K) / of("reparameterized", K) for K in (1, 2, 5, 10)]
+
+    least, most = measured.span(flops("refilled"))
+    assert f"FLOPs {least:.2f} to {most:.2f} there" in RULES["refilled"].cost
+    least, most = measured.span(flops("doubly_reparameterized"))
+    assert f"{least:.2f}" == f"{most:.2f}" == "1.00"
+    assert RULES["doubly_reparameterized"].cost == "FLOPs 1.00 with an MLP decoder on 784 pixels, K <= 10"
+    least, most = measured.span(measured.variances("refilled", "doubly_reparameterized", 1.0, 3.0))
+    assert f"{100 * (1 - least):.0f} % below it to {100 * (most - 1):.0f} % above it" in RULES["refilled"].noise
