@@ -78,8 +78,8 @@ Runs of one model under several names stand there once.
 A cell is the mean over seeds +- their standard deviation, or one number where there is one seed."""
 CAPTION = """*Published means with standard deviations over seeds, and ours as diamonds where they were run. The scales
 differ: the bars show one nat. "Two updates" is H-IWAE with the encoder updated twice in a minibatch.*"""
-CAPTION_OF_OTHERS = """*Means with standard deviations over seeds. A nat has the same height in all panels. "Two updates"
-is H-IWAE with the encoder updated twice in a minibatch. At K = 1 all alphas are one model.*"""
+CAPTION_OF_OTHERS = """*Means with standard deviations over seeds. A nat has the same height in all panels. "Two
+updates" is H-IWAE with the encoder updated twice in a minibatch. At K = 1 all alphas are one model.*"""
 GRADIENTS = f"""Each difference is from "{GRADIENT}", and lower is better. Seeds share initialisation and
 minibatches, so differences are taken seed by seed. The table shows their mean, and its standard error in brackets. ESS
 is the effective sample size at the end of training, between 1 and K, over training and validation examples. The seconds
