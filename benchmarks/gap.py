@@ -154,20 +154,32 @@ def table(content: dict[str, Any]) -> str:
 
 def draw_figure(content: dict[str, Any], path: pathlib.Path) -> None:
     """A panel for each model: the gap and the two variances against the step."""
-    from experiments.shared.figures import plt, save
+    from experiments.shared import palette
+    from experiments.shared.figures import label_lines, log_ticks, panels, save
+    from experiments.vae.models import title
 
-    cells = content["cells"]
-    figure, axes = plt.subplots(
-        1, len(cells), figsize=(3.2 * len(cells), 3.2), squeeze=False, layout="constrained", sharex=False
-    )
-    for axis, cell in zip(axes[0], cells, strict=True):
-        for name, style in (("gap", "-"), ("half_variance", "--"), ("half_log_variance", ":")):
-            axis.semilogy(cell["steps"][1:], cell[name][1:], style, label=FIGURES[name])
-        axis.set(title=f"{cell['dataset']}, {cell['model']}, K = {cell['num_samples']}", xlabel="step")
-        axis.title.set_fontsize("small")
-    axes[0][0].set_ylabel("nats")
-    axes[0][0].legend(fontsize="x-small")
-    save(figure, path, dpi=120)
+    cells, columns = content["cells"], min(2, len(content["cells"]))
+    colors = {"gap": palette.GAP, "half_variance": palette.VARIANCE, "half_log_variance": palette.LOG_VARIANCE}
+    figure, axes = panels(-(-len(cells) // columns), columns, height=2.5, sharey="row")
+    for axis in axes.ravel()[len(cells) :]:
+        axis.set_visible(False)
+    for number, (axis, cell) in enumerate(zip(axes.ravel(), cells, strict=False)):
+        lines = []
+        for name, color in colors.items():
+            lines += axis.plot(cell["steps"][1:], cell[name][1:], color=color, label=FIGURES[name])
+        axis.set_yscale("log")
+        dataset = cell["dataset"].partition("_")[0]
+        axis.set_title(f"{dataset}: {title(cell['model'])}, K = {cell['num_samples']}")
+        axis.set_xticks([cell["steps"][0], cell["steps"][-1] // 2, cell["steps"][-1]])
+        axis.xaxis.set_major_formatter("{x:,.0f}")
+        axis.set_xlabel("step")
+        if number % columns == columns - 1 or number == len(cells) - 1:
+            log_ticks(axis)
+            axis.tick_params(labelleft=number % columns == 0)
+            label_lines(axis, lines)
+        if number % columns == 0:
+            axis.set_ylabel("nats")
+    save(figure, path)
 
 
 if __name__ == "__main__":

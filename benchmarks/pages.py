@@ -4,7 +4,8 @@
 
 These are the tables in `results/`, docs/tables.md and docs/tables_mlp.md, the tables of docs/toy.md and
 docs/gradient_quality.md, the tables of proposals, gradients and measurements in docs/choosing.md, the two tables of
-README.md, one of docs/performance.md, the entries of docs/reference/proposals.md, and the figures of all these pages.
+README.md, those of docs/performance.md, the entries of docs/reference/proposals.md, and the figures of all these pages.
+They are also the numbers in the text of all pages that have a comment `<!-- numbers` (`benchmarks.numbers`).
 Pictures of samples of fits, which are not in the repository, are drawn by other commands: figures 2 and 7 of the toy by
 `python -m experiments.toy --figure 2 7`, and docs/start.png by `python -m experiments.toy.start_picture`.
 """
@@ -18,7 +19,7 @@ from collections.abc import Callable
 from typing import Any
 
 import hiwae_jax as hj
-from benchmarks import control_variates, gap, proposals, readme, step_parts
+from benchmarks import control_variates, gap, measured, models, numbers, performance, proposals, readme, step_parts
 from benchmarks.gradient_quality import tables as gradient_tables
 from benchmarks.k_scaling import tables as k_scaling_tables
 from benchmarks.objectives import tables as objectives_tables
@@ -78,12 +79,16 @@ def pages() -> dict[pathlib.Path, str]:
     )
     comparison = comparison_table(compare(_content("toy_figures.json")["figure 3"]["results"]))
     mixture = "\n".join([fits_table.HEADER, *map(fits_table.row, _content("toy_mixture.json")["results"])])
-    found[DOCS / "toy.md"] = with_table(with_table((DOCS / "toy.md").read_text(), comparison), mixture)
+    trainings = fits_table.trainings_table([*_content("toy_training.json")["results"], *heads_after_long_training()])
+    found[DOCS / "toy.md"] = (DOCS / "toy.md").read_text()
+    for table in (comparison, mixture, trainings):
+        found[DOCS / "toy.md"] = with_table(found[DOCS / "toy.md"], table)
+    found[DOCS / "results.md"] = with_table((DOCS / "results.md").read_text(), models.gradients_table(results))
+    found[DOCS / "faq.md"] = with_table((DOCS / "faq.md").read_text(), models.num_samples_table(results))
     choosing = with_table((DOCS / "choosing.md").read_text(), control_variates.table(_content("control_variates.json")))
     reference = DOCS / "reference" / "proposals.md"
     found[reference] = proposals_reference(reference.read_text())
-    performance = (DOCS / "performance.md").read_text()
-    found[DOCS / "performance.md"] = with_table(performance, step_parts.table(_content("step_parts.json")))
+    found[DOCS / "performance.md"] = performance_page((DOCS / "performance.md").read_text())
     choosing = with_table(choosing, proposals.table(_content("proposals.json")))
     choosing = with_table(with_table(choosing, proposals_table()), gradients_table())
     found[DOCS / "choosing.md"] = with_table(
@@ -92,7 +97,39 @@ def pages() -> dict[pathlib.Path, str]:
     cells = _content("gradient_quality.json")["cells"]
     quality = with_table((DOCS / "gradient_quality.md").read_text(), gradient_tables.variance_table(cells))
     found[DOCS / "gradient_quality.md"] = with_table(quality, gradient_tables.bound_table(cells))
-    return found
+    return found | with_numbers(found)
+
+
+def heads_after_long_training() -> list[dict[str, Any]]:
+    """The fits of figure 3 of the toy at alpha 0 after the long training."""
+    fits = _content("toy_figures.json")["figure 3"]["results"]
+    return [fit for fit in fits if fit["settings"]["alpha"] == 0.0 and fit["settings"]["decay"]]
+
+
+def performance_page(page: str) -> str:
+    """docs/performance.md with its tables."""
+    overhead = _content("overhead.json")
+    for table in (
+        performance.peers_table(_content("peers.json")),
+        performance.allocator_table(_content("peers_malloc/peers.json")),
+        step_parts.table(_content("step_parts.json")),
+        performance.k_scaling_table(_content("k_scaling_cpu.json")),
+        performance.overhead_table(overhead),
+        performance.pytorch_table(overhead),
+        performance.compile_table(overhead),
+    ):
+        page = with_table(page, table)
+    return page
+
+
+def with_numbers(found: dict[pathlib.Path, str]) -> dict[pathlib.Path, str]:
+    """The pages with numbers in their text, computed from result files; `found` has those with generated tables."""
+    filled = {}
+    for path in [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]:
+        text = found.get(path) or path.read_text()
+        if numbers.COMMENT.search(text):
+            filled[path] = numbers.fill(text, measured.NAMES, name=path.relative_to(ROOT).as_posix())
+    return filled
 
 
 def proposals_table() -> str:
@@ -163,6 +200,9 @@ def figures() -> dict[pathlib.Path, Callable[[pathlib.Path], None]]:
         "overhead": functools.partial(overhead_tables.draw, _content("overhead.json")),
         "peers": functools.partial(peer_tables.draw_figure, _content("peers.json")),
         "gradient_quality": functools.partial(gradient_tables.draw_figure, _content("gradient_quality.json")["cells"]),
+        "gradient_quality_bounds": functools.partial(
+            gradient_tables.draw_bounds, _content("gradient_quality.json")["cells"]
+        ),
     }
     return {DOCS / f"{name}.png": function for name, function in draw.items()}
 

@@ -8,7 +8,7 @@ import pytest
 
 import hiwae_jax as hj
 from hiwae_jax._batched import budget, compiled
-from tests import images, models
+from tests import images, models, typed_calls
 
 SIZES = {"pixels": 12, "hidden": 6, "latent": 3}
 EXAMPLES = 7
@@ -382,3 +382,9 @@ def test_aux_comes_from_the_same_draw_and_costs_no_second_evaluation():
     keys = jax.random.split(key, EXAMPLES)
     drawn = jax.vmap(bound.draw, in_axes=(None, 0, 0))(params, batch, keys)
     np.testing.assert_allclose(aux["size"], drawn.z, rtol=1e-6)
+
+
+def test_calls_that_a_checker_of_types_reads_run():
+    value, gradient = typed_calls.values_and_gradients()
+    assert value.shape == ()
+    assert gradient.keys() == {"w", "a"}

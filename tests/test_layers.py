@@ -44,8 +44,16 @@ LAYERS = (
         "benchmarks.gap",
         "benchmarks.proposals",
         "benchmarks.readme",
+        "benchmarks.numbers",
+        "benchmarks.models",
     },
-    {"benchmarks.accelerator", "benchmarks.step_parts", "benchmarks.microbatch"},
+    {
+        "benchmarks.accelerator",
+        "benchmarks.step_parts",
+        "benchmarks.microbatch",
+        "benchmarks.measured",
+        "benchmarks.performance",
+    },
     {"benchmarks.pages"},
 )
 LAYER_OF = {package: number for number, packages in enumerate(LAYERS) for package in packages}

@@ -32,7 +32,7 @@ from typing import Any
 
 from benchmarks.gradient_quality import measurement
 from benchmarks.gradient_quality.measurement import GROUPS
-from benchmarks.gradient_quality.tables import draw_figure, table
+from benchmarks.gradient_quality.tables import draw_bounds, draw_figure, table
 from benchmarks.shared import measurements
 from benchmarks.shared.problems import PROBLEMS, Problem
 from benchmarks.shared.training import STORED_POINTS
@@ -105,4 +105,5 @@ def _run(options: argparse.Namespace, grid: list[Problem], folder: pathlib.Path)
     (options.output / "gradient_quality.md").write_text(text + "\n")
     compact_json.write(options.output / "gradient_quality.json", {"history": [], "cells": cells})
     draw_figure(cells, options.output / "gradient_quality.png")
+    draw_bounds(cells, options.output / "gradient_quality_bounds.png")
     print(f"\ntable, JSON and figure are in {options.output}/")

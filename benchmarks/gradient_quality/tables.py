@@ -1,13 +1,15 @@
 """The table and the figure of `benchmarks.gradient_quality`."""
 
-import itertools
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from matplotlib.lines import Line2D
 
 from benchmarks.gradient_quality import measurement
-from experiments.shared.figures import Axes, plt, save
+from experiments.shared import palette
+from experiments.shared.figures import Axes, label_lines, log_ticks, num_samples_axis, panels, save
 from experiments.shared.markdown import table as markdown
 
 
@@ -103,35 +105,62 @@ def _bias(row: dict[str, Any] | None) -> str:
 
 
 def draw_figure(cells: list[dict[str, Any]], path: pathlib.Path) -> None:
-    """Variance at convergence, and the bound at equal time relative to the plain estimator's, against K."""
+    """The variance of each gradient after training over that of the plain one, against K."""
+
+    def ratio(cell: dict[str, Any], name: str) -> float:
+        return cell["quality"]["trained"][name]["variance_ratio"]
+
+    _draw(cells, path, ratio, "Variance of the gradient / that of the plain gradient", logarithmic=True)
+
+
+def draw_bounds(cells: list[dict[str, Any]], path: pathlib.Path) -> None:
+    """The bound with each gradient minus that with the plain one, at equal time, against K."""
+
+    def gain(cell: dict[str, Any], name: str) -> float:
+        bounds = cell["bound"]
+        return float(np.mean(bounds[name]["equal_time"]) - np.mean(bounds[measurement.PLAIN]["equal_time"]))
+
+    _draw(cells, path, gain, "Bound minus that with the plain gradient, equal time (nats)", logarithmic=False)
+
+
+def _draw(
+    cells: list[dict[str, Any]],
+    path: pathlib.Path,
+    figure_of: Callable[[dict[str, Any], str], float],
+    title: str,
+    *,
+    logarithmic: bool,
+) -> None:
+    """A row of panels for each problem and a column for each alpha, with a line for each gradient."""
     problems = list(dict.fromkeys(cell["problem"] for cell in cells))
     alphas = sorted({cell["alpha"] for cell in cells})
-    size = {"figsize": (4 * len(alphas), 3 * 2 * len(problems)), "squeeze": False, "layout": "constrained"}
-    figure, axes = plt.subplots(2 * len(problems), len(alphas), **size)
-    for (row, problem), (column, alpha) in itertools.product(enumerate(problems), enumerate(alphas)):
-        here = [cell for cell in cells if cell["problem"] == problem and cell["alpha"] == alpha]
-        here.sort(key=lambda cell: cell["num_samples"])
-        upper, lower = axes[2 * row][column], axes[2 * row + 1][column]
-        _draw_panels(upper, lower, here, alpha)
-        upper.set(title=f"{problem}, alpha {alpha:g}", ylabel="variance / plain, trained")
-        lower.set(xlabel="K", ylabel="bound - plain, equal time (nats)")
-    labelled = max(axes.ravel(), key=lambda axis: len(axis.get_legend_handles_labels()[1]))
-    labelled.legend(fontsize="x-small")
-    save(figure, path, dpi=120)
+    figure, axes = panels(len(problems), len(alphas), height=2.6, sharey="row")
+    for row, problem in zip(axes, problems, strict=True):
+        for axis, alpha in zip(row, alphas, strict=True):
+            here = [cell for cell in cells if cell["problem"] == problem and cell["alpha"] == alpha]
+            here.sort(key=lambda cell: cell["num_samples"])
+            lines = _draw_panel(axis, here, alpha, figure_of)
+            axis.axhline(1.0 if logarithmic else 0.0, color=palette.PLAIN, linewidth=1)
+            axis.set_title(f"{problem}, alpha {alpha:g}")
+        if logarithmic:
+            log_ticks(row[0])
+        label_lines(row[-1], lines)
+    figure.suptitle(title, x=0.01, ha="left")
+    save(figure, path)
 
 
-def _draw_panels(upper: Axes, lower: Axes, cells: list[dict[str, Any]], alpha: float) -> None:
-    """The cells of one problem and one alpha: variances above, bounds below."""
+def _draw_panel(
+    axis: Axes, cells: list[dict[str, Any]], alpha: float, figure_of: Callable[[dict[str, Any], str], float]
+) -> list[Line2D]:
+    """The cells of one problem and one alpha; equal gradients are drawn once."""
     K = [cell["num_samples"] for cell in cells]
-    plain = [np.mean(cell["bound"]["reparameterized"]["equal_time"]) for cell in cells]
-    for number, name in enumerate(measurement.ESTIMATORS):
-        if name not in measurement.estimators(alpha):
-            continue
-        style = {"color": f"C{number}", "marker": "o", "label": name}
-        upper.loglog(K, [cell["quality"]["trained"][name]["variance_ratio"] for cell in cells], **style)
-        ours = [np.mean(cell["bound"][name]["equal_time"]) for cell in cells]
-        lower.semilogx(K, np.subtract(ours, plain), **style)
-    for axis in (upper, lower):
-        axis.set_xticks(K, [str(k) for k in K])
-        axis.minorticks_off()
-        axis.grid(alpha=0.3)
+    lines = []
+    for name, label in COLUMNS.items():
+        if name in measurement.estimators(alpha):
+            numbers = [figure_of(cell, name) for cell in cells]
+            linestyle = "--" if name == measurement.ONE_BACKWARD_SAMPLE else "-"
+            style = {"color": palette.GRADIENTS[name], "linestyle": linestyle, "marker": "o", "label": label}
+            lines += axis.plot(K, numbers, **style)
+    num_samples_axis(axis, K)
+    axis.set_xticks(K, [str(k) for k in K])
+    return lines

@@ -4,29 +4,24 @@ import pathlib
 from typing import Any
 
 import numpy as np
-from matplotlib.ticker import NullLocator
+from matplotlib.lines import Line2D
 
-from experiments.shared.figures import plt, save
+from experiments.shared import palette
+from experiments.shared.figures import Axes, label_lines, log_ticks, num_samples_axis, panels, save
 
 HEAD = (
     "| configuration | K | at once | ms | us a sample | samples/s | GFLOP/s | of attainable | temp MB |",
     "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
 )
-STYLES = {"recommended": "-", "all at once": "--", "sample chunks": ":"}
-MARKERS = {"float32": "o", "tf32": "s", "bfloat16": "^"}
-COLORS = {
-    ("IWLB", 0.0, "doubly_reparameterized"): "C0",
-    ("IWLB", 0.0, "reparameterized"): "C9",
-    ("H-IWLB", 1.0, "doubly_reparameterized"): "C3",
-    ("H-IWLB", 1.0, "refilled"): "C1",
-    ("H-IWLB", 1.0, "reparameterized"): "C6",
-    ("H-IWLB", 0.0, "doubly_reparameterized"): "C2",
-    ("H-IWLB", 0.0, "reparameterized"): "C8",
-    ("H-IWLB offsets", 0.0, "doubly_reparameterized"): "C5",
-    ("H-IWLB offsets", 0.0, "reparameterized"): "C7",
-    ("H-IWLB offsets", 1.0, "doubly_reparameterized"): "C4",
-    ("H-IWLB offsets", 1.0, "reparameterized"): "black",
+# What the figure shows, of the MLP: bound, alpha, precision and way, all with the DReG gradient, and how it is drawn.
+SHOWN: dict[tuple[str, float, str, str], tuple[str, str, str]] = {
+    ("IWLB", 0.0, "float32", "recommended"): ("IWLB", palette.IWAE, "-"),
+    ("IWLB", 0.0, "float32", "all at once"): ("IWLB, all at once", palette.IWAE, "--"),
+    ("IWLB", 0.0, "bfloat16", "recommended"): ("IWLB, bfloat16", palette.IWAE, ":"),
+    ("H-IWLB", 1.0, "float32", "recommended"): ("H-IWLB, alpha 1", palette.HIWAE_1, "-"),
+    ("H-IWLB offsets", 0.0, "float32", "recommended"): ("H-IWLB, alpha 0", palette.HIWAE_0, "-"),
 }
+GRADIENT = "doubly_reparameterized"
 
 
 def line(cell: dict[str, Any]) -> str:
@@ -82,72 +77,68 @@ def table(content: dict[str, Any]) -> str:
 
 
 def draw(results: list[dict[str, Any]], path: pathlib.Path) -> None:
-    """Time a sample, fraction of the attainable rate and temporary memory against K; a row for each device."""
-    figure, axes = plt.subplots(len(results), 3, figsize=(13, 6.4 * len(results)), squeeze=False, layout="constrained")
-    for row, content in zip(axes, results, strict=True):
+    """Time a sample and temporary memory against K, two panels for each device: the lines of `SHOWN`."""
+    figure, axes = panels(2 * len(results), height=2.6, sharex="row")
+    for number, content in enumerate(results):
+        time_axis, memory_axis = axes[2 * number : 2 * number + 2, 0]
         measured = [c for c in content["cells"].values() if c["task"] == "train" and "milliseconds" in c]
-        _draw_cells(row, measured)
-        _draw_limits(row, content, measured)
-        _label(row, content["provenance"], measured)
-    save(figure, path, dpi=110)
+        lines = _draw_cells(time_axis, memory_axis, measured)
+        machine = _machine(content["provenance"])
+        _draw_limit(time_axis, measured)
+        time_axis.set_title(f"{machine}\nMicroseconds a sample, value and gradient")
+        memory_axis.set_title("MB of temporary memory")
+        for axis, of_axis in ((time_axis, lines[0]), (memory_axis, lines[1])):
+            num_samples_axis(axis, [int(K) for line in of_axis for K in line.get_xdata()])
+            log_ticks(axis)
+            if of_axis:
+                label_lines(axis, of_axis)
+    save(figure, path)
 
 
-def _draw_cells(row: np.ndarray, measured: list[dict[str, Any]]) -> None:
-    """A line for each configuration in each of the three panels."""
-    time_axis, fraction_axis, memory_axis = row
-    for configuration in dict.fromkeys(cell["configuration"] for cell in measured):
-        cells = sorted((c for c in measured if c["configuration"] == configuration), key=lambda c: c["num_samples"])
-        first = cells[0]
-        conv = first["decoder"] == "conv"
-        style = {
-            "color": COLORS[first["bound"], first["alpha"], first["gradient"]],
-            "markerfacecolor": "white" if conv else None,
-            "linestyle": STYLES[first["way"]],
-            "marker": MARKERS[first["precision"]],
-            "markersize": 4,
-            "linewidth": 1.2,
-            "label": configuration,
-        }
+def _machine(origin: dict[str, Any]) -> str:
+    device = origin["device"].split(" ", 1)[1]
+    count = origin["used_cores"]
+    return f"{origin['processor'].split(',')[0]}, {count} core{'s' if count > 1 else ''}" if device == "cpu" else device
+
+
+def _draw_cells(
+    time_axis: Axes, memory_axis: Axes, measured: list[dict[str, Any]]
+) -> tuple[list[Line2D], list[Line2D]]:
+    """The lines of `SHOWN` that were measured, in both panels."""
+    times, memories = [], []
+    for key, (label, color, linestyle) in SHOWN.items():
+        cells = [c for c in measured if (c["decoder"], c["gradient"]) == ("mlp", GRADIENT) and _key(c) == key]
+        if not cells:
+            continue
+        cells.sort(key=lambda cell: cell["num_samples"])
         K = [cell["num_samples"] for cell in cells]
-        time_axis.loglog(K, [cell["microseconds_per_sample"] for cell in cells], **style)
-        fraction_axis.loglog(K, [cell["fraction"] for cell in cells], **style)
-        memory_axis.loglog(K, [max(cell["temp_bytes"], 1) / 1e6 for cell in cells], **style)
+        style = {"color": color, "linestyle": linestyle, "marker": "o", "label": label}
+        times += time_axis.plot(K, [cell["microseconds_per_sample"] for cell in cells], **style)
+        memories += memory_axis.plot(K, [max(cell["temp_bytes"], 1) / 1e6 for cell in cells], **style)
+    for axis in (time_axis, memory_axis):
+        axis.set_yscale("log")
+    return times, memories
 
 
-def _draw_limits(row: np.ndarray, content: dict[str, Any], measured: list[dict[str, Any]]) -> None:
-    """The time that the matrix products alone would take in each precision, and fractions of 1 and 0.7."""
-    time_axis, fraction_axis, _ = row
-    for precision in content["rates"]:
-        mlp = [
-            c for c in measured if c["decoder"] == "mlp" and c["precision"] == precision and c["gradient"] != "refilled"
-        ]
-        if mlp:
-            attainable = float(np.median([cell["attainable"] for cell in mlp]))
-            floor = 1e6 * mlp[0]["flops"] / mlp[0]["samples"] / attainable
-            time_axis.axhline(floor, color="grey", linewidth=1)
-            note = f"the MLP's matrix products alone, {precision}: {attainable / 1e12:.3g} TFLOP/s"
-            time_axis.annotate(
-                note, (0.99, floor), xycoords=("axes fraction", "data"), ha="right", va="top", fontsize=7
-            )
-    for fraction, name, linestyle in ((1.0, "attainable", "-"), (0.7, "0.7", ":")):
-        fraction_axis.axhline(fraction, color="grey", linewidth=1, linestyle=linestyle)
-        fraction_axis.annotate(name, (0.01, fraction), xycoords=("axes fraction", "data"), va="bottom", fontsize=7)
+def _key(cell: dict[str, Any]) -> tuple[str, float, str, str]:
+    return cell["bound"], cell["alpha"], cell["precision"], cell["way"]
 
 
-def _label(row: np.ndarray, origin: dict[str, Any], measured: list[dict[str, Any]]) -> None:
-    """Titles with the device's name, ticks and the legend."""
-    time_axis, fraction_axis, memory_axis = row
-    machine = origin["device"].split(" ", 1)[1]
-    machine = f"{origin['processor']}, {origin['used_cores']} used" if machine == "cpu" else machine
-    time_axis.set(title=f"{machine}: microseconds a sample", xlabel="K")
-    fraction_axis.set(title="decoder FLOP/s, fraction of attainable", xlabel="K")
-    memory_axis.set(title="temporary memory, MB", xlabel="K")
-    ticks = [K for K in (1, 5, 20, 100, 1_000, 10_000) if any(c["num_samples"] == K for c in measured)]
-    for axis in row:
-        axis.set_xticks(ticks, [f"{K:,}" for K in ticks], fontsize=7)
-        axis.xaxis.set_minor_locator(NullLocator())
-        axis.grid(alpha=0.3)
-    handles, labels = time_axis.get_legend_handles_labels()
-    # Of several devices the last figure's legend stands; they have the same cells.
-    time_axis.figure.legends.clear()
-    time_axis.figure.legend(handles, labels, fontsize=7, loc="outside lower center", ncols=3, frameon=False)
+def _draw_limit(axis: Axes, measured: list[dict[str, Any]]) -> None:
+    """The time that the decoder's matrix products alone would take, in float32."""
+    wanted = ("IWLB", 0.0, "float32", "recommended")
+    cells = [c for c in measured if (c["decoder"], c["gradient"]) == ("mlp", GRADIENT) and _key(c) == wanted]
+    if cells:
+        attainable = float(np.median([cell["attainable"] for cell in cells]))
+        floor = 1e6 * cells[0]["flops"] / cells[0]["samples"] / attainable
+        axis.axhline(floor, color=palette.GREY, linewidth=1, linestyle=(0, (4, 3)))
+        axis.annotate(
+            "the decoder's matrix products alone",
+            (0.01, floor),
+            xycoords=("axes fraction", "data"),
+            xytext=(0, -3),
+            textcoords="offset points",
+            va="top",
+            color=palette.GREY,
+        )
+        axis.set_ylim(bottom=0.75 * floor)

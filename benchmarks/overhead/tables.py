@@ -10,7 +10,7 @@ if TYPE_CHECKING:  # at run time Matplotlib waits until the cores are chosen
     from matplotlib.lines import Line2D
 
 EXACT, REFILLED, PLAIN = "doubly_reparameterized", "refilled", "reparameterized"
-LINE_STYLES = {EXACT: "-", REFILLED: "--", PLAIN: ":"}
+BELOW = {"textcoords": "offset points", "va": "bottom", "color": "#6e6e6e"}
 PORT, ONE_PROGRAM, DISPATCHED, AT_ONCE = "PyTorch port", "one program", "dispatched chunks", "all at once"
 
 
@@ -83,40 +83,46 @@ def _order(cell: dict[str, Any]) -> tuple[str, int]:
 
 def draw(content: dict[str, Any], path: pathlib.Path) -> None:
     """Draw steps relative to the IWLB against K, a panel for each size of networks, and the times of the contest."""
-    from experiments.shared.figures import plt, save
+    from experiments.shared.figures import panels, save
 
     cells, contests = (sorted(content[kind].values(), key=_order) for kind in ("cells", "contests"))
-    panels = [("cells", nets) for nets in dict.fromkeys(cell["nets"] for cell in cells)]
-    panels += [("contests", nets) for nets in dict.fromkeys(cell["nets"] for cell in contests)]
-    count = max(len(panels), 1)
-    figure, axes = plt.subplots(1, count, figsize=(3.6 * count, 3.8), squeeze=False, layout="constrained")
-    handles: dict[str, Line2D] = {}
-    for axis, (kind, nets) in zip(axes[0], panels, strict=False):
+    shown = [("cells", nets) for nets in dict.fromkeys(cell["nets"] for cell in cells)]
+    shown += [("contests", nets) for nets in dict.fromkeys(cell["nets"] for cell in contests)]
+    figure, axes = panels(max(len(shown), 1), height=2.3)
+    for axis, (kind, nets) in zip(axes[:, 0], shown, strict=False):
+        of_nets = [cell for cell in (cells if kind == "cells" else contests) if cell["nets"] == nets]
         if kind == "cells":
-            handles |= _draw_steps(axis, [cell for cell in cells if cell["nets"] == nets], nets)
+            _draw_steps(axis, of_nets, nets)
         else:
-            clock = "cpu" if _on_cpu(content) else "wall"
-            _draw_contest(axis, [cell for cell in contests if cell["nets"] == nets], nets, clock)
-    figure.legend(handles.values(), handles, loc="outside lower center", ncols=4, fontsize="small")
+            _draw_contest(axis, of_nets, nets, "cpu" if _on_cpu(content) else "wall")
     path.parent.mkdir(parents=True, exist_ok=True)
-    save(figure, path, dpi=110)
+    save(figure, path)
 
 
-def _draw_steps(axis: "Axes", cells: list[dict[str, Any]], nets: str) -> "dict[str, Line2D]":
-    """The steps of one kind of networks; returns the lines by their labels."""
+def _drawn(names: list[str]) -> list[str]:
+    """The steps with the exact gradient, and one with the refilled one: that of alpha 1, or of the smallest alpha."""
+    exact = [name for name in names if name.endswith(f" {EXACT}")]
+    refilled = [name for name in names if name.endswith(f" {REFILLED}")]
+    return [*exact, *sorted(refilled, key=lambda name: float(name.split()[1]))[:1]]
+
+
+def _draw_steps(axis: "Axes", cells: list[dict[str, Any]], nets: str) -> None:
+    """The steps of one kind of networks, medians with quartiles."""
+    from experiments.shared import palette
+
     names = list(dict.fromkeys(name for cell in cells for name in cell["steps"] if not name.startswith("IWLB")))
-    alphas = sorted({name.split()[1] for name in names}, key=float)
-    handles = {}
-    for name in names:
+    lines = []
+    for name in _drawn(names):
         rows = [(cell["num_samples"], *cell["steps"][name]["cpu"]) for cell in cells if name in cell["steps"]]
         K, median, low, high = zip(*rows, strict=True)
         _, alpha, gradient = name.split()
-        color = f"C{alphas.index(alpha)}"
-        (line,) = axis.plot(K, median, linestyle=LINE_STYLES[gradient], color=color, marker=".")
-        handles[f"alpha {alpha}, {gradient}"] = line
-        axis.fill_between(K, low, high, color=color, alpha=0.12)
-    _finish(axis, [cell["num_samples"] for cell in cells], nets, "CPU time / IWLB")
-    return handles
+        color = palette.HIWAE.get(float(alpha), palette.HIWAE_1)
+        label = f"alpha {alpha}" + (", refilled" if gradient == REFILLED else "")
+        linestyle = "--" if gradient == REFILLED else "-"
+        lines += axis.plot(K, median, linestyle=linestyle, color=color, marker="o", label=label)
+        axis.fill_between(K, low, high, color=color, alpha=0.1, linewidth=0)
+    title = f"{nets}: CPU time of a step of H-IWLB / IWLB"
+    _finish(axis, [cell["num_samples"] for cell in cells], title, lines, "IWLB")
 
 
 def _on_cpu(content: dict[str, Any]) -> bool:
@@ -125,19 +131,26 @@ def _on_cpu(content: dict[str, Any]) -> bool:
 
 def _draw_contest(axis: "Axes", cells: list[dict[str, Any]], nets: str, clock: str) -> None:
     """The ways of the library over the port, by CPU or wall-clock time."""
+    from experiments.shared import palette
+
     K = [cell["num_samples"] for cell in cells]
-    for number, way in enumerate((ONE_PROGRAM, DISPATCHED, AT_ONCE)):
-        axis.plot(K, [cell["ways"][way][clock][0] for cell in cells], marker=".", color=f"C{number + 4}", label=way)
-    _finish(axis, K, f"{nets}, alpha 1, plain", f"{'CPU' if clock == 'cpu' else 'wall-clock'} time / PyTorch port")
+    lines = []
+    for way, linestyle in zip((ONE_PROGRAM, DISPATCHED, AT_ONCE), ("-", "-.", "--"), strict=True):
+        ratios = [cell["ways"][way][clock][0] for cell in cells]
+        lines += axis.plot(K, ratios, linestyle=linestyle, marker="o", color=palette.HIWAE_1, label=way)
     axis.set_ylim(bottom=0.0)
-    axis.legend(fontsize="x-small")
+    title = f"{nets}, alpha 1, plain gradient: {'CPU' if clock == 'cpu' else 'wall-clock'} time / PyTorch"
+    _finish(axis, K, title, lines, "PyTorch")
 
 
-def _finish(axis: "Axes", K: list[int], title: str, ylabel: str) -> None:
-    """Scales, ticks and titles of a panel."""
-    axis.set_xscale("log")
-    axis.set_xticks(K, [str(k) for k in K])
-    axis.minorticks_off()
-    axis.set(title=title, xlabel="K", ylabel=ylabel)
-    axis.axhline(1.0, color="grey", linewidth=0.8)
-    axis.grid(alpha=0.3)
+def _finish(axis: "Axes", K: list[int], title: str, lines: "list[Line2D]", reference: str) -> None:
+    """The line at one, scales, titles and names of a panel."""
+    from experiments.shared import palette
+    from experiments.shared.figures import label_lines, num_samples_axis
+
+    lines = [*lines, axis.axhline(1.0, color=palette.GREY, linewidth=1)]
+    axis.annotate(reference, (0.01, 1.0), xycoords=("axes fraction", "data"), xytext=(0, 2), **BELOW)
+    num_samples_axis(axis, K)
+    axis.set_title(title)
+    if len(lines) > 1:
+        label_lines(axis, lines[:-1])

@@ -4,11 +4,23 @@ import pathlib
 from typing import Any
 
 from benchmarks.peers.contestants import REFERENCE
-from experiments.shared.figures import Axes, plt, save
+from experiments.shared import palette
+from experiments.shared.figures import Axes, label_lines, log_ticks, num_samples_axis, panels, save
 
-MARKERS = "os^vD*Px"
-SCANNED = "jax-scanned"
-TICKS = (0.125, 0.25, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 8.0, 16.0)
+# What the figure shows, with the names and the lines in it; a run with none of a panel's shows all that it has.
+OURS = {
+    "hiwae-dreg": ("whole batch", ":"),
+    "hiwae-dreg-chunks": ("in chunks", "--"),
+    "hiwae-dreg-scanned": ("chunks, scanned", "-"),
+}
+OTHERS = {
+    "numpyro": ("NumPyro", "-"),
+    "tfp": ("TFP on JAX", "--"),
+    "torch-compiled": ("PyTorch, compiled", "-."),
+    "pyro": ("Pyro", ":"),
+    "pythae": ("pythae", "-"),
+}
+SCANNED, FASTEST = "jax-scanned", "hiwae-dreg-scanned"
 
 
 def _rows(cells: list[dict[str, Any]], heading: str, entry: Any) -> list[str]:
@@ -55,43 +67,41 @@ def _milliseconds(row: dict[str, Any]) -> str:
 
 
 def draw_figure(result: dict[str, Any], path: pathlib.Path) -> None:
-    """Ratios to plain JAX against K: this library on the left, everybody else on the right."""
+    """Ratios to plain JAX against K: this library above, everybody else below with the fastest of ours."""
     cells = result["cells"]
     clock = "cpu" if result["provenance"]["device"].startswith("cpu") else "wall"
     names = [name for name in _titles(cells) if name != REFERENCE]
-    scanned = [name for name in names if name == SCANNED]  # stands in both panels, in black
     ours = [name for name in names if name.startswith("hiwae")]
-    others = [name for name in names if name not in scanned + ours]
-    figure, axes = plt.subplots(1, 2, figsize=(11, 4.6), sharey=True, layout="constrained")
-    for axis, heading, shown in zip(axes, ("hiwae_jax", "others"), (ours, others), strict=True):
-        _draw_panel(axis, cells, scanned + shown, clock)
-        axis.set(title=heading)
-    low, high = axes[0].get_ylim()
-    ticks = [tick for tick in TICKS if low <= tick <= high]
-    axes[0].set_yticks(ticks, [f"{tick:g}" for tick in ticks])
-    axes[0].set_ylabel(f"{'CPU' if clock == 'cpu' else 'wall'} time of a step / plain JAX (dashed)")
-    save(figure, path, dpi=120)
+    others = [name for name in names if name not in (SCANNED, *ours)]
+    ours = [name for name in ours if name in OURS] or ours
+    others = [name for name in others if name in OTHERS] or others
+    figure, axes = panels(2, height=2.7, sharey=True)
+    title = f"{'CPU' if clock == 'cpu' else 'Wall-clock'} time of a step / plain JAX"
+    _draw_panel(axes[0, 0], cells, [name for name in names if name == SCANNED] + ours, clock)
+    _draw_panel(axes[1, 0], cells, [name for name in names if name == FASTEST] + others, clock)
+    log_ticks(axes[0, 0])
+    for line in axes[1, 0].lines:
+        if line.get_label() == OURS[FASTEST][0]:
+            line.set_label("hiwae_jax")
+    for axis, heading in zip(axes[:, 0], ("hiwae_jax, DReG gradient", "others"), strict=True):
+        axis.set_title(f"{title}: {heading}")
+        num_samples_axis(axis, [cell["num_samples"] for cell in cells])
+        label_lines(axis, axis.lines[:-1])
+    save(figure, path)
 
 
 def _draw_panel(axis: Axes, cells: list[dict[str, Any]], names: list[str], clock: str) -> None:
-    """The medians of some contestants against K, and their quartiles as a band."""
-    titles = _titles(cells)
-    for number, name in enumerate(names):
+    """The medians of some contestants against K, and their quartiles as a band; last, a line at one."""
+    for name in names:
         rows = [(cell["num_samples"], cell["contestants"][name]) for cell in cells if name in cell["contestants"]]
         K = [num_samples for num_samples, _ in rows]
         low, middle, high = zip(*(row[f"{clock}_ratio"] for _, row in rows), strict=True)
-        color = "black" if name == SCANNED else f"C{number}"
-        marker = MARKERS[number % len(MARKERS)]
-        axis.plot(K, middle, label=titles[name], color=color, marker=marker, markersize=5)
-        axis.fill_between(K, low, high, color=color, alpha=0.15, linewidth=0)
-    every = [cell["num_samples"] for cell in cells]
-    axis.axhline(1.0, color="black", linewidth=1, linestyle="--")
-    axis.set(xscale="log", yscale="log", xlabel="K")
-    axis.set_xticks(every, [str(k) for k in every])
-    axis.minorticks_off()
-    axis.grid(alpha=0.3)
-    if names:
-        axis.legend(fontsize="x-small")
+        label, linestyle = {**OURS, **OTHERS}.get(name, (_titles(cells)[name], "-"))
+        color = palette.OURS if name.startswith("hiwae") else palette.OTHERS.get(name, palette.GREY)
+        axis.plot(K, middle, label=label, color=color, linestyle=linestyle, marker="o")
+        axis.fill_between(K, low, high, color=color, alpha=0.12, linewidth=0)
+    axis.axhline(1.0, color=palette.GREY, linewidth=1)
+    axis.set_yscale("log")
 
 
 def _titles(cells: list[dict[str, Any]]) -> dict[str, str]:

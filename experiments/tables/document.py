@@ -76,6 +76,10 @@ what the figures mean. The networks differ, so no published number stands here. 
 Runs of one model under several names stand there once.
 
 A cell is the mean over seeds +- their standard deviation, or one number where there is one seed."""
+CAPTION = """*Published means with standard deviations over seeds, and ours as diamonds where they were run. The scales
+differ: the bars show one nat. "Two updates" is H-IWAE with the encoder updated twice in a minibatch.*"""
+CAPTION_OF_OTHERS = """*Means with standard deviations over seeds. A nat has the same height in all panels. "Two
+updates" is H-IWAE with the encoder updated twice in a minibatch. At K = 1 all alphas are one model.*"""
 GRADIENTS = f"""Each difference is from "{GRADIENT}", and lower is better. Seeds share initialisation and
 minibatches, so differences are taken seed by seed. The table shows their mean, and its standard error in brackets. ESS
 is the effective sample size at the end of training, between 1 and K, over training and validation examples. The seconds
@@ -153,21 +157,37 @@ def gradients_section(results: Sequence[Result]) -> list[str]:
     if not groups:
         return []
     parts = ["## Which gradient", GRADIENTS]
-    header = ["gradient", *map(_figure_title, FIGURES), "test bound, difference", "test NLL, difference"]
     for key in sorted(groups, key=lambda key: (list(titles()).index(key.dataset), key[1:])):
         group = sorted(groups[key], key=lambda r: (r.settings.gradient != GRADIENT, r.settings.gradient))
         marks, notes = sources(group)
-        lines = []
-        for result in group:
-            name = result.settings.gradient + marks[result.settings]
-            figures = [over_seeds(means(result, name)) for name in FIGURES]
-            differences = [paired_text(result, group[0], name) for name in ("test_bound", "test_nll")]
-            ess = [row[-1] for row in result.content["curves"]["effective_sample_size"]]
-            seconds = f"{result.content['train_seconds']:,.0f}"
-            lines.append([name, *figures, *differences, over_seeds(ess), seconds])
         heading = f"{titles()[key.dataset]}, {ARCHITECTURES[key.architecture]}, {row_title(row_of(key))}"
-        parts += [f"**{heading}, K = {samples_of(key)}**", markdown([*header, "ESS", "seconds"], lines), notes]
+        others = folded("The other columns, and how it was run", [_other_columns(group, marks), notes])
+        parts += [f"**{heading}, K = {samples_of(key)}**", _compared_columns(group, marks), others]
     return parts
+
+
+COMPARED = ("test_bound", "test_nll")
+
+
+def _compared_columns(group: Sequence[Result], marks: dict[Settings, str]) -> str:
+    """Test bound and test NLL, each with its difference from the first result."""
+    lines = []
+    for result in group:
+        pairs = [(over_seeds(means(result, name)), paired_text(result, group[0], name)) for name in COMPARED]
+        lines.append([result.settings.gradient + marks[result.settings], *itertools.chain(*pairs)])
+    return markdown(["gradient", *itertools.chain(*((_figure_title(name), "difference") for name in COMPARED))], lines)
+
+
+def _other_columns(group: Sequence[Result], marks: dict[Settings, str]) -> str:
+    """The other figures, the effective sample size and the seconds."""
+    names = [name for name in FIGURES if name not in COMPARED]
+    lines = []
+    for result in group:
+        figures = [over_seeds(means(result, name)) for name in names]
+        ess = [row[-1] for row in result.content["curves"]["effective_sample_size"]]
+        seconds = f"{result.content['train_seconds']:,.0f}"
+        lines.append([result.settings.gradient + marks[result.settings], *figures, over_seeds(ess), seconds])
+    return markdown(["gradient", *map(_figure_title, names), "ESS", "seconds"], lines)
 
 
 def paired_text(result: Result, baseline: Result, name: str) -> str:
@@ -268,7 +288,12 @@ def document(results: Sequence[Result], figure: str, appendix: str) -> str:
     here = [result for result in results if result.settings.architecture == "conv"]
     number = count(len(here), "result")
     parts = [OF_THE_PAPER.format(number=number, appendix=appendix, gradient=GRADIENT)]
-    parts += [f"![Test NLL against K, ours and published]({figure})", *_tables(here, "conv"), *_others(here, "conv")]
+    parts += [
+        f"![Test NLL against K, ours and published]({figure})",
+        CAPTION,
+        *_tables(here, "conv"),
+        *_others(here, "conv"),
+    ]
     parts += gradients_section(here) + reached_section(here) + missing_section(here)
     return "\n\n".join(parts) + "\n"
 
@@ -277,6 +302,6 @@ def appendix(results: Sequence[Result], main: str, figure: str) -> str:
     """The page of small MLPs; `main` is the address of the paper's tables, and `figure` that of the page's figure."""
     here = [result for result in results if result.settings.architecture == "mlp"]
     parts = [OF_OTHER_NETWORKS.format(number=count(len(here), "result"), main=main)]
-    parts += [f"![Test NLL against K]({figure})"] if drawn_datasets(here, "mlp") else []
+    parts += [f"![Test NLL against K]({figure})", CAPTION_OF_OTHERS] if drawn_datasets(here, "mlp") else []
     parts += _tables(here, "mlp") + _others(here, "mlp") + gradients_section(here)
     return "\n\n".join(parts) + "\n"

@@ -1,6 +1,5 @@
 """Figures 2, 3, 4 and 7 of Huang et al. (2019) on the toy target; docs/toy.md shows and explains them."""
 
-import io
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -8,13 +7,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import PIL.Image
 from matplotlib.collections import PathCollection
-from matplotlib.image import AxesImage
-from matplotlib.ticker import LogLocator, NullLocator
 
 import hiwae_jax as hj
-from experiments.shared.figures import Axes, Figure, plt
+from experiments.shared import palette
+from experiments.shared.figures import Axes, Figure, log_ticks, panels, plt, save
 from experiments.shared.provenance import provenance
 from experiments.shared.stored import read_json, write_json
 from experiments.toy.comparison import compare, comparison_table
@@ -30,10 +27,10 @@ EXTENT = 5.5  # how far the plane is shown, to each side
 MAP_DRAWS = 160_000  # draws of K samples, from each of which one sample is picked
 SCATTERED = 3_000
 MEASURES = {
-    "bound": r"bound, mean of $\log w$ (nats)",
+    "bound": "bound (nats)",
     "estimate_log_variance": r"Var$(\log w)$ (nats$^2$)",
     "estimate_variance": r"Var$(w / Z)$",
-    "estimate_deviation": r"standard deviation of $w / Z$",
+    "estimate_deviation": r"std$(w / Z)$",
 }
 
 
@@ -121,7 +118,7 @@ def draw_proposals(fits: list[Fit], path: pathlib.Path) -> dict[str, Any]:
     titles = ["target", "SIR: resampled by weight", *(f"proposal {member + 1}" for member in range(num_members))]
     for axis, title in zip(axes[0], titles, strict=True):
         axis.set_title(title, fontsize=10)
-    _save(figure, path)
+    save(figure, path)
     return {"results": [fitted.result for fitted in fits]}
 
 
@@ -157,16 +154,17 @@ def draw_dispersion(fits: list[Fit], path: pathlib.Path) -> dict[str, Any]:
 
 def draw_all_boxes(results: list[dict[str, Any]], path: pathlib.Path) -> None:
     """Figure 3: the bound and the dispersion of the estimate of Z, shared against separate z_0; a point is a seed."""
-    figure, axes = plt.subplots(
-        len(TRAININGS), len(MEASURES), figsize=(13, 3.1 * len(TRAININGS)), layout="constrained", squeeze=False
-    )
+    figure, axes = panels(len(MEASURES), len(TRAININGS), height=2.2)
     size = len(results) // len(TRAININGS)
-    for number, (training, row) in enumerate(zip(TRAININGS, axes, strict=True)):
+    for number, (training, column) in enumerate(zip(TRAININGS, axes.T, strict=True)):
         of_training = results[number * size : (number + 1) * size]
-        for axis, name in zip(row, MEASURES, strict=True):
+        for axis, name in zip(column, MEASURES, strict=True):
             _draw_boxes(axis, of_training, name)
-        row[0].set_title(f"{training} ({len(of_training[0]['gap'])} seeds)", fontsize=10, loc="left")
-    _save(figure, path)
+        seeds = f"{len(of_training[0]['gap'])} seeds"
+        column[0].set_title(f"{training.replace(': ', ':' + chr(10))}\n{seeds}")
+    for axis, title in zip(axes[:, 0], MEASURES.values(), strict=True):
+        axis.set_ylabel(title)
+    save(figure, path)
 
 
 def _draw_boxes(axis: Axes, results: list[dict[str, Any]], name: str) -> None:
@@ -181,26 +179,23 @@ def _draw_boxes(axis: Axes, results: list[dict[str, Any]], name: str) -> None:
     for place, (result, box) in enumerate(zip(results, boxes["boxes"], strict=True), start=1):
         box.set_facecolor("0.75" if result["settings"]["z0"] == "shared" else "white")
         jitter = np.linspace(-0.2, 0.2, len(result[name]))
-        axis.plot(place + jitter, result[name], "o", color="C0", markersize=2.5)
+        color = palette.HIWAE[result["settings"]["alpha"]]
+        axis.plot(place + jitter, result[name], "o", color=color, markersize=2.5)
     names = [f"{result['settings']['z0']}\n$\\alpha = {result['settings']['alpha']:g}$" for result in results]
-    axis.set_xticks(range(1, len(names) + 1), names, fontsize=8)
-    axis.set_ylabel(MEASURES[name], fontsize=9)
-    axis.grid(axis="y", alpha=0.3)
+    axis.set_xticks(range(1, len(names) + 1), names)
+    axis.grid(visible=False, axis="x")
     if name == "bound":
         axis.axhline(results[0]["log_z"], color="black", linestyle="--", linewidth=1)
-        axis.annotate(r"$\log Z$", (0.6, results[0]["log_z"]), va="bottom", fontsize=8)
+        axis.annotate(r"$\log Z$", (0.6, results[0]["log_z"]), va="bottom")
         axis.margins(y=0.1)
     else:
-        axis.set_yscale("log")
-        axis.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        axis.yaxis.set_major_formatter("{x:g}")
-        axis.yaxis.set_minor_locator(NullLocator())
+        log_ticks(axis)
 
 
 def draw_correlation(fits: list[Fit], path: pathlib.Path) -> dict[str, Any]:
     """Figure 4: correlation matrices of the weights w_j, mean over seeds and in brackets the standard deviation."""
     size = len(fits) // len(TRAININGS)
-    figure, axes = plt.subplots(len(TRAININGS), 3, figsize=(8.6, 2.9 * len(TRAININGS)), layout="constrained")
+    figure, axes = panels(len(TRAININGS), 3, height=2.1, grid=False)
     content = []
     for number, (training, row) in enumerate(zip(TRAININGS, axes, strict=True)):
         results = [fitted.result for fitted in fits[number * size : (number + 1) * size]]
@@ -208,19 +203,18 @@ def draw_correlation(fits: list[Fit], path: pathlib.Path) -> dict[str, Any]:
         for axis, result in zip(row, chosen, strict=True):
             matrices = np.asarray(result["weight_correlation"])
             mean, spread = matrices.mean(0), matrices.std(0, ddof=1 if len(matrices) > 1 else 0)
-            image = _draw_matrix(axis, mean, spread)
+            _draw_matrix(axis, mean, spread)
             settings = result["settings"]
-            axis.set_title(rf"{settings['z0']} $z_0$, $\alpha = {settings['alpha']:g}$", fontsize=10)
+            axis.set_title(rf"{settings['z0']} $z_0$, $\alpha = {settings['alpha']:g}$")
             content.append({"settings": settings, "mean": mean.tolist(), "standard_deviation": spread.tolist()})
-        row[0].set_ylabel(training.replace(": ", ":\n").replace(" steps, ", " steps,\n"), fontsize=9)
-        figure.colorbar(image, ax=row, label="correlation over draws", aspect=12, shrink=0.85)
-    _save(figure, path)
+        row[0].set_ylabel(training.replace(": ", ":\n").replace(" steps, ", " steps,\n"))
+    save(figure, path)
     return {"correlations": content}
 
 
-def _draw_matrix(axis: Axes, mean: np.ndarray, spread: np.ndarray) -> AxesImage:
+def _draw_matrix(axis: Axes, mean: np.ndarray, spread: np.ndarray) -> None:
     """One matrix with its numbers."""
-    image = axis.imshow(mean, cmap="cividis", vmin=-0.5, vmax=1.0)
+    axis.imshow(mean, cmap="cividis", vmin=-0.5, vmax=1.0)
     for i, j in np.ndindex(mean.shape):
         color = "black" if mean[i, j] > 0.3 else "white"
         value = f"{mean[i, j]:.2f}".replace("-0.00", "0.00")
@@ -229,7 +223,6 @@ def _draw_matrix(axis: Axes, mean: np.ndarray, spread: np.ndarray) -> AxesImage:
     ticks = range(len(mean)), [f"$w_{j + 1}$" for j in range(len(mean))]
     axis.set_xticks(*ticks)
     axis.set_yticks(*ticks)
-    return image
 
 
 def draw_weighting(fits: list[Fit], path: pathlib.Path) -> dict[str, Any]:
@@ -242,7 +235,7 @@ def draw_weighting(fits: list[Fit], path: pathlib.Path) -> dict[str, Any]:
     for member in range(num_members):
         axes[0][member].set_title(f"proposal {member + 1}", fontsize=10)
         axes[0][num_members + member].set_title(rf"$\pi_{member + 1}(z)$", fontsize=10)
-    _save(figure, path)
+    save(figure, path)
     return {"results": [fitted.result for fitted in fits]}
 
 
@@ -263,14 +256,6 @@ def _draw_weighting_row(figure: Figure, samples: np.ndarray, maps: np.ndarray, f
     samples[0].set_ylabel(f"after {settings['steps']:,} steps\n{_gap(fitted)}", fontsize=9)
     figure.colorbar(points, ax=samples, label="$|z_0|$", aspect=12, shrink=0.85)
     figure.colorbar(image, ax=maps, label=r"$\pi_j(z)$", aspect=12, shrink=0.85)
-
-
-def _save(figure: Figure, path: pathlib.Path) -> None:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, dpi=95)
-    plt.close(figure)
-    # An image with a palette has a third of the bytes.
-    PIL.Image.open(buffer).convert("RGB").quantize(256, dither=PIL.Image.Dither.NONE).save(path, optimize=True)
 
 
 FIGURES: dict[int, tuple[Callable[..., Any], Callable[..., Any]]] = {

@@ -1,11 +1,13 @@
 """Discrete latents, bad input: errors that name the argument, what was expected and what came."""
 
+import typing
+
 import jax
 import jax.numpy as jnp
 import pytest
 
-from hiwae_jax._discrete.bound import DiscreteFamily, bernoulli, categorical
-from hiwae_jax._discrete.score_function import vimco
+from hiwae_jax._discrete.bound import DiscreteFamily, DiscreteGradientName, bernoulli, categorical
+from hiwae_jax._discrete.score_function import SIGNALS, vimco
 from tests.discrete.small_bound import KEY, PARAMS, X, small_bound
 
 
@@ -18,6 +20,10 @@ def test_what_is_no_function_family_or_gradient():
         small_bound(log_joint=3)
     with pytest.raises(TypeError, match=r"conditional: expected a function .* got float"):
         small_bound(conditional=0.5)
+
+
+def test_a_checker_of_types_knows_the_names_of_the_gradients():
+    assert typing.get_args(DiscreteGradientName) == tuple(SIGNALS)
 
 
 def test_number_of_samples():

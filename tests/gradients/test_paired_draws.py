@@ -1,5 +1,6 @@
 """Gradient estimators at larger K and D, and with free bits: z-tests of paired draws with fixed seeds."""
 
+import pathlib
 from typing import NamedTuple
 
 import pytest
@@ -63,3 +64,12 @@ def test_mean_and_variance_against_the_plain_estimator(setting, expected):
         assert z > 2 * LARGEST_Z if one.biased else z < LARGEST_Z, one
         if one.ratio is not None:
             assert ratio == pytest.approx(one.ratio, rel=0.02), one
+
+
+def test_the_page_on_choosing_has_the_variances_with_free_bits():
+    ratios = {
+        setting["alpha"]: one.ratio for setting, every in CASES for one in every if "free_bits" in setting and one.ratio
+    }
+    text = " ".join((pathlib.Path(__file__).parents[2] / "docs" / "choosing.md").read_text().split())
+    of_plain = f"its variance is {ratios[1.0]:.2f} times that of the plain gradient under alpha = 1"
+    assert f"{of_plain}, and {ratios[3.0]:.2f} times under alpha = 3" in text

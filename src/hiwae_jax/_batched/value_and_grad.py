@@ -1,7 +1,7 @@
 """Value and gradient of a minibatch, as many examples at once as the machine likes."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, Protocol, overload, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -14,14 +14,55 @@ from hiwae_jax._batched.compiled import AxisName, Compiled, compiled
 from hiwae_jax._batched.trees import length, partition, wide
 from hiwae_jax._proposals.sharding import on_auto_axes
 from hiwae_jax._random_streams import example_keys
-from hiwae_jax._types import Params, PerExample, Scalar
+from hiwae_jax._types import Params, PerExample, Scalar, Tree
 
-Mean = Any  # the mean of the objective; with has_aux, a pair of it and what the user's objective returns besides
+Aux = Any  # what the user's objective returns besides, a row for each example
+Mean = Any  # the mean of the objective; with has_aux, a pair of it and Aux
+
+
+@runtime_checkable
+class ValueAndGrad(Protocol):
+    """The mean over a minibatch, and its gradient, which has the structure of the parameters."""
+
+    def __call__(self, params: Tree, batch: PerExample, key: PRNGKeyArray, *shared: object) -> tuple[Scalar, Tree]: ...
+
+
+@runtime_checkable
+class ValueAuxAndGrad(Protocol):
+    """The same of an objective with `has_aux`."""
+
+    def __call__(
+        self, params: Tree, batch: PerExample, key: PRNGKeyArray, *shared: object
+    ) -> tuple[tuple[Scalar, Aux], Tree]: ...
+
+
+@overload
+def batched_value_and_grad(
+    objective: Callable[..., Scalar],
+    *,
+    draw: Callable[..., object] | None = ...,
+    chunk_size: int | None = ...,
+    dispatch: bool = ...,
+    has_aux: Literal[False] = ...,
+    spmd_axis_name: AxisName | None = ...,
+) -> ValueAndGrad: ...
+
+
+@overload
+def batched_value_and_grad(
+    objective: Callable[..., tuple[Scalar, Aux]],
+    *,
+    draw: Callable[..., object] | None = ...,
+    chunk_size: int | None = ...,
+    dispatch: bool = ...,
+    has_aux: Literal[True],
+    spmd_axis_name: AxisName | None = ...,
+) -> ValueAuxAndGrad: ...
 
 
 @_checks.by_name
 def batched_value_and_grad(
-    objective: Callable[..., Scalar],
+    objective: Callable[..., Mean],
     *,
     draw: Callable[..., object] | None = None,
     chunk_size: int | None = None,

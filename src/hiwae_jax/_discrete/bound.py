@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,8 @@ from jaxtyping import Array, Float
 from hiwae_jax import _checks
 from hiwae_jax._discrete.score_function import SIGNALS, check_others, iwlb_with_signals
 from hiwae_jax._types import Conditional, Example, Key, LogDensity, Parameters, Params, Scalar, Unchecked
+
+DiscreteGradientName = Literal["score_function", "vimco", "wake_phase"]
 
 
 @runtime_checkable
@@ -80,7 +82,7 @@ def make_discrete_bound(
     *,
     num_samples: int,
     family: DiscreteFamily,
-    gradient: str = "vimco",
+    gradient: DiscreteGradientName = "vimco",
 ) -> Callable[[Params, Example, Key], Scalar]:
     """The importance-weighted bound on log p(x) with discrete latents, `log 1/K sum_j p(x, z_j) / q(z_j | x)`.
 

@@ -31,7 +31,7 @@ _needs_exchangeable_z0 = Need(
 DOUBLY_REPARAMETERIZED = Rule(
     name="doubly_reparameterized",
     unbiased="every weighting, with free bits too",
-    cost="FLOPs 1.00 with an MLP decoder on 784 pixels, K <= 10",
+    cost="FLOPs 1.00 with an MLP decoder on 784 pixels, K <= 5",
     noise="lowest of the unbiased, or near it; with free bits see below",
     when="the default",
     step=doubly_reparameterized_step,

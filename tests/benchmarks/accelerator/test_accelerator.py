@@ -265,7 +265,7 @@ def test_smoke_goes_through_all_stages_once(tmp_path, capsys, monkeypatch):
         "its figures mean nothing",
     ):
         assert line in text
-    assert (tmp_path / "k_scaling.png").stat().st_size > 10_000
+    assert (tmp_path / "k_scaling.png").stat().st_size > 4_000
     assert accelerator.main(arguments) == command_line.DONE
     assert measured == ["compare", "compare", "measure", "train"]
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 from flax import nnx
+from matplotlib import pyplot as plt
 
 import hiwae_jax as hj
 from benchmarks.k_scaling import cells, tables
@@ -68,8 +69,50 @@ def test_an_accelerator_begins_with_every_combination_at_few_k():
     assert {(c.bound, c.decoder, c.gradient) for c in first[:15]} == {("IWLB", "mlp", "doubly_reparameterized")}
     assert {c.bound[0] for c in first[:35]} == {"I", "H"}
     assert {c.decoder for c in first[:35]} == {"mlp", "conv"}
-    # Each can be drawn.
-    assert {(c.bound, c.alpha, c.gradient) for c in grid if c.task == "train"} <= tables.COLORS.keys()
+    # All lines of the figure are measured.
+    drawn = {
+        (c.bound, c.alpha, c.precision, c.way)
+        for c in grid
+        if (c.task, c.decoder, c.gradient) == ("train", "mlp", tables.GRADIENT)
+    }
+    assert tables.SHOWN.keys() <= drawn
+
+
+def test_the_figure_has_time_and_memory_of_the_shown_cells_of_each_device(tmp_path, monkeypatch):
+    def cell(bound, K, **changes):
+        found = cells.Cell("train", "mlp", bound, 0.0, tables.GRADIENT, "float32", "recommended", K)._asdict() | changes
+        measured = {"microseconds_per_sample": 2.0 * K, "temp_bytes": 3e6 * K, "milliseconds": 1.0}
+        return found | measured | {"attainable": 1e12, "flops": 6.4e7, "samples": 64}
+
+    content = {
+        "provenance": {"device": "cpu cpu", "processor": "a chip, 8 cores", "used_cores": 2},
+        "cells": {
+            "a": cell("IWLB", 10),
+            "b": cell("IWLB", 1),
+            "c": cell("IWLB", 1, gradient="refilled"),
+            "d": cell("H-IWLB", 5, alpha=1.0),
+            "e": {**cell("IWLB", 100), "task": "evaluate"},
+        },
+    }
+    gpu = {**content, "provenance": {"device": "gpu A chip", "processor": "", "used_cores": 1}}
+    figures = []
+    with monkeypatch.context() as context:
+        context.setattr(plt, "close", figures.append)
+        tables.draw([content, gpu], tmp_path / "figure.png")
+    (figure,) = figures
+    first, memory, second, _ = figure.axes
+    assert first.get_title(loc="left").splitlines() == ["a chip, 2 cores", "Microseconds a sample, value and gradient"]
+    assert second.get_title(loc="left").startswith("A chip\n")
+
+    def lines(axis):
+        found = {line.get_label(): (list(line.get_xdata()), list(line.get_ydata())) for line in axis.lines}
+        return {label: data for label, data in found.items() if not label.startswith("_")}
+
+    assert lines(first) == {"IWLB": ([1, 10], [2.0, 20.0]), "H-IWLB, alpha 1": ([5], [10.0])}
+    assert lines(memory) == {"IWLB": ([1, 10], [3.0, 30.0]), "H-IWLB, alpha 1": ([5], [15.0])}
+    assert {text.get_text() for text in memory.texts} == {"IWLB", "H-IWLB, alpha 1"}
+    assert first.lines[-1].get_ydata()[0] == 1.0  # microseconds: 1e6 FLOPs a sample at 1e12 a second
+    plt.close(figure)
 
 
 def test_a_cell_of_accelerators_alone_has_a_bound_in_float32(monkeypatch):

@@ -185,15 +185,18 @@ def test_the_figure_has_the_medians_of_every_method_against_k(tmp_path, monkeypa
         overhead_tables.draw(content, tmp_path / "new" / "overhead.png")
     assert (tmp_path / "new" / "overhead.png").stat().st_size > 10_000
     (figure,) = figures
-    panels = {axis.get_title(): axis for axis in figure.axes}
-    assert list(panels) == ["conv 1/2", "mlp 1/2", "conv 1/2, alpha 1, plain"]
+    steps = "CPU time of a step of H-IWLB / IWLB"
+    panels = {axis.get_title(loc="left"): axis for axis in figure.axes}
+    contest_title = "conv 1/2, alpha 1, plain gradient: CPU time / PyTorch"
+    assert list(panels) == [f"conv 1/2: {steps}", f"mlp 1/2: {steps}", contest_title]
 
     def lines(title):  # the last is the grey one at 1
-        return [(list(line.get_xdata()), list(line.get_ydata())) for line in panels[title].lines[:-1]]
+        found = panels[title].lines[:-1]
+        return {line.get_label(): (list(line.get_xdata()), list(line.get_ydata())) for line in found}
 
-    assert lines("conv 1/2") == [([4], [4.0])] * 2
-    assert sorted(lines("mlp 1/2")) == [([2, 10], [2.01, 10.01])] * 2 + [([10], [10.03])] * 2
-    assert lines("conv 1/2, alpha 1, plain") == [([4, 8], [ratio] * 2) for ratio in (2.0, 3.0, 4.0)]
-    labels = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert labels == [f"alpha {alpha}, {rule}" for alpha in (0, 1, 3) for rule in (EXACT, PLAIN)]
+    assert lines(f"conv 1/2: {steps}") == {"alpha 0": ([4], [4.0])}
+    assert lines(f"mlp 1/2: {steps}") == {"alpha 1": ([2, 10], [2.01, 10.01]), "alpha 3": ([10], [10.03])}
+    assert list(lines(contest_title).values()) == [([4, 8], [ratio] * 2) for ratio in (2.0, 3.0, 4.0)]
+    names = {text.get_text() for text in panels[f"mlp 1/2: {steps}"].texts}
+    assert names == {"IWLB", "alpha 1", "alpha 3"}
     plt.close(figure)

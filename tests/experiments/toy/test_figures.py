@@ -120,7 +120,7 @@ def test_figures_of_samples_show_every_member(untrained, tmp_path, monkeypatch):
     def save(figure, path):
         drawn[path.name] = figure
 
-    monkeypatch.setattr(toy_figures, "_save", save)
+    monkeypatch.setattr(toy_figures, "save", save)
     # One row of four, the others would compile as much again.
     chain, *_ = toy_figures.proposals_settings(3, "small")
     early, late = toy_figures.weighting_settings(3, "small")
