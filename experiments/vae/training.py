@@ -211,10 +211,9 @@ def train(
     plan = make_plan(settings, len(data.train))
     call = make_run_call(model, settings, plan, images.make_pixels(data), in_turn=in_turn, mesh=mesh)
     seeds = layout.whole(mesh, jnp.arange(settings.seeds))
-    initial = jax.jit(
+    state = jax.jit(
         lambda seeds: init_states(model, plan, seeds), out_shardings=layout.over(mesh), compiler_options=RUNS_ONCE
-    )
-    state = initial(seeds)
+    )(seeds)
     monitored = tuple(images.spread(split, MONITORED_EXAMPLES) for split in (data.train, data.validation))
     judge = _Judge(model, settings, plan, data, seeds, monitored, divergence.independent_pixels(data))
     arrays = layout.whole(mesh, jax.tree.map(jnp.asarray, (data.train, *monitored)))
