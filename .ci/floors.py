@@ -1,4 +1,4 @@
-"""Prints the lowest versions that pyproject.toml allows, as constraints for pip: `make floors` tests all of them together."""
+"""Prints the lowest versions that pyproject.toml allows, as constraints for pip; `make floors` tests them together."""
 
 import pathlib
 import re
