@@ -11,6 +11,7 @@ import sys
 import tarfile
 import zipfile
 
+CHANGELOG = pathlib.Path(__file__).resolve().parents[1] / "CHANGELOG.md"
 LINK = re.compile(r"\]\(([^)\s]+)\)|\b(?:src|href)=[\"']([^\"']+)[\"']")
 ABSOLUTE = re.compile(r"https?://|#|mailto:")
 
@@ -50,6 +51,8 @@ def problems(folder: pathlib.Path, tag: str | None) -> list[str]:
         found.append(f"version {metadata['Version']}, but __version__ is {version}")
     if tag not in (None, f"v{version}"):
         found.append(f"tag {tag}, but the version is {version}")
+    if tag and not re.search(rf"^## {version} \(\d{{4}}-\d\d-\d\d\)$", CHANGELOG.read_text(), re.MULTILINE):
+        found.append(f"CHANGELOG.md has no heading with the date of {version}")
     expected = {name.removeprefix("src/") for name in source if name.startswith("src/")}
     installed = {name for name in wheel if ".dist-info/" not in name}
     found += [f"in the sources or in the wheel, and not in both: {name}" for name in sorted(expected ^ installed)]
