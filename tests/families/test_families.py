@@ -194,3 +194,17 @@ def test_doubly_reparameterized_is_unbiased_for_full_rank_members():
 
     assert np.max(np.abs(z_scores("doubly_reparameterized"))) < 4.0
     assert np.max(np.abs(z_scores("path_squared"))) > 10.0  # as it must be where members differ
+
+
+@pytest.mark.parametrize("family", [hj.diagonal_gaussian, hj.student_t(5.0), hj.full_rank_gaussian])
+def test_a_value_of_another_shape_than_its_parameters_is_refused(family):
+    """A number beside vectors of length 3 would count one constant in place of three."""
+    scale = jnp.eye(3) if family is hj.full_rank_gaussian else jnp.ones(1)
+    for value, shape in ((2.0, r"\(\)"), (jnp.ones(1), r"\(1,\)")):
+        with pytest.raises(ValueError, match=rf"log_prob: expected a value of .*, \(3,\), got {shape}; jnp.reshape"):
+            family.log_prob((jnp.zeros(3), scale), value)
+
+
+def test_a_number_has_no_dimension():
+    found = hj.diagonal_gaussian.log_prob((jnp.array(0.5), jnp.array(2.0)), 1.0)
+    np.testing.assert_allclose(found, scipy.stats.norm(0.5, 2.0).logpdf(1.0), rtol=1e-6)

@@ -154,6 +154,15 @@ def draw_noise(sampler: Sampler, key: Key, shape: tuple[int, ...], dtype: DTypeL
     return noise
 
 
+def require_value(family: str, z: Float[Array, "..."], residual: Float[Array, "..."]) -> None:
+    """Raise unless a value has the shape that it has beside its parameters: constants are counted by its entries."""
+    if jnp.shape(z) != residual.shape:
+        raise ValueError(
+            f"{family}.log_prob: expected a value of the shape of its parameters, {residual.shape}, got "
+            f"{jnp.shape(z)}; jnp.reshape(value, {residual.shape}) makes one of one number, and jax.vmap acts on many"
+        )
+
+
 def log_volume(scale: Float[Array, "..."], z: Float[Array, "..."]) -> Scalar:
     """`sum_d log scale_d`, where one scale may stand for several dimensions of z."""
     return jnp.sum(jnp.broadcast_to(jnp.log(scale), z.shape))

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from hiwae_jax._families.family import Family, like_loc, log_volume
+from hiwae_jax._families.family import Family, like_loc, log_volume, require_value
 from hiwae_jax._families.standardize import residual_limit, standardized
 from hiwae_jax._types import Parameters, Scalar
 
@@ -34,7 +34,8 @@ def _gaussian_inverse(parameters: Parameters, z: Float[Array, "..."]) -> Float[A
 def _gaussian_log_prob(parameters: Parameters, z: Float[Array, "..."]) -> Scalar:
     loc, scale = location_and_scale(parameters)
     residual = standardized(z, loc, scale)
-    return -0.5 * jnp.sum(residual**2) - log_volume(scale, z) - 0.5 * z.size * math.log(2.0 * math.pi)
+    require_value("diagonal_gaussian", z, residual)
+    return -0.5 * jnp.sum(residual**2) - log_volume(scale, residual) - 0.5 * residual.size * math.log(2.0 * math.pi)
 
 
 diagonal_gaussian = Family(_gaussian_forward, _gaussian_inverse, _gaussian_log_prob, noise_like=like_loc)
@@ -92,8 +93,9 @@ def _full_rank_inverse(parameters: Parameters, z: Float[Array, " D"]) -> Float[A
 
 def _full_rank_log_prob(parameters: Parameters, z: Float[Array, " D"]) -> Scalar:
     residual = _full_rank_inverse(parameters, z)
+    require_value("full_rank_gaussian", z, residual)
     log_determinant = jnp.sum(jnp.log(jnp.diagonal(parameters[1])))
-    return -0.5 * jnp.sum(residual**2) - log_determinant - 0.5 * z.size * math.log(2.0 * math.pi)
+    return -0.5 * jnp.sum(residual**2) - log_determinant - 0.5 * residual.size * math.log(2.0 * math.pi)
 
 
 full_rank_gaussian = Family(_full_rank_forward, _full_rank_inverse, _full_rank_log_prob)

@@ -8,7 +8,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from hiwae_jax import _checks
-from hiwae_jax._families.family import Family, like_loc, log_volume
+from hiwae_jax._families.family import Family, like_loc, log_volume, require_value
 from hiwae_jax._families.gaussian import diagonal_gaussian, location_and_scale
 from hiwae_jax._families.standardize import standardized
 from hiwae_jax._types import Parameters, Scalar
@@ -35,8 +35,9 @@ def student_t(df: float) -> Family:
     def log_prob(parameters: Parameters, z: Float[Array, " D"]) -> Scalar:
         loc, scale = location_and_scale(parameters)
         residual = standardized(z, loc, scale)
+        require_value("student_t", z, residual)
         tails = -0.5 * (df + 1.0) * jnp.sum(jnp.log1p(residual**2 / df))
-        return tails - log_volume(scale, z) + z.size * log_constant
+        return tails - log_volume(scale, residual) + residual.size * log_constant
 
     def noise(key: PRNGKeyArray, shape: tuple[int, ...], dtype: DTypeLike) -> Float[Array, "..."]:
         return jax.random.t(_checks.one_key(key), df, shape, dtype)
