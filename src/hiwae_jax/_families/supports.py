@@ -20,7 +20,7 @@ from hiwae_jax._types import Context, Params, Scalar, Unchecked
 _SPACINGS = 8.0
 
 
-def _info(dtype: DTypeLike) -> "np.finfo[np.floating]":  # a class without parameters before NumPy 2.2
+def _info(dtype: DTypeLike) -> np.finfo:  # type: ignore[type-arg]  # before NumPy 2.2 it takes none
     return jnp.finfo(dtype)  # type: ignore[no-untyped-call]
 
 
