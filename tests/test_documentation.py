@@ -2,6 +2,7 @@
 
 import pathlib
 import re
+import tomllib
 
 import pytest
 
@@ -52,3 +53,16 @@ def test_a_link_out_of_docs_leads_to_the_page_that_the_site_has():
     expected = "[a](contributing.md#names) [b](measured/peers.md) [c](../experiments/toy) [d](index.md)"
     assert links.on_the_site(text, "choosing") == expected
     assert links.on_the_site("[a](../../CONTRIBUTING.md)", "gallery/digits") == "[a](../contributing.md)"
+
+
+def test_the_version_is_the_same_everywhere():
+    import hiwae_jax as hj
+
+    patterns = {
+        "CITATION.cff": r"^version: (.*)$",
+        "README.md": r"^  version = \{(.*)\},$",
+        "CHANGELOG.md": r"^## (\S+) \(",
+    }
+    found = {name: re.search(pattern, (ROOT / name).read_text(), re.MULTILINE)[1] for name, pattern in patterns.items()}
+    found["pyproject.toml"] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert found == dict.fromkeys(found, hj.__version__)

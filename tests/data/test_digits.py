@@ -39,5 +39,5 @@ def test_the_split_never_changes():
 
 def test_without_scikit_learn(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
-    with pytest.raises(ImportError, match=r'pip install -e "\.\[experiments\]"'):
+    with pytest.raises(ImportError, match=r'pip install "hiwae_jax\[data\]"'):
         load_digits()

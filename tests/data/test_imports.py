@@ -6,6 +6,21 @@ import subprocess
 import sys
 
 HEAVY = ("flax", "sklearn", "tensorflow", "tensorflow_datasets")
+EXTRA = ("tensorflow_datasets", "array_record", "importlib_resources", "sklearn")  # what the extra "data" brings
+WITHOUT_THE_EXTRA = """
+import importlib, pkgutil
+import hiwae_jax
+for module in pkgutil.walk_packages(hiwae_jax.__path__, "hiwae_jax."):
+    if "builder" not in module.name:
+        importlib.import_module(module.name)
+for name in hiwae_jax.data.dataset_names():
+    try:
+        hiwae_jax.data.load_dataset(name, data_dir="/nonexistent")
+    except ImportError as error:
+        assert 'pip install "hiwae_jax[data]"' in str(error), error
+    else:
+        raise AssertionError(name)
+"""
 
 
 def heavy_imports(code: str, tmp_path: pathlib.Path) -> list[str]:
@@ -37,3 +52,10 @@ def test_preparing_imports_no_tensorflow_and_loading_again_nothing(tiny_set, tmp
     code = f"{tiny_set.in_python}\nload()"
     assert heavy_imports(code, tmp_path / "first") == ["tensorflow_datasets"]
     assert heavy_imports(code, tmp_path / "second") == []
+
+
+def test_without_the_extra_data_all_is_imported_and_what_is_prepared_is_read(tiny_set, tmp_path):
+    tiny_set.write()
+    tiny_set.load()
+    blocked = f"sys.modules |= dict.fromkeys({EXTRA})\n"
+    heavy_imports(f"{blocked}{WITHOUT_THE_EXTRA}{tiny_set.in_python}\nload()", tmp_path)

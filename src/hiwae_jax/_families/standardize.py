@@ -40,7 +40,7 @@ def standardized(
     """
     # The reciprocal is taken for each member. A division for each pair of sample and member would make XLA keep the [K,
     # K, D] quotient instead of fusing it into the sum.
-    residual = (z - loc) * (1.0 / scale)
+    residual = jnp.asarray((z - loc) * (1.0 / scale))
     limit = jnp.broadcast_to(residual_limit(scale), residual.shape).astype(residual.dtype)
     return jax.lax.clamp(-limit, residual, limit)
 

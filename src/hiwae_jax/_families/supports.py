@@ -20,7 +20,7 @@ from hiwae_jax._types import Context, Params, Scalar, Unchecked
 _SPACINGS = 8.0
 
 
-def _info(dtype: DTypeLike) -> np.finfo[np.floating]:
+def _info(dtype: DTypeLike) -> np.finfo:  # before NumPy 2.2 it has no parameters
     return jnp.finfo(dtype)  # type: ignore[no-untyped-call]
 
 

@@ -1,5 +1,6 @@
 """Loading of a specified set into memory, from the packed cache if it is there, or else with TensorFlow Datasets."""
 
+import importlib
 import os
 import pathlib
 import warnings
@@ -38,18 +39,19 @@ def load(
 
     Raises:
         ValueError: the prepared set is damaged.
-        ModuleNotFoundError: it has to be prepared, and TensorFlow Datasets is not installed.
+        ModuleNotFoundError: it has to be prepared, and the extra "data" is not installed.
     """
     root = _data_dir(data_dir)
     cached = packed_cache.read(specification, root)
     if cached is None:
         try:
             builder_class = import_builder()
+            importlib.import_module("array_record")  # TensorFlow Datasets imports it only when it writes
         except ModuleNotFoundError as error:
             raise ModuleNotFoundError(
-                f"{specification.name} has not been prepared in {root}, which needs tensorflow-datasets ({error}): "
-                "install it, or copy the folder hiwae_jax_packed from the data directory of a machine where the set "
-                "was loaded"
+                f"{specification.name} has not been prepared in {root}, and its preparation needs packages that are "
+                f'not installed ({error}): pip install "hiwae_jax[data]". Or copy the folder hiwae_jax_packed from '
+                "the data directory of a machine where the set was loaded"
             ) from error
         images, found = _prepare(specification, builder_class, root, manual_dir)
         path = packed_cache.cache_path(specification._replace(checksum=found), root)

@@ -76,6 +76,7 @@ def load_dataset(
     Raises:
         ValueError: there is no data set of that name; or its files are not the published ones.
         FileNotFoundError: raw files are missing and cannot be downloaded.
+        ImportError: the set has to be prepared first, which takes `pip install "hiwae_jax[data]"`.
 
     >>> load_dataset("digits").train.shape
     (1297, 8)

@@ -52,17 +52,21 @@ def test_default_directory_is_that_of_tensorflow_datasets(tiny_set, monkeypatch)
     assert str(preparation._data_dir(None)) == "/home/somebody/tensorflow_datasets"
 
 
-def test_without_tensorflow_datasets(tiny_set, monkeypatch):
+@pytest.mark.parametrize(
+    ("package", "importers"),
+    [("tensorflow_datasets", ("binarized_mnist.builder", "raw_file_builder")), ("array_record", ())],
+)
+def test_without_the_packages_that_prepare(tiny_set, package, importers, monkeypatch):
     tiny_set.write()
     with monkeypatch.context() as patched:
-        patched.setitem(sys.modules, "tensorflow_datasets", None)
-        for module in ("binarized_mnist.builder", "raw_file_builder"):
+        patched.setitem(sys.modules, package, None)
+        for module in importers:
             patched.delitem(sys.modules, f"hiwae_jax.data.{module}", raising=False)
-        with pytest.raises(ModuleNotFoundError, match=f"tiny has not been prepared in {tiny_set.data_dir}"):
+        with pytest.raises(ModuleNotFoundError, match=rf'{tiny_set.data_dir}.*{package}.*"hiwae_jax\[data\]"'):
             tiny_set.load()
     tiny_set.load()
     # What is prepared is read without.
-    monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
+    monkeypatch.setitem(sys.modules, package, None)
     assert_is(tiny_set.load(), tiny_set)
 
 

@@ -54,6 +54,7 @@ def load_binarized_mnist(
             the message says which files to put where.
         ValueError: a raw file is not the published one (truncated, wrong checksum, shape or values, broken
             gzip), or the prepared set is damaged; the message names it.
+        ImportError: the set has to be prepared first, which takes `pip install "hiwae_jax[data]"`.
 
     Source: Larochelle and Murray, "The neural autoregressive distribution estimator", AISTATS 2011; the
     binarization is that of Salakhutdinov and Murray, "On the quantitative analysis of deep belief networks",

@@ -56,6 +56,7 @@ def load_caltech101_silhouettes(
             the message says where to put it.
         ValueError: the raw file is not the published one (truncated, wrong checksum, format, shape, values or
             polarity, broken gzip), or the prepared set is damaged; the message names it.
+        ImportError: the set has to be prepared first, which takes `pip install "hiwae_jax[data]"`.
 
     Source: Marlin, Swersky, Chen and de Freitas, "Inductive principles for restricted Boltzmann machine
     learning", AISTATS 2010.

@@ -28,7 +28,7 @@ def load_digits(*, seed: int = 0) -> Dataset:
         The set, to be unpacked with `unpack_bits(packed, num_pixels=64)`.
 
     Raises:
-        ImportError: scikit-learn is not installed.
+        ImportError: scikit-learn is not installed. `pip install "hiwae_jax[data]"` brings it.
 
     Source: Alpaydin and Kaynak, "Optical recognition of handwritten digits", UCI Machine Learning Repository,
     1998; scikit-learn bundles its test part.
@@ -40,10 +40,7 @@ def load_digits(*, seed: int = 0) -> Dataset:
     try:
         from sklearn.datasets import load_digits as load_grey_digits
     except ImportError as error:
-        raise ImportError(
-            'load_digits needs scikit-learn, which comes with the extra "experiments"; in a clone: '
-            'pip install -e ".[experiments]"'
-        ) from error
+        raise ImportError('load_digits: scikit-learn is not installed; pip install "hiwae_jax[data]"') from error
     grey = load_grey_digits().data
     packed = pack_bits(grey >= _THRESHOLD)[np.random.default_rng(seed).permutation(len(grey))]
     train, validation, test = np.split(packed, [-_NUM_VALIDATION - _NUM_TEST, -_NUM_TEST])

@@ -64,6 +64,7 @@ def load_mnist(
             the message says which files to put where.
         ValueError: a raw file is not the published one (truncated, wrong checksum, format, shape or values,
             broken gzip), or the prepared set is damaged; the message names it.
+        ImportError: the set has to be prepared first, which takes `pip install "hiwae_jax[data]"`.
 
     Source: LeCun, Bottou, Bengio and Haffner, "Gradient-based learning applied to document recognition",
     Proceedings of the IEEE, 1998.

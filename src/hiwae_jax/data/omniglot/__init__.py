@@ -87,6 +87,7 @@ def load_omniglot(
             the message says where to put it.
         ValueError: the raw file is not the published one (truncated, wrong checksum, format, shape, values or
             polarity, broken gzip), or the prepared set is damaged; the message names it.
+        ImportError: the set has to be prepared first, which takes `pip install "hiwae_jax[data]"`.
 
     Source: Lake, Salakhutdinov and Tenenbaum, "Human-level concept learning through probabilistic program
     induction", Science, 2015; at 28x28 Burda, Grosse and Salakhutdinov, "Importance weighted autoencoders",
