@@ -19,7 +19,18 @@ from collections.abc import Callable
 from typing import Any
 
 import hiwae_jax as hj
-from benchmarks import control_variates, gap, measured, models, numbers, performance, proposals, readme, step_parts
+from benchmarks import (
+    control_variates,
+    gap,
+    measured,
+    microbatch,
+    models,
+    numbers,
+    performance,
+    proposals,
+    readme,
+    step_parts,
+)
 from benchmarks.gradient_quality import tables as gradient_tables
 from benchmarks.k_scaling import tables as k_scaling_tables
 from benchmarks.objectives import tables as objectives_tables
@@ -45,6 +56,7 @@ GRADIENTS = (
 )
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 RESULTS, DOCS = ROOT / "results", ROOT / "docs"
+MICROBATCH = ("microbatch.json", "microbatch_conv/microbatch.json")
 # By the beginning of a file's name.
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "k_scaling": k_scaling_tables.table,
@@ -54,6 +66,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "objectives": lambda content: objectives_tables.table(content["cells"]),
     "control_variates": control_variates.table,
     "gap": gap.table,
+    "microbatch": microbatch.table,
     "proposals": proposals.table,
     "step_parts": step_parts.table,
 }
@@ -117,6 +130,7 @@ def performance_page(page: str) -> str:
         performance.overhead_table(overhead),
         performance.pytorch_table(overhead),
         performance.compile_table(overhead),
+        microbatch.table({"cells": [cell for file in MICROBATCH for cell in _content(file)["cells"]]}),
     ):
         page = with_table(page, table)
     return page

@@ -225,6 +225,7 @@ def _run_all(options: argparse.Namespace, prepared: _Prepared, deadline: float |
             return outcome._replace(stopped_in=name)
         worked = worked or not is_there
         outcome.results.append(result)
+        layout.say(report.sentence(result))
     return outcome
 
 

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 import hiwae_jax as hj
 from experiments.shared import run_folder, stored
-from experiments.vae import divergence, images, layout
+from experiments.vae import compiling, divergence, images, layout
 from experiments.vae.models import Model, Params, of_one
 from experiments.vae.settings import Settings
 from experiments.vae.split_mean import Figure, draws_for, mean_of_seed, over_seeds
@@ -148,7 +148,7 @@ def _over_block(
 ) -> Callable[..., tuple[jax.Array, jax.Array]]:
     """`(params, rows, indices) -> (values, errors)` of images, whose random numbers come from their indices."""
 
-    @functools.partial(jax.jit, out_shardings=layout.over(mesh))
+    @functools.partial(jax.jit, out_shardings=layout.over(mesh), compiler_options=compiling.for_many_runs())
     def of_block(params, rows, indices):
         rows, indices = layout.split(mesh, (rows, indices))
 

@@ -121,7 +121,7 @@ def is_first() -> bool:
 def say(text: str) -> None:
     """Print, once for all processes."""
     if is_first():
-        print(text)
+        print(text, flush=True)
 
 
 def agreed(value: bool) -> bool:

@@ -9,10 +9,10 @@ import numpy as np
 
 import hiwae_jax as hj
 from experiments.shared.figures import plt, save
-from experiments.vae import images
+from experiments.vae import compiling, images
 from experiments.vae.models import Model, Params, title
 from experiments.vae.settings import Settings
-from experiments.vae.training import CURVES, RUNS_ONCE
+from experiments.vae.training import CURVES
 
 GRID = 8
 
@@ -45,7 +45,7 @@ def write_pictures(
 
     shown = images.spread(data.test, 4 * GRID)
     x = images.make_pixels(data)(shown, key)
-    of_images = jax.jit(jax.vmap(posterior_sample, in_axes=(None, 0, 0)), compiler_options=RUNS_ONCE)
+    of_images = jax.jit(jax.vmap(posterior_sample, in_axes=(None, 0, 0)), compiler_options=compiling.RUNS_ONCE)
     means = decode(params, of_images(params, x, jax.random.split(key, len(x))))
     pairs = jnp.stack([x.reshape(4, GRID, *data.shape), means.reshape(4, GRID, *data.shape)], axis=1)
     pairs = np.asarray(pairs).reshape(2 * 4, GRID, *data.shape)

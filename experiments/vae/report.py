@@ -44,6 +44,16 @@ def table(results: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def sentence(result: dict[str, Any]) -> str:
+    """One result in a line, for whoever waits for the table."""
+    settings = from_json(result["settings"])
+    return (
+        f"{title(settings.model)}, K = {1 if settings.model == 'vae' else settings.num_samples}: test bound "
+        f"{over_seeds(result['test_bound']['mean'])}, test NLL {over_seeds(result['test_nll']['mean'])} nats; "
+        f"{result['train_seconds']:.0f} s of training"
+    )
+
+
 @contextlib.contextmanager
 def tensorboard_log(folder: pathlib.Path) -> Iterator[Callable[[dict[str, np.ndarray]], None]]:
     """A function that writes the curves of a compiled call, by seed, into event files in `folder`."""

@@ -1,5 +1,6 @@
 """Training as a few compiled calls, each of whole epochs of all seeds. Only the state lives between calls."""
 
+import functools
 import pathlib
 import time
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from tqdm import tqdm
 
 import hiwae_jax as hj
 from experiments.shared import run_folder, stored
-from experiments.vae import checkpoints, divergence, early_stopping, images, layout, minibatches, optimizer
+from experiments.vae import checkpoints, compiling, divergence, early_stopping, images, layout, minibatches, optimizer
 from experiments.vae.early_stopping import Best
 from experiments.vae.minibatches import Plan, epoch_of
 from experiments.vae.models import Model, Params, of_one
@@ -23,7 +24,6 @@ from experiments.vae.training_step import Carry, Objective, make_step
 
 STEPS_A_CALL = 500
 SECONDS_BETWEEN_CHECKPOINTS = 60.0
-RUNS_ONCE = {"xla_backend_optimization_level": 0}  # of LLVM: a program that runs once takes its time to compile
 MONITORED_EXAMPLES = 2_000  # of each of the two sets; more of them would take as much time as the steps
 CURVES = ("step", "objective", "train_bound", "validation_bound", "effective_sample_size")
 
@@ -97,6 +97,12 @@ def init_states(model: Model, plan: Plan, seeds: jax.Array) -> State:
     return jax.vmap(lambda params: _state_of(params, plan))(params)
 
 
+def _first_state(model: Model, plan: Plan, seeds: jax.Array, mesh: Mesh | None) -> State:
+    """`init_states` compiled, on all devices of the mesh."""
+    initial = functools.partial(init_states, model, plan)
+    return jax.jit(initial, out_shardings=layout.over(mesh), compiler_options=compiling.RUNS_ONCE)(seeds)
+
+
 def _state_of(params: Params, plan: Plan) -> State:
     return State(
         params=params,
@@ -160,10 +166,7 @@ def make_run_call(
             return jax.lax.map(lambda one: run_call(*one, *arrays), (seeds, state))
         return jax.vmap(lambda seed, state: run_call(seed, state, *arrays))(seeds, state)
 
-    # On a CPU the program runs as fast with LLVM's first level of optimization, and is compiled in four fifths of the
-    # time.
-    less = jax.default_backend() == "cpu" and not jax.config.values["jax_disable_most_optimizations"]
-    options = {"xla_backend_optimization_level": 1} if less else None
+    options = compiling.for_many_runs()
     return jax.jit(run_all, donate_argnums=1, out_shardings=layout.over(mesh), compiler_options=options)
 
 
@@ -211,9 +214,7 @@ def train(
     plan = make_plan(settings, len(data.train))
     call = make_run_call(model, settings, plan, images.make_pixels(data), in_turn=in_turn, mesh=mesh)
     seeds = layout.whole(mesh, jnp.arange(settings.seeds))
-    state = jax.jit(
-        lambda seeds: init_states(model, plan, seeds), out_shardings=layout.over(mesh), compiler_options=RUNS_ONCE
-    )(seeds)
+    state = _first_state(model, plan, seeds, mesh)
     monitored = tuple(images.spread(split, MONITORED_EXAMPLES) for split in (data.train, data.validation))
     judge = _Judge(model, settings, plan, data, seeds, monitored, divergence.independent_pixels(data))
     arrays = layout.whole(mesh, jax.tree.map(jnp.asarray, (data.train, *monitored)))

@@ -45,6 +45,11 @@ def test_models_end_to_end(tmp_path, capsys, monkeypatch):
         assert learned.shape == (2, len(result["curves"]["step"])) == (2, 5)
         assert vae.cells(vae.parse(arguments)).count(from_json(result["settings"])) == 1
     assert table.count("|\n") >= 4
+    before = table[: table.index("bounds and NLL in nats")]
+    assert [line.split(":")[0] for line in before.splitlines() if "test bound" in line] == [
+        "VAE, K = 1",
+        "H-IWAE alpha 0.5, K = 2",
+    ]
     assert {path.name for path in tmp_path.rglob("*.png")} == {
         "samples.png",
         "reconstructions.png",
