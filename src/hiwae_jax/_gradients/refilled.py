@@ -157,7 +157,7 @@ _needs_no_free_bits = Need(
 REFILLED = Rule(
     name="refilled",
     unbiased="every weighting; no free bits",
-    cost="K forward passes more: FLOPs 1.16 to 1.26 there",
+    cost="K forward passes more: FLOPs 1.17 to 1.26 there",
     noise="as DReG without a power heuristic; under alpha = 1 and 3 29 % below it to 21 % above it",
     when="the noise of the gradient is what limits, and time is not",
     step=refilled_step,
