@@ -45,7 +45,7 @@ def write_pictures(
 
     shown = images.spread(data.test, 4 * GRID)
     x = images.make_pixels(data)(shown, key)
-    of_images = jax.jit(jax.vmap(posterior_sample, in_axes=(None, 0, 0)), compiler_options=compiling.RUNS_ONCE)
+    of_images = jax.jit(jax.vmap(posterior_sample, in_axes=(None, 0, 0)), compiler_options=compiling.for_one_run())
     means = decode(params, of_images(params, x, jax.random.split(key, len(x))))
     pairs = jnp.stack([x.reshape(4, GRID, *data.shape), means.reshape(4, GRID, *data.shape)], axis=1)
     pairs = np.asarray(pairs).reshape(2 * 4, GRID, *data.shape)

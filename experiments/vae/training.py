@@ -100,7 +100,7 @@ def init_states(model: Model, plan: Plan, seeds: jax.Array) -> State:
 def _first_state(model: Model, plan: Plan, seeds: jax.Array, mesh: Mesh | None) -> State:
     """`init_states` compiled, on all devices of the mesh."""
     initial = functools.partial(init_states, model, plan)
-    return jax.jit(initial, out_shardings=layout.over(mesh), compiler_options=compiling.RUNS_ONCE)(seeds)
+    return jax.jit(initial, out_shardings=layout.over(mesh), compiler_options=compiling.for_one_run())(seeds)
 
 
 def _state_of(params: Params, plan: Plan) -> State:
