@@ -186,11 +186,19 @@ def test_a_long_function_would_be_seen():
 MOST_NAMES = 20  # local names of a function, arguments and imports counted, those of inner functions not
 
 
+COMPREHENSIONS = ("listcomp", "setcomp", "dictcomp", "genexpr")
+
+
+def local_names(table):
+    return {symbol.get_name() for symbol in table.get_symbols() if symbol.is_local()}
+
+
 def functions_of_many_names(text):
     def inside(table):
         for child in table.get_children():
-            names = [symbol for symbol in child.get_symbols() if symbol.is_local()]
-            if child.get_type() == "function" and len(names) > MOST_NAMES:
+            # From Python 3.12 on, a function has the names of its comprehensions too.
+            inner = [local_names(part) for part in child.get_children() if part.get_name() in COMPREHENSIONS]
+            if child.get_type() == "function" and len(local_names(child) - set().union(*inner)) > MOST_NAMES:
                 yield child.get_name()
             yield from inside(child)
 
