@@ -31,6 +31,7 @@ from benchmarks import (
     readme,
     step_parts,
 )
+from benchmarks.agreement import tables as agreement_tables
 from benchmarks.gradient_quality import tables as gradient_tables
 from benchmarks.k_scaling import tables as k_scaling_tables
 from benchmarks.objectives import tables as objectives_tables
@@ -59,6 +60,7 @@ RESULTS, DOCS = ROOT / "results", ROOT / "docs"
 MICROBATCH = ("microbatch.json", "microbatch_conv/microbatch.json")
 # By the beginning of a file's name.
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
+    "agreement": agreement_tables.table,
     "k_scaling": k_scaling_tables.table,
     "overhead": overhead_tables.table,
     "peers": peer_tables.table,

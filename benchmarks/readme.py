@@ -3,50 +3,49 @@
 `benchmarks.pages` writes them.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from experiments.shared.markdown import table as markdown
 from experiments.tables.cells import PUBLISHED, make_block, means, published_of, row_title, titles
 from experiments.tables.collected import Result
 from experiments.vae.models import alpha_of
 
 FIGURE = "test_nll"
-PAPER = (
-    "| data set | model | K | seeds, steps | test NLL, ours | test NLL, published |\n"
-    "| --- | --- | --- | --- | --- | --- |"
-)
+Cells = dict[tuple[str, str, str], dict[int, str]]  # data set, model, and seeds with steps: K -> numbers
 CONTESTANTS = {  # names of `benchmarks.peers`, and how the README calls them
     "hiwae-dreg-scanned": "hiwae_jax, DReG gradient, steps scanned",
     "hiwae-dreg-chunks": "hiwae_jax, DReG gradient",
     "numpyro": "NumPyro",
     "tfp": "TensorFlow Probability on JAX",
     "torch-compiled": "PyTorch by hand, compiled",
-    "pyro": "Pyro",
-    "pythae": "pythae",
 }
 
 
 def paper_table(results: Sequence[Result]) -> str:
-    """A row for each of our cells with the paper's networks and a published number of its own."""
-    return "\n".join([PAPER, *_paper_rows(results)])
+    """A row for each model with the paper's networks, and a column for each K, of cells with a published number."""
+    rows = _paper_cells(results)
+    counts = sorted({K for cells in rows.values() for K in cells})
+    header = ["test NLL, ours (published)", "model", "seeds, steps", *(f"K = {K}" for K in counts)]
+    return markdown(header, [[*row, *(cells.get(K, "") for K in counts)] for row, cells in rows.items()])
 
 
-def _paper_rows(results: Sequence[Result]) -> Iterator[str]:
+def _paper_cells(results: Sequence[Result]) -> Cells:
+    rows: Cells = {}
     for dataset, name in titles().items():
         if dataset not in PUBLISHED:
             continue
         block = make_block(results, dataset, "conv")
-        for (row, K), result in sorted(block.cells.items(), key=lambda cell: (cell[0][1], _order(cell[0][0]))):
+        for (row, K), result in sorted(block.cells.items(), key=lambda cell: (_order(cell[0][0]), cell[0][1])):
             for theirs, numbers in published_of(block, row, K).items():
                 ours = means(result, FIGURE)
                 spread = f" +- {np.std(ours, ddof=1):.2f}" if len(ours) > 1 else ""
-                number = numbers[FIGURE]
-                yield (
-                    f"| {name} | {row_title(theirs)} | {K} | {len(ours)}, {int(np.max(result.content['steps'])):,} "
-                    f"| {np.mean(ours):.2f}{spread} | {number.mean:.2f} +- {number.deviation:.2f} |"
-                )
+                number, length = numbers[FIGURE], int(np.max(result.content["steps"]))
+                cells = rows.setdefault((name, row_title(theirs), f"{len(ours)}, {length:,}"), {})
+                cells[K] = f"{np.mean(ours):.2f}{spread} ({number.mean:.2f} +- {number.deviation:.2f})"
+    return rows
 
 
 def _order(row: tuple[str, int]) -> tuple[float, int]:

@@ -178,7 +178,10 @@ ENTRIES = {
         lambda: hj.independent(conditional, 5),
         r"independent: too many positional arguments; give num_samples, family, sampler, sharding by name",
     ),
-    "no number": (lambda: hj.independent(conditional), r"independent: missing a required argument: 'num_samples'"),
+    "no number": (
+        lambda: hj.independent(conditional),
+        r"independent: missing a required (keyword-only )?argument: 'num_samples'",  # of Python's own words
+    ),
     "an unknown option": (
         lambda: hj.make_bound(log_joint, None, K=3),
         r"make_bound: got an unexpected keyword argument 'K'",

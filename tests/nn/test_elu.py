@@ -18,6 +18,7 @@ def test_values_and_derivatives_are_those_of_jax(is_flat, monkeypatch):
         whole = lambda x: (function(x), jax.grad(total)(x), jax.jvp(jax.grad(total), (x,), (x,))[1])
         return jax.jit(jax.vmap(whole))(x)
 
-    chex.assert_trees_all_close(all_of(_elu.elu), all_of(jax.nn.elu), rtol=1e-6, atol=1e-6)
+    # Derivatives come from the output, y + 1, which is known to a rounding of 1. The second one is multiplied by x.
+    chex.assert_trees_all_close(all_of(_elu.elu), all_of(jax.nn.elu), rtol=1e-6, atol=30.0 * 1.2e-7)
     barriers = str(jax.make_jaxpr(lambda x: _elu.elu(x))(x)).count("optimization_barrier")
     assert barriers == (2 if is_flat and jax.default_backend() == "cpu" else 0)

@@ -91,6 +91,8 @@ def test_the_figure_has_time_and_memory_of_the_shown_cells_of_each_device(tmp_pa
             "b": cell("IWLB", 1),
             "c": cell("IWLB", 1, gradient="refilled"),
             "d": cell("H-IWLB", 5, alpha=1.0),
+            "d2": cell("H-IWLB", 20, alpha=1.0),
+            "f": {**cell("IWLB", 5, precision="tf32"), "attainable": 1e13},  # a point alone is no line
             "e": {**cell("IWLB", 100), "task": "evaluate"},
         },
     }
@@ -108,8 +110,8 @@ def test_the_figure_has_time_and_memory_of_the_shown_cells_of_each_device(tmp_pa
         found = {line.get_label(): (list(line.get_xdata()), list(line.get_ydata())) for line in axis.lines}
         return {label: data for label, data in found.items() if not label.startswith("_")}
 
-    assert lines(first) == {"IWLB": ([1, 10], [2.0, 20.0]), "H-IWLB, alpha 1": ([5], [10.0])}
-    assert lines(memory) == {"IWLB": ([1, 10], [3.0, 30.0]), "H-IWLB, alpha 1": ([5], [15.0])}
+    assert lines(first) == {"IWLB": ([1, 10], [2.0, 20.0]), "H-IWLB, alpha 1": ([5, 20], [10.0, 40.0])}
+    assert lines(memory) == {"IWLB": ([1, 10], [3.0, 30.0]), "H-IWLB, alpha 1": ([5, 20], [15.0, 60.0])}
     assert {text.get_text() for text in memory.texts} == {"IWLB", "H-IWLB, alpha 1"}
     assert first.lines[-1].get_ydata()[0] == 1.0  # microseconds: 1e6 FLOPs a sample at 1e12 a second
     plt.close(figure)
