@@ -188,14 +188,19 @@ def gradients_table() -> str:
 
 
 def with_table(page: str, table: str) -> str:
-    """The page, with this table in place of the one that has the same header.
+    """The page, with this table in place of the one that has the same header, or at least its first column.
+
+    A table of results gets new columns with new results.
 
     Raises:
       ValueError: the page has no such table, or several.
     """
     blocks = page.split("\n\n")
-    header = table.split("\n", 1)[0]
-    places = [number for number, block in enumerate(blocks) if block.split("\n", 1)[0] == header]
+    header, headers = table.split("\n", 1)[0], [block.split("\n", 1)[0] for block in blocks]
+    places = [number for number, found in enumerate(headers) if found == header]
+    if not places:
+        first_column = header.split("|")[:2]
+        places = [number for number, found in enumerate(headers) if found.split("|")[:2] == first_column]
     if len(places) != 1:
         raise ValueError(f"expected one table with the header {header}, got {len(places)}")
     blocks[places[0]] = table + ("\n" if blocks[places[0]].endswith("\n") else "")

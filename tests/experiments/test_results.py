@@ -66,5 +66,7 @@ def test_every_table_and_figure_is_generated_but_those_of_samples():
 def test_a_table_of_a_page_is_replaced_by_the_one_with_its_header():
     page = "a\n\n| x |\n| --- |\n| 1 |\n"
     assert pages.with_table(page, "| x |\n| --- |\n| 2 |") == page.replace("| 1 |", "| 2 |")
+    wider = "| x | K = 2 |\n| --- | --- |\n| 1 | 3 |"
+    assert pages.with_table(page, wider) == page.replace("| x |\n| --- |\n| 1 |", wider)
     with pytest.raises(ValueError, match=r"expected one table with the header \| y \|, got 0"):
         pages.with_table(page, "| y |\n| --- |\n| 1 |")
