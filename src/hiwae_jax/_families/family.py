@@ -155,7 +155,7 @@ def draw_noise(sampler: Sampler, key: Key, shape: tuple[int, ...], dtype: DTypeL
 
 
 def require_value(family: str, z: Float[Array, "..."], residual: Float[Array, "..."]) -> None:
-    """Raise unless a value has the shape that it has beside its parameters: constants are counted by its entries."""
+    """Raise unless z has the shape of its residual: another one broadcasts, and the density gets a wrong constant."""
     if jnp.shape(z) != residual.shape:
         raise ValueError(
             f"{family}.log_prob: expected a value of the shape of its parameters, {residual.shape}, got "
