@@ -20,7 +20,8 @@ the time of a later one. A stage that is not possible here is left out with a li
 does not stop the others.
 
 Every stage writes its results after each cell into a folder of its name, and the training its checkpoints into --runs.
-A command that was killed at any time has lost one cell at most; the same command measures what is missing. If a file is
+A command that was killed at any time has lost one cell at most; the same command measures what is missing, and finds
+the programs that were compiled in the folder compiled (or where JAX_COMPILATION_CACHE_DIR says). If a file is
 from another device or version, its stage is refused; choose another --output. What stages print is in NAME.log. The
 page is `accelerator.md`, the figure `k_scaling.png`, and `accelerator.json` says how the last call went.
 
@@ -30,6 +31,7 @@ any work; 75, the same command has more to do (as the training does for days); 1
 
 import argparse
 import datetime
+import os
 import pathlib
 import signal
 import sys
@@ -122,9 +124,15 @@ def _run_stage(options: argparse.Namespace, stage: Stage, seconds: float) -> tup
     argv = [sys.executable, "-m", stage.module, *stage.arguments(options)]
     argv += ["--output", str(stage.folder(options)), "--time-limit", f"{child.SOFT * seconds:.3f}"]
     size = log.stat().st_size if log.exists() else 0
-    status = child.run(argv, log=log, seconds=seconds, environment=stage.environment(options))
+    compiled = {} if "JAX_COMPILATION_CACHE_DIR" in os.environ else {"JAX_COMPILATION_CACHE_DIR": _compiled(options)}
+    status = child.run(argv, log=log, seconds=seconds, environment=compiled | stage.environment(options))
     printed = log.read_bytes()[size:].decode("utf-8", errors="replace")
     return _read(options, stage, status, printed)
+
+
+def _compiled(options: argparse.Namespace) -> str:
+    """The folder of compiled programs, which a second call reads."""
+    return str((options.output / "compiled").absolute())
 
 
 def _read(options: argparse.Namespace, stage: Stage, status: int, printed: str) -> tuple[str, str]:

@@ -19,10 +19,8 @@ The exit status is 1 if something does not agree, and 75 if the time limit left 
 """
 
 import argparse
-import concurrent.futures
 import pathlib
 import time
-from typing import Any
 
 import jax
 
@@ -32,7 +30,6 @@ from experiments.shared import command_line, compact_json, provenance, run_folde
 
 NAME = "benchmarks.agreement"
 FILE = "agreement.json"
-SIDE_BY_SIDE = 4  # problems; where there is an accelerator, its host compiles for it on few of its cores
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -77,24 +74,21 @@ def _run(options: argparse.Namespace, deadline: float | None) -> int:
         path.with_suffix(".md").write_text(tables.table(content) + "\n")
 
     write()
-
-    def compare(name: str) -> dict[str, Any] | None:
-        late = deadline is not None and time.monotonic() > deadline
-        return None if late else comparison.compare(name, where)
-
-    left = [name for name in names if any("failed" in cell for cell in _cells_of(content, name) or [{"failed": ""}])]
-    with concurrent.futures.ThreadPoolExecutor(1 if where.here == where.cpu else SIDE_BY_SIDE) as pool:
-        for name, comparing in [(name, pool.submit(compare, name)) for name in left]:
-            try:
-                cells = comparing.result()
-            except jax.errors.JaxRuntimeError as error:  # one that the device cannot run, and the others may
-                cells = {name: {"proposal": name, "gradient": "all", "value_apart": None, "gradient_apart": None}}
-                cells[name]["failed"] = (str(error) or type(error).__name__).splitlines()[0]
-            if cells is not None:
-                content["cells"] = {cell: old for cell, old in content["cells"].items() if old["proposal"] != name}
-                for cell, figures in cells.items():
-                    measurements.add(content, "cells", cell, figures)
-                write()
+    for name in names:
+        found = _cells_of(content, name)
+        if found and not any("failed" in cell for cell in found):
+            continue
+        if deadline is not None and time.monotonic() > deadline:
+            break
+        try:
+            cells = comparison.compare(name, where)
+        except jax.errors.JaxRuntimeError as error:  # one that the device cannot run, and the others may
+            cells = {name: {"proposal": name, "gradient": "all", "value_apart": None, "gradient_apart": None}}
+            cells[name]["failed"] = (str(error) or type(error).__name__).splitlines()[0]
+        content["cells"] = {cell: old for cell, old in content["cells"].items() if old["proposal"] != name}
+        for cell, figures in cells.items():
+            measurements.add(content, "cells", cell, figures)
+        write()
     print(f"{tables.summary(content)}; wrote {path} and the table next to it")
     if any("failed" in cell for cell in content["cells"].values()):
         return command_line.FAILED

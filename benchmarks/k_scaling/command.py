@@ -42,6 +42,9 @@ Each cell shows:
                 these the fastest product of square matrices.
   temp MB       temporary memory of the compiled program.
 
+On an accelerator a program takes seconds to compile. So processes compile a few dozen side by side, into JAX's
+compilation cache, before the first of them is timed. Nothing compiles while a cell is timed.
+
 On an accelerator there are three precisions. "float32" and "tf32" are
 `jax.default_matmul_precision("float32" | "tensorfloat32")`. "bfloat16" means networks of `dtype=bfloat16`, with
 parameters and log-weights in float32. (The precision that JAX calls "bfloat16" leaves NVIDIA GPUs at tf32.) On a CPU
@@ -53,8 +56,6 @@ measures all cells anew. Cells that the time limit left out are listed by name.
 """
 
 import argparse
-import concurrent.futures
-import os
 import pathlib
 import re
 import time
@@ -66,7 +67,7 @@ from experiments.shared import command_line, run_folder
 
 if TYPE_CHECKING:  # at run time these wait until the cores are chosen
     from benchmarks.k_scaling.cells import Cell, Sizes
-    from benchmarks.k_scaling.measurement import Program
+    from benchmarks.k_scaling.effort import Effort
     from benchmarks.shared.measurements import Content
 
 NAME = "benchmarks.k_scaling"
@@ -74,38 +75,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 RESULTS = ROOT / "results"
 FIGURE = ROOT / "docs" / "k_scaling.png"
 ACCELERATOR_LIMIT = 450.0  # seconds
-MOST_PROGRAMS = 8  # that the host of an accelerator compiles side by side
-
-
-class Effort(NamedTuple):
-    """How much is measured on a device.
-
-    Attributes:
-      sizes: of batch and networks.
-      seconds: that a cell is timed for.
-      rows: at which the products of the decoder are timed.
-      squares: sizes of the square matrices whose products are timed.
-      programs: that are compiled side by side, before they are timed one after the other.
-    """
-
-    sizes: "Sizes"
-    seconds: float
-    rows: tuple[int, ...]
-    squares: tuple[int, ...]
-    programs: int = 1
-
-
-def effort(*, accelerator: bool, smoke: bool) -> Effort:
-    """The effort that suits the device, or a small one for a smoke test."""
-    from benchmarks.k_scaling.cells import Sizes
-
-    if smoke:
-        return Effort(Sizes(4, 20, 16, 3, 5, 12), 0.02, (8, 16), (16, 32))
-    if accelerator:
-        # Each program takes seconds to compile there, and the largest sizes are the fastest.
-        programs = max(1, min(MOST_PROGRAMS, (os.cpu_count() or 1) // 2))
-        return Effort(Sizes(), 0.7, (100_000, 500_000), (8_192,), programs)
-    return Effort(Sizes(), 3.0, (300, 600, 1_000, 2_000, 6_400), (512, 1_024, 2_048, 3_072))
+CELLS_OF_ONE = 3  # that a process compiles before the first of them is timed
 
 
 class Run(NamedTuple):
@@ -124,7 +94,7 @@ class Run(NamedTuple):
     """
 
     options: argparse.Namespace
-    effort: Effort
+    effort: "Effort"
     path: pathlib.Path
     figure: pathlib.Path
     grid: "list[Cell]"
@@ -154,6 +124,10 @@ class Run(NamedTuple):
 
 def run(options: argparse.Namespace) -> int:
     """Measure what is missing, unless another process does so in the same folder."""
+    if options.compile:
+        from benchmarks.k_scaling import ahead
+
+        return ahead.compile_here(options)
     with command_line.refusals(NAME):
         command_line.make_folder("--output", options.output)
     return run_folder.work_in(options.output, lambda: _run(options))
@@ -176,19 +150,18 @@ def _prepare(options: argparse.Namespace, began: float) -> Run:
     """Check everything that can be checked before any work."""
     import jax
 
-    from benchmarks.k_scaling import cells, tables
+    from benchmarks.k_scaling import cells, effort, tables
     from benchmarks.k_scaling.measurement import memory_limit
     from benchmarks.shared import measurements
 
     accelerator = jax.default_backend() != "cpu"
-    chosen = effort(accelerator=accelerator, smoke=options.smoke)
+    chosen = effort.effort(accelerator=accelerator, smoke=options.smoke)
     slug = re.sub(r"[^a-z0-9]+", "-", jax.devices()[0].device_kind.lower()).strip("-")
     path = options.output / f"k_scaling_{slug}.json"
     grid = cells.grid(accelerator=accelerator, smoke=options.smoke)
     wanted = [cell for cell in grid if all(part in cell.name() for part in options.only)]
     figure = FIGURE if options.output.resolve() == RESULTS.resolve() else options.output / FIGURE.name
     bytes_limit = memory_limit() if options.memory_limit is None else int(options.memory_limit * 1e9)
-    limit = ACCELERATOR_LIMIT if options.time_limit is None and accelerator else options.time_limit
     origin = _origin(options, chosen.sizes)
     with command_line.refusals(NAME):
         if not wanted:
@@ -198,7 +171,9 @@ def _prepare(options: argparse.Namespace, began: float) -> Run:
         for file in set(options.output.glob("k_scaling_*.json")) - {path}:  # the figure shows these too
             measurements.measured(file, tables.table)
     content = (content or {"cells": {}, "rates": {}}) | {"provenance": origin, "memory_limit_bytes": bytes_limit}
-    deadline = None if limit is None else began + limit
+    if options.time_limit is None and accelerator:
+        options.time_limit = ACCELERATOR_LIMIT
+    deadline = None if options.time_limit is None else began + options.time_limit
     return Run(options, chosen, path, figure, grid, wanted, content, bytes_limit, deadline)
 
 
@@ -228,13 +203,18 @@ def _measure_all(prepared: Run) -> None:
 
     left = [cell for cell in prepared.wanted if prepared.is_left(cell)]
     references: dict[str, Any] = {}
-    for cell, program in _compiled(prepared, list(left)):
+    for cell in _compiled(prepared, list(left)):
         if cell.precision not in references:
             references[cell.precision] = _measure_rates(prepared, cell.precision)
         reference = references[cell.precision][cell.decoder]
         try:
-            seconds, limit = prepared.effort.seconds, prepared.bytes_limit
-            figures = measure(cell, program.result(), reference, seconds=seconds, limit=limit)
+            figures = measure(
+                cell,
+                prepared.effort.sizes,
+                reference,
+                seconds=prepared.effort.seconds,
+                limit=prepared.bytes_limit,
+            )
         except jax.errors.JaxRuntimeError as error:  # most likely out of memory, and other cells may run
             figures = {**cell._asdict(), "configuration": cell.configuration(), "failed": str(error).splitlines()[0]}
         measurements.add(prepared.content, "cells", cell.name(), figures)
@@ -242,30 +222,27 @@ def _measure_all(prepared: Run) -> None:
         prepared.write()
         print(tables.line(figures), flush=True)
     if left:
-        seconds = ACCELERATOR_LIMIT if prepared.options.time_limit is None else prepared.options.time_limit
-        print(f"the time limit of {seconds:g} s is reached; the same command goes on. {len(left)} cells are left:")
+        limit = f"the time limit of {prepared.options.time_limit:g} s is reached"
+        print(f"{limit}; the same command goes on. {len(left)} cells are left:")
         print("\n".join(f"  {cell.name()}" for cell in left))
 
 
-def _compiled(prepared: Run, left: "list[Cell]") -> "Iterator[tuple[Cell, concurrent.futures.Future[Program]]]":
-    """The cells in turn, each with its program, until the time limit.
+def _compiled(prepared: Run, left: "list[Cell]") -> "Iterator[Cell]":
+    """The cells in turn until the time limit. On an accelerator, processes compile a few dozen before the first."""
+    from benchmarks.k_scaling import ahead
 
-    Nothing compiles while a cell is in the caller's hands, since that would disturb its measurement.
-    """
-    from benchmarks.k_scaling import measurement
-
-    at_once = prepared.effort.programs
-    with concurrent.futures.ThreadPoolExecutor(at_once) as pool:
-        for start in range(0, len(left), at_once):
+    programs = prepared.effort.programs
+    together = programs * CELLS_OF_ONE if programs > 1 else 1
+    if programs > 1:
+        ahead.use_cache()
+    for start in range(0, len(left), together):
+        batch = left[start : start + together]
+        if programs > 1 and not prepared.is_late():
+            ahead.compile_all(ahead.work(batch, first=start == 0), prepared.options, programs, prepared.deadline)
+        for cell in batch:
             if prepared.is_late():
                 return
-            together = left[start : start + at_once]
-            programs = [pool.submit(measurement.compiled, cell, prepared.effort.sizes) for cell in together]
-            concurrent.futures.wait(programs)
-            for cell, program in zip(together, programs, strict=True):
-                if prepared.is_late():
-                    return
-                yield cell, program
+            yield cell
 
 
 def _measure_rates(prepared: Run, precision: str) -> dict[str, Any]:
@@ -280,7 +257,6 @@ def _measure_rates(prepared: Run, precision: str) -> dict[str, Any]:
         rows=chosen.rows,
         sizes=chosen.squares,
         seconds=chosen.seconds / 4,
-        programs=chosen.programs,
     )
     prepared.content["rates"][precision] = rates._asdict()
     print(tables.rates_line(precision, rates._asdict()), flush=True)
@@ -306,6 +282,13 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", default=[], help="run only cells whose names contain all of these words")
     parser.add_argument("--again", action="store_true", help="replace the file of results instead of adding to it")
     parser.add_argument("--smoke", action="store_true", help="tiny sizes, results in runs/k_scaling_smoke")
+    parser.add_argument(
+        "--compile",
+        nargs="+",
+        metavar="WORK",
+        default=[],
+        help="compile these cells and rates into JAX's compilation cache; this command calls itself so",
+    )
     parser.add_argument("--output", type=pathlib.Path, help="folder; default: results")
     options = parser.parse_args(arguments)
     with command_line.refusals(NAME):

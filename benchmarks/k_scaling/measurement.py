@@ -3,12 +3,12 @@
 import os
 import statistics
 import time
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 
 from benchmarks.k_scaling import cells
-from benchmarks.k_scaling.cells import Built, Cell, Sizes
+from benchmarks.k_scaling.cells import Cell, Sizes
 from benchmarks.shared import roofline
 from benchmarks.shared.roofline import Timed
 
@@ -23,26 +23,13 @@ def memory_limit() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4
 
 
-class Program(NamedTuple):
-    """A cell's compiled program, and the seconds from the cell to the program."""
-
-    built: Built
-    seconds: float
-
-
-def compiled(cell: Cell, sizes: Sizes) -> Program:
-    """Compile a cell."""
+def measure(cell: Cell, sizes: Sizes, reference: Timed, *, seconds: float, limit: int) -> dict[str, Any]:
+    """The figures of one cell, or the reason why there are none."""
     began = time.monotonic()
     built = cells.build(cell, sizes)
-    return Program(built, time.monotonic() - began)
-
-
-def measure(cell: Cell, program: Program, reference: Timed, *, seconds: float, limit: int) -> dict[str, Any]:
-    """The figures of one cell, or the reason why there are none."""
-    built = program.built
     result = {**cell._asdict(), "configuration": cell.configuration(), "chunks": built.chunks}
     result |= {"samples": built.samples, "flops": built.flops, "temp_bytes": built.temp_bytes}
-    result["compile_seconds"] = program.seconds
+    result["compile_seconds"] = time.monotonic() - began
     if built.temp_bytes > limit:
         needs = f"needs {built.temp_bytes / 1e9:.1f} GB of temporary memory, and the limit is {limit / 1e9:.1f} GB"
         return {**result, "skipped": needs}

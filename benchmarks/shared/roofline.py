@@ -1,6 +1,5 @@
 """The best rates of this machine: of matrix products, of memory, and of the other parts of a step."""
 
-import concurrent.futures
 import itertools
 import math
 import statistics
@@ -112,67 +111,51 @@ def square_product(size: int, precision: str) -> Timed:
     return Timed(compiled(jnp.matmul, arguments, precision), arguments, 2.0 * size**3)
 
 
-def time_of(timed: Timed, seconds: float) -> float:
-    """The seconds of a program, timed for `seconds`."""
-    return seconds_of(timed.program, timed.arguments, seconds=seconds)
-
-
 def rate(timed: Timed, seconds: float) -> float:
     """The FLOP/s of a program."""
-    return timed.flops / time_of(timed, seconds)
+    return timed.flops / seconds_of(timed.program, timed.arguments, seconds=seconds)
 
 
 def measure(
-    widths: tuple[int, ...],
-    precision: str,
-    *,
-    rows: tuple[int, ...],
-    sizes: tuple[int, ...],
-    seconds: float,
-    programs: int = 1,
+    widths: tuple[int, ...], precision: str, *, rows: tuple[int, ...], sizes: tuple[int, ...], seconds: float
 ) -> tuple[Rates, dict[str, Timed]]:
-    """The rates, and the fastest products of each kind: "mlp", the decoder's own shapes, and "conv", square ones.
-
-    So many `programs` compile side by side, and each is timed for so many `seconds` alone.
-    """
-    with concurrent.futures.ThreadPoolExecutor(programs) as pool:
-        squares = {size: pool.submit(square_product, size, precision) for size in sizes}
-        decoders = {n: pool.submit(decoder_products, widths, n, precision) for n in rows}
-        concurrent.futures.wait([*squares.values(), *decoders.values()])
-        square, decoder = rates_of(squares, seconds), rates_of(decoders, seconds)
-        fastest, largest = (max(rates, key=rates.__getitem__) for rates in (decoder, square))
-        products = {"mlp": decoders[fastest].result(), "conv": squares[largest].result()}
-        others = {name: pool.submit(part) for name, part in other_parts(widths, fastest, precision).items()}
-        others |= {"output": pool.submit(output_product, widths, fastest, precision)}
-        others |= {"memory": pool.submit(adding, 4 * max(square) ** 2, precision)}
-    timed = {name: other.result() for name, other in others.items()}
-    output, memory = timed.pop("output"), timed.pop("memory")
-    per_row = {"matrix products": 1e6 * products["mlp"].flops / fastest / decoder[fastest]}
-    per_row |= {name: 1e6 * time_of(part, seconds) / fastest for name, part in timed.items()}
+    """The rates, and the fastest products of each kind: "mlp", the decoder's own shapes, and "conv", square ones."""
+    squares, square = fitting(lambda size: square_product(size, precision), sizes, seconds)
+    decoders, decoder = fitting(lambda n: decoder_products(widths, n, precision), rows, seconds)
+    fastest, largest = max(decoder, key=decoder.__getitem__), max(square, key=square.__getitem__)
+    per_row = {"matrix products": 1e6 * decoders[fastest].flops / fastest / decoder[fastest]}
+    for name, (function, arguments) in other_parts(widths, fastest, precision).items():
+        program = compiled(function, arguments, precision)
+        per_row[name] = 1e6 * seconds_of(program, arguments, seconds=seconds) / fastest
     rates = Rates(
         square={f"{size:,}": value for size, value in square.items()},
         decoder={f"{n:,}": value for n, value in decoder.items()},
-        output_layer=rate(output, seconds),
-        bytes_per_second=2 * PASSES * memory.arguments[0].nbytes / time_of(memory, seconds),
+        output_layer=rate(output_product(widths, fastest, precision), seconds),
+        bytes_per_second=memory_rate(max(squares) ** 2 * 4, precision, seconds),
         microseconds_per_row=per_row,
     )
-    return rates, products
+    return rates, {"mlp": decoders[fastest], "conv": squares[largest]}
 
 
-def rates_of(programs: dict[int, concurrent.futures.Future[Timed]], seconds: float) -> dict[int, float]:
-    """The rates by size. Sizes for which the device has too little memory are left out.
+def fitting(
+    make: Callable[[int], Timed], sizes: tuple[int, ...], seconds: float
+) -> tuple[dict[int, Timed], dict[int, float]]:
+    """Programs and their rates by size. Sizes for which the device has too little memory are left out.
 
     Raises:
       jax.errors.JaxRuntimeError: not even the first size can run.
     """
-    rates: dict[int, float] = {}
-    for size, program in programs.items():
+    programs, rates = {}, {}
+    for size in sizes:
         try:
-            rates[size] = rate(program.result(), seconds)
+            program = make(size)
+            rates[size] = rate(program, seconds)
         except jax.errors.JaxRuntimeError:
             if not rates:
                 raise
-    return rates
+            continue
+        programs[size] = program
+    return programs, rates
 
 
 def output_product(widths: tuple[int, ...], rows: int, precision: str) -> Timed:
@@ -183,8 +166,10 @@ def output_product(widths: tuple[int, ...], rows: int, precision: str) -> Timed:
     return Timed(compiled(jnp.matmul, arguments, precision), arguments, 2.0 * rows * hidden * pixels)
 
 
-def other_parts(widths: tuple[int, ...], rows: int, precision: str) -> dict[str, Callable[[], Timed]]:
-    """What a sample needs beside the matrix products, as functions that compile it."""
+def other_parts(
+    widths: tuple[int, ...], rows: int, precision: str
+) -> dict[str, tuple[Callable[..., Any], tuple[Any, ...]]]:
+    """What a sample needs beside the matrix products, as functions with their arguments."""
     kind, key = TYPES[precision], jax.random.key(1)
     units = jax.random.normal(key, (rows, sum(widths[1:-1])), kind)
     logits = jax.random.normal(key, (rows, widths[-1]), kind)
@@ -197,25 +182,20 @@ def other_parts(widths: tuple[int, ...], rows: int, precision: str) -> dict[str,
         value, pull = jax.vjp(jnp.tanh, units)
         return value, pull(cotangent)
 
-    def noise(key):
-        return jax.random.normal(key, (rows, widths[0]))
-
-    def part(function, *arguments):
-        return lambda: Timed(compiled(function, arguments, precision), arguments, 0.0)
-
     return {
-        "likelihood": part(jax.value_and_grad(likelihood), logits, image),
-        "tanh": part(activations, units, units),
-        "noise": part(noise, key),
+        "likelihood": (jax.value_and_grad(likelihood), (logits, image)),
+        "tanh": (activations, (units, units)),
+        "noise": (lambda key: jax.random.normal(key, (rows, widths[0])), (key,)),
     }
 
 
-def adding(numbers: int, precision: str) -> Timed:
-    """Adding one to an array of so many numbers, `PASSES` times."""
+def memory_rate(numbers: int, precision: str, seconds: float) -> float:
+    """Bytes a second of adding one to an array of so many numbers, read and written."""
     large = jnp.zeros(numbers)
 
     def add(array):
         # The loop works in place after its first turn. A new array would first have to get its pages.
         return jax.lax.fori_loop(0, PASSES, lambda _, array: array + 1.0, array)
 
-    return Timed(compiled(add, (large,), precision), (large,), 0.0)
+    adding = compiled(add, (large,), precision)
+    return 2 * PASSES * large.nbytes / seconds_of(adding, (large,), seconds=seconds)

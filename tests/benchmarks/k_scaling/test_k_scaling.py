@@ -1,18 +1,26 @@
 """What the K-scaling benchmark counts, and that its parts fit together."""
 
+import collections
 import itertools
 import json
+import os
+import shutil
+import sys
+import time
 
 import jax
 import jax.numpy as jnp
 import pytest
 from flax import nnx
+from jax.experimental.compilation_cache import compilation_cache
 from matplotlib import pyplot as plt
 
 import hiwae_jax as hj
-from benchmarks.k_scaling import cells, tables
+from benchmarks.k_scaling import ahead, cells, effort, tables
 from benchmarks.k_scaling import command as k_scaling
 from experiments.shared.networks import Networks
+
+CELL = "IWLB, reparameterized, mlp, float32, recommended, K = 3"
 
 
 @pytest.mark.parametrize(("decoder", "accuracy"), [("mlp", 0.01), ("conv", 0.1)])
@@ -48,6 +56,72 @@ def test_a_run_in_two_pieces(tmp_path, capsys):
     assert cell["microseconds_per_sample"] > 0.0
     assert cell["samples"] == 4 * 3
     assert (tmp_path / "k_scaling.png").exists()
+
+
+@pytest.fixture
+def cache(tmp_path):
+    """An empty compilation cache, and what JAX did with it: events by name."""
+    before = jax.config.jax_compilation_cache_dir, jax.config.jax_persistent_cache_min_compile_time_secs
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path / "compiled"))
+    compilation_cache.reset_cache()
+    events = collections.Counter()
+
+    def count(event, **_):
+        events[event.rsplit("/")[-1]] += 1
+
+    jax.monitoring.register_event_listener(count)
+    yield events
+    jax.monitoring.unregister_event_listener(count)
+    jax.config.update("jax_compilation_cache_dir", before[0])
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", before[1])
+    compilation_cache.reset_cache()
+
+
+@pytest.fixture
+def one_cell(tmp_path, cache, monkeypatch):
+    """A function that measures one cell as on an accelerator, with two processes that compile before."""
+    chosen = effort.effort(accelerator=False, smoke=True)._replace(programs=2)
+    monkeypatch.setattr(effort, "effort", lambda **kind: chosen)
+
+    def measure():
+        jax.clear_caches()
+        only = ["IWLB, reparameterized", "mlp, float32, recommended"]
+        assert k_scaling.run(k_scaling.parse(["--smoke", "--output", str(tmp_path), "--only", *only])) == 0
+        (cell,) = json.loads((tmp_path / "k_scaling_cpu.json").read_text())["cells"].values()
+        assert cell["milliseconds"] > 0.0
+        return cell
+
+    return measure
+
+
+@pytest.mark.usefixtures("as_a_script")
+def test_what_other_processes_compiled_is_measured_and_not_compiled_again(one_cell, cache):
+    cell = one_cell()
+    assert cache["compile_requests_use_cache"] == cache["cache_hits"] > 10
+    (same,) = [other for other in cells.grid(accelerator=False, smoke=True) if other.name() == CELL]
+    jax.config.update("jax_enable_compilation_cache", False)
+    compilation_cache.reset_cache()
+    assert cell["temp_bytes"] == cells.build(same, cells.Sizes(4, 20, 16, 3, 5, 12)).temp_bytes > 0
+
+
+@pytest.mark.usefixtures("as_a_script")
+def test_what_other_processes_could_not_compile_is_compiled_when_it_is_measured(one_cell, cache, monkeypatch):
+    monkeypatch.setattr(sys, "executable", shutil.which("false"))
+    one_cell()
+    assert cache["cache_misses"] > 10
+
+
+def test_processes_that_compile_end_at_the_deadline(tmp_path, monkeypatch):
+    (tmp_path / "sleep").write_text(f"#!/bin/sh\necho $$ >> {tmp_path}/pids\nexec sleep 600\n")
+    (tmp_path / "sleep").chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "sleep"))
+    options = k_scaling.parse(["--smoke", "--output", str(tmp_path)])
+    ahead.compile_all(["a", "b", "c"], options, 2, time.monotonic() + 1.0)
+    pids = (tmp_path / "pids").read_text().split()
+    assert len(pids) == 2
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(pid), 0)
 
 
 def test_an_accelerator_begins_with_every_combination_at_few_k():

@@ -1,6 +1,5 @@
 """The rates of a machine: FLOPs as the compiler counts them, and quotients by hand, on seconds that are made up."""
 
-import concurrent.futures
 import functools
 
 import jax
@@ -59,7 +58,7 @@ def rates(monkeypatch):
         return first.size * (2.0 if len(jnp.atleast_1d(first)) > 10 else 1.0)
 
     monkeypatch.setattr(roofline, "seconds_of", seconds_of)
-    return roofline.measure(WIDTHS, "float32", rows=(12, 6), sizes=(4, 8), seconds=0.25, programs=3)
+    return roofline.measure(WIDTHS, "float32", rows=(12, 6), sizes=(4, 8), seconds=0.25)
 
 
 def test_rates_are_flops_over_seconds_of_the_same_program(rates):
@@ -106,11 +105,11 @@ def test_a_round_lasts_as_long_as_it_should(clock, monkeypatch, seconds, expecte
 
 def test_sizes_that_do_not_fit_into_memory_are_left_out(monkeypatch):
     def make(size):
-        program = concurrent.futures.Future()
-        program.set_result(size) if size < 100 else program.set_exception(jax.errors.JaxRuntimeError("EXHAUSTED"))
-        return program
+        if size > 100:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED")
+        return size
 
     monkeypatch.setattr(roofline, "rate", lambda program, seconds: program / seconds)
-    assert roofline.rates_of({size: make(size) for size in (10, 1_000, 20)}, 2.0) == {10: 5.0, 20: 10.0}
+    assert roofline.fitting(make, (10, 1_000, 20), 2.0) == ({10: 10, 20: 20}, {10: 5.0, 20: 10.0})
     with pytest.raises(jax.errors.JaxRuntimeError):
-        roofline.rates_of({size: make(size) for size in (1_000, 10)}, 2.0)
+        roofline.fitting(make, (1_000, 10), 2.0)
