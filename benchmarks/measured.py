@@ -103,9 +103,9 @@ def scaling(what: str, K: int, bound: str = "IWLB", alpha: float = 0.0, **others
 
 
 @in_pages
-def on_h200(what: str, K: int) -> float:
-    """An entry of the IWLB with DReG, MLP and tf32 on one NVIDIA H200."""
-    return scaling(what, K, precision="tf32", file="k_scaling_nvidia-h200.json")
+def on_h200(what: str, K: int, precision: str) -> float:
+    """An entry of the IWLB with DReG and MLP on one NVIDIA H200."""
+    return scaling(what, K, precision=precision, file="k_scaling_nvidia-h200.json")
 
 
 @in_pages
@@ -229,14 +229,16 @@ def _mlp(dataset: str) -> tuple[str, str]:
 
 
 @in_pages
-def paper_networks(dataset: str, model: str, K: int, what: str = "test_nll") -> Any:
+def paper_networks(
+    dataset: str, model: str, K: int, what: str = "test_nll", *, updates: int = 1, gradient: str = DREG
+) -> Any:
     """The mean of a figure of the result with the paper's networks, or another entry, such as "train_seconds"."""
     cells = [
         result.content
         for result in _trained()
         if (result.settings.dataset, result.settings.architecture) == (DATASETS[dataset], "conv")
         and (result.settings.model, result.settings.num_samples) == (model, K)
-        and (result.settings.encoder_updates, result.settings.gradient) == (1, DREG)
+        and (result.settings.encoder_updates, result.settings.gradient) == (updates, gradient)
     ]
     if len(cells) != 1:
         raise ValueError(f"expected one result of {model}, K = {K} on {dataset}, got {len(cells)}")
