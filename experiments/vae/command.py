@@ -27,6 +27,7 @@ import argparse
 import contextlib
 import functools
 import importlib.util
+import itertools
 import pathlib
 import signal
 import time
@@ -39,7 +40,7 @@ from jax.sharding import Mesh
 
 from experiments.shared import command_line, run_folder, stored
 from experiments.shared.provenance import provenance
-from experiments.vae import evaluation, images, layout, pictures, report, result_files, training
+from experiments.vae import ahead, evaluation, images, layout, pictures, report, result_files, training
 from experiments.vae.models import make_model, of_one
 from experiments.vae.options import NAME, cells, parse
 from experiments.vae.settings import Settings, from_json
@@ -65,6 +66,7 @@ def run(
     *,
     in_turn: bool = False,
     mesh: Mesh | None = None,
+    programs: ahead.Programs | None = None,
     deadline: float | None = None,
     log: Callable[[dict[str, np.ndarray]], None] | None = None,
 ) -> dict[str, Any] | None:
@@ -88,7 +90,7 @@ def run(
         if layout.agreed(result_path.exists()):
             layout.say(f"{settings.name()}: finished before, read from {result_path}")
             return result_files.read_of_cell(result_path, settings, data)
-        return _run(settings, data, folder, in_turn=in_turn, mesh=mesh, deadline=deadline, log=log)
+        return _run(settings, data, folder, in_turn=in_turn, mesh=mesh, programs=programs, deadline=deadline, log=log)
 
 
 @contextlib.contextmanager
@@ -113,6 +115,7 @@ def _run(
     *,
     in_turn: bool,
     mesh: Mesh | None,
+    programs: ahead.Programs | None,
     deadline: float | None,
     log: Callable[[dict[str, np.ndarray]], None] | None,
 ) -> dict[str, Any] | None:
@@ -121,11 +124,16 @@ def _run(
     make = functools.partial(make_model, settings, pixel_mean=images.pixel_mean(data))
     on_one_device = make()
     model = on_one_device if mesh is None else make(sharding=layout.over(mesh, "sample"))
-    trained = training.train(model, settings, data, folder, in_turn=in_turn, mesh=mesh, deadline=deadline, log=log)
+    ready = programs or ahead.Programs()
+    trained = training.train(
+        model, settings, data, folder, in_turn=in_turn, mesh=mesh, programs=ready.train, deadline=deadline, log=log
+    )
     if not trained.finished:
         return None
     best, evaluated = trained.state.best, folder / "evaluated.npz"
-    figures = evaluation.evaluate(model, settings, best, data, mesh=mesh, saved=evaluated, deadline=deadline)
+    figures = evaluation.evaluate(
+        model, settings, best, data, mesh=mesh, programs=ready.evaluate, saved=evaluated, deadline=deadline
+    )
     if figures is None:
         return None
     if layout.is_first():
@@ -191,8 +199,15 @@ class _Outcome(NamedTuple):
 
 def _run_all(options: argparse.Namespace, prepared: _Prepared, deadline: float | None) -> _Outcome:
     """Run every cell, until a limit or a signal stops it."""
+    with ahead.compiler() as compiler:
+        return _run_each(options, prepared, deadline, compiler)
+
+
+def _run_each(
+    options: argparse.Namespace, prepared: _Prepared, deadline: float | None, compiler: ahead.Compiler
+) -> _Outcome:
     outcome, worked = _Outcome([], [], [], None), False
-    for settings in prepared.grid:
+    for settings, following in itertools.zip_longest(prepared.grid, prepared.grid[1:]):
         name, folder = settings.name(), options.output / settings.name()
         is_there = layout.agreed((folder / result_files.RESULT).exists())
         late = worked and deadline is not None and time.monotonic() > deadline
@@ -207,8 +222,9 @@ def _run_all(options: argparse.Namespace, prepared: _Prepared, deadline: float |
                     options.output,
                     in_turn=options.in_turn,
                     mesh=prepared.mesh,
+                    programs=compiler.take(settings),
                     deadline=deadline,
-                    log=log,
+                    log=_after_call(options, prepared, log, following, compiler),
                 )
             except run_folder.BusyError as error:
                 outcome.busy.append(str(error))
@@ -227,6 +243,26 @@ def _run_all(options: argparse.Namespace, prepared: _Prepared, deadline: float |
         outcome.results.append(result)
         layout.say(report.sentence(result))
     return outcome
+
+
+def _after_call(
+    options: argparse.Namespace,
+    prepared: _Prepared,
+    log: Callable[[dict[str, np.ndarray]], None] | None,
+    following: Settings | None,
+    compiler: ahead.Compiler,
+) -> Callable[[dict[str, np.ndarray]], None]:
+    """What is done after each call of a cell: its log is told, and the following cell begins to compile."""
+    path = None if following is None else options.output / following.name() / result_files.RESULT
+
+    def told(row: dict[str, np.ndarray]) -> None:
+        if log is not None:
+            log(row)
+        on_one_device = prepared.mesh is None and jax.process_count() == 1
+        if following is not None and path is not None and on_one_device and not path.exists():
+            compiler.begin(following, prepared.data[following.dataset], in_turn=options.in_turn)
+
+    return told
 
 
 def _write_summaries(options: argparse.Namespace, data: dict[str, images.AnyDataset], results: list[dict]) -> None:

@@ -23,8 +23,19 @@ from experiments.vae.split_mean import Figure, draws_for, mean_of_seed, over_see
 # accelerator an array of the paper's decoder takes 2 GB, and a block of images a few seconds. A kill loses a block.
 ROWS_AT_ONCE = {"cpu": 1_000, "gpu": 20_000, "tpu": 20_000}
 LEAST_BLOCK = 100  # images, where a split has so many; those of a smaller split are padded
+PRECISION = "float32"  # accelerators multiply shorter floats by default
 SECONDS_BETWEEN_SAVES = 60.0
 FIGURES = ("train_bound", "validation_bound", "test_bound", "validation_nll", "test_nll")
+
+
+class Programs(NamedTuple):
+    """The compiled functions of evaluation: `(params, rows, indices) -> (values, errors)` of a block of images.
+
+    They compile at their first call, unless they are `compiled` before.
+    """
+
+    bound: Callable[..., tuple[jax.Array, jax.Array]]
+    nll: Callable[..., tuple[jax.Array, jax.Array]]
 
 
 class _Task(NamedTuple):
@@ -43,6 +54,7 @@ def evaluate(
     data: images.AnyDataset,
     *,
     mesh: Mesh | None = None,
+    programs: Programs | None = None,
     saved: pathlib.Path | None = None,
     deadline: float | None = None,
 ) -> dict[str, Any] | None:
@@ -58,6 +70,7 @@ def evaluate(
       params: with a leading axis of seeds.
       data: its data set.
       mesh: each block of images lies over its axis `data`.
+      programs: of `make_programs` for the same arguments, if they are there already.
       saved: a file of what is done, from which a second call with the same arguments goes on. One that is damaged or
         of other arguments is made anew.
       deadline: of `time.monotonic()`. A signal (`run_folder.stops_in_order`) stops it likewise.
@@ -70,24 +83,22 @@ def evaluate(
       FloatingPointError: images have importance weights that are all zero, or figures that are not finite; it says how
         many.
     """
-    num_samples = 1 if settings.model == "vae" else settings.num_samples
-    num_draws = draws_for(num_samples, at_least=settings.nll_samples)
     splits = _splits(settings, data)
-    tasks = _tasks(model, data, splits, num_draws=num_draws, seeds=len(jax.tree.leaves(params)[0]), mesh=mesh)
+    programs = programs or make_programs(model, settings, data, mesh=mesh)
+    tasks = _tasks(programs, splits, seeds=len(jax.tree.leaves(params)[0]))
     pieces = None
     if saved is not None:
         described = settings.written(), data.name, data.checksum
         belongs_to = stored.identity(*described, arrays=jax.tree.leaves(params))
         pieces = stored.Pieces(saved, belongs_to, total=sum(len(task.split) for task in tasks))
-    rows = max(1, ROWS_AT_ONCE.get(jax.default_backend(), 1_000) // num_samples)
-    with jax.default_matmul_precision("float32"):  # accelerators multiply shorter floats by default
-        found = _work_through(tasks, params, rows, mesh, pieces, deadline)
+    with jax.default_matmul_precision(PRECISION):
+        found = _work_through(tasks, params, _rows(settings), mesh, pieces, deadline)
     if found is None:
         return None
     values, seconds = found
     return {
         **{name: figure._asdict() for name, figure in _figures(tasks, values).items()},
-        "nll_samples": num_draws * num_samples,
+        "nll_samples": _num_draws(settings) * _num_samples(settings),
         "nll_images": [len(splits[name]) for name in FIGURES if name.endswith("nll")],
         "evaluation_seconds": seconds,
     }
@@ -103,18 +114,23 @@ def _splits(settings: Settings, data: images.AnyDataset) -> dict[str, np.ndarray
     }
 
 
-def _tasks(
-    model: Model,
-    data: images.AnyDataset,
-    splits: dict[str, np.ndarray],
-    *,
-    num_draws: int,
-    seeds: int,
-    mesh: Mesh | None,
-) -> list[_Task]:
-    """One task for each of `FIGURES` and each seed, in this order."""
+def _num_samples(settings: Settings) -> int:
+    return 1 if settings.model == "vae" else settings.num_samples
+
+
+def _num_draws(settings: Settings) -> int:
+    return draws_for(_num_samples(settings), at_least=settings.nll_samples)
+
+
+def _rows(settings: Settings) -> int:
+    """Images of a block, at most."""
+    return max(1, ROWS_AT_ONCE.get(jax.default_backend(), 1_000) // _num_samples(settings))
+
+
+def make_programs(model: Model, settings: Settings, data: images.AnyDataset, *, mesh: Mesh | None = None) -> Programs:
+    """The functions of evaluation, for all devices of the mesh."""
     log_weights = model.log_weights()
-    log_evidence = hj.make_log_evidence(log_weights, num_draws=num_draws)
+    log_evidence = hj.make_log_evidence(log_weights, num_draws=_num_draws(settings))
 
     def bound(params, x, key):
         return jax.nn.logsumexp(log_weights(params, x, key)), jnp.zeros(())
@@ -123,9 +139,29 @@ def _tasks(
         result = log_evidence(params, x, key)
         return -result.estimate, result.standard_error
 
-    bound_of, nll_of = (_over_block(function, images.make_pixels(data), mesh) for function in (bound, nll))
+    pixels = images.make_pixels(data)
+    return Programs(_over_block(bound, pixels, mesh), _over_block(nll, pixels, mesh))
+
+
+def compiled(programs: Programs, settings: Settings, params: Params, data: images.AnyDataset) -> Programs:
+    """The same functions compiled, for one device and parameters of these shapes with a leading axis of seeds."""
+    tasks = _tasks(programs, _splits(settings, data), seeds=1)
+    one = jax.eval_shape(lambda params: of_one(params, 0), params)
+
+    def of_blocks(function):
+        task = next(task for task in tasks if task.function is function)
+        indices = np.arange(_block_size(task, tasks, _rows(settings)))
+        rows = jax.ShapeDtypeStruct((len(indices), *task.split.shape[1:]), task.split.dtype)
+        return function.lower(one, rows, indices).compile()
+
+    with jax.default_matmul_precision(PRECISION):
+        return Programs(*map(of_blocks, programs))
+
+
+def _tasks(programs: Programs, splits: dict[str, np.ndarray], *, seeds: int) -> list[_Task]:
+    """One task for each of `FIGURES` and each seed, in this order."""
     return [
-        _Task(name, nll_of if name.endswith("nll") else bound_of, seed, split)
+        _Task(name, programs.nll if name.endswith("nll") else programs.bound, seed, split)
         for name, split in splits.items()
         for seed in range(seeds)
     ]
@@ -145,7 +181,7 @@ def _figures(tasks: list[_Task], values: np.ndarray) -> dict[str, Figure]:
 
 def _over_block(
     function: Callable[..., tuple[jax.Array, jax.Array]], pixels: images.Pixels, mesh: Mesh | None
-) -> Callable[..., tuple[jax.Array, jax.Array]]:
+) -> jax.stages.Wrapped:
     """`(params, rows, indices) -> (values, errors)` of images, whose random numbers come from their indices."""
 
     @functools.partial(jax.jit, out_shardings=layout.over(mesh), compiler_options=compiling.for_many_runs())

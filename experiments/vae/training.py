@@ -97,10 +97,44 @@ def init_states(model: Model, plan: Plan, seeds: jax.Array) -> State:
     return jax.vmap(lambda params: _state_of(params, plan))(params)
 
 
-def _first_state(model: Model, plan: Plan, seeds: jax.Array, mesh: Mesh | None) -> State:
-    """`init_states` compiled, on all devices of the mesh."""
+class Programs(NamedTuple):
+    """The compiled functions of training, which compile at their first call unless they are `compiled` before.
+
+    Attributes:
+      first_state: `seeds [S] -> state`.
+      call: of `make_run_call`.
+    """
+
+    first_state: Callable[..., State]
+    call: Callable[..., State]
+
+    def state_shapes(self, settings: Settings) -> State:
+        """The shapes of the state, from functions that are not compiled yet."""
+        found: State = jax.eval_shape(self.first_state, jnp.arange(settings.seeds))
+        return found
+
+
+def make_programs(
+    model: Model, settings: Settings, data: images.AnyDataset, *, in_turn: bool = False, mesh: Mesh | None = None
+) -> Programs:
+    """The functions of training, for all devices of the mesh."""
+    plan = make_plan(settings, len(data.train))
     initial = functools.partial(init_states, model, plan)
-    return jax.jit(initial, out_shardings=layout.over(mesh), compiler_options=compiling.for_one_run())(seeds)
+    first_state = jax.jit(initial, out_shardings=layout.over(mesh), compiler_options=compiling.for_one_run())
+    pixels = images.make_pixels(data)
+    return Programs(first_state, make_run_call(model, settings, plan, pixels, in_turn=in_turn, mesh=mesh))
+
+
+def compiled(programs: Programs, settings: Settings, data: images.AnyDataset) -> Programs:
+    """The same functions compiled, for one device."""
+    seeds = jnp.arange(settings.seeds)
+    call = programs.call.lower(seeds, programs.state_shapes(settings), data.train, *_monitored(data))
+    return Programs(programs.first_state.lower(seeds).compile(), call.compile())
+
+
+def _monitored(data: images.AnyDataset) -> tuple[np.ndarray, ...]:
+    """The images of either set whose bounds are computed after each call."""
+    return tuple(images.spread(split, MONITORED_EXAMPLES) for split in (data.train, data.validation))
 
 
 def _state_of(params: Params, plan: Plan) -> State:
@@ -124,7 +158,7 @@ def make_run_call(
     *,
     in_turn: bool = False,
     mesh: Mesh | None = None,
-) -> Callable[..., State]:
+) -> jax.stages.Wrapped:
     """One compiled call of all seeds: `(seeds [S], state, train [N, bytes], monitored_train, validation) -> state`.
 
     The seeds are vectorised, or run `in_turn`: less memory and, where the device is full with one, no slower. On a mesh
@@ -191,6 +225,7 @@ def train(
     *,
     in_turn: bool = False,
     mesh: Mesh | None = None,
+    programs: Programs | None = None,
     deadline: float | None = None,
     log: Callable[[dict[str, np.ndarray]], None] | None = None,
 ) -> Trained:
@@ -203,6 +238,7 @@ def train(
       folder: where checkpoints are kept.
       in_turn: see `make_run_call`.
       mesh: likewise, with the model's samples over its axis `sample`. A checkpoint can be continued on any other mesh.
+      programs: of `make_programs` for the same arguments, if they are there already.
       deadline: see `Limits`.
       log: likewise.
 
@@ -212,10 +248,10 @@ def train(
     """
     clock = _Clock(began=time.monotonic())
     plan = make_plan(settings, len(data.train))
-    call = make_run_call(model, settings, plan, images.make_pixels(data), in_turn=in_turn, mesh=mesh)
+    programs = programs or make_programs(model, settings, data, in_turn=in_turn, mesh=mesh)
     seeds = layout.whole(mesh, jnp.arange(settings.seeds))
-    state = _first_state(model, plan, seeds, mesh)
-    monitored = tuple(images.spread(split, MONITORED_EXAMPLES) for split in (data.train, data.validation))
+    state = programs.first_state(seeds)
+    monitored = _monitored(data)
     judge = _Judge(model, settings, plan, data, seeds, monitored, divergence.independent_pixels(data))
     arrays = layout.whole(mesh, jax.tree.map(jnp.asarray, (data.train, *monitored)))
     belongs_to = stored.identity(settings.written(), data.name, data.checksum)
@@ -223,7 +259,14 @@ def train(
         state, before = kept.restore(state) or (state, 0.0)
         clock = clock._replace(before=before)
         state, finished = _run_calls(
-            lambda state: call(seeds, state, *arrays), state, plan, settings, judge, kept, clock, Limits(deadline, log)
+            lambda state: programs.call(seeds, state, *arrays),
+            state,
+            plan,
+            settings,
+            judge,
+            kept,
+            clock,
+            Limits(deadline, log),
         )
         return Trained(state, clock.seconds(), finished)
 
