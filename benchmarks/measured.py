@@ -243,7 +243,7 @@ def paper_networks(
     if len(cells) != 1:
         raise ValueError(f"expected one result of {model}, K = {K} on {dataset}, got {len(cells)}")
     found = cells[0][what]
-    return float(np.mean(found["mean"])) if isinstance(found, dict) else found
+    return float(np.mean(found["mean"])) if isinstance(found, dict) and "mean" in found else found
 
 
 @in_pages
