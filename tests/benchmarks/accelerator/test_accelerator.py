@@ -26,6 +26,7 @@ NAMES = ["check", "k_scaling", "pytorch", "training"]
 def made_up(monkeypatch, tmp_path):
     """Stages that are made up: the seconds that each was given in the order of calls, and how each ends."""
     found = types.SimpleNamespace(given={}, takes={}, statuses={}, prints={}, reasons={}, results={}, now=0.0)
+    found.environments = []
 
     def stage(name, original):
         return original._replace(
@@ -37,6 +38,7 @@ def made_up(monkeypatch, tmp_path):
         name = log.stem
         assert argv[argv.index("--time-limit") + 1] == f"{0.85 * seconds:.3f}"
         found.given[name] = seconds
+        found.environments.append(environment)
         found.now += found.takes.get(name, 0.0)
         with log.open("a") as file:
             file.write(found.prints.get(name, ""))
@@ -102,6 +104,17 @@ def test_a_refusal_is_a_failure_of_the_stages_that_always_can_run(made_up):
     made_up.statuses = {"pytorch": command_line.REFUSED}
     assert made_up.main() == command_line.DONE
     assert made_up.states()["pytorch"] == ("left out", "torch cannot")
+
+
+def test_all_stages_keep_their_programs_in_one_folder_unless_the_caller_has_one(made_up, tmp_path, monkeypatch):
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    made_up.main()
+    folders = {environment.get("JAX_COMPILATION_CACHE_DIR") for environment in made_up.environments}
+    assert folders == {str(tmp_path / "compiled")}
+    made_up.environments.clear()
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "elsewhere")
+    made_up.main()
+    assert {environment.get("JAX_COMPILATION_CACHE_DIR") for environment in made_up.environments} == {None}
 
 
 def test_what_is_left_is_told_by_the_exit_status(made_up):
