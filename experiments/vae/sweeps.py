@@ -90,17 +90,19 @@ def _table_3(
     grid: Grid, *, baselines: Sequence[int], models: Sequence[str] = ("hiwae-0", "hiwae-1", "hiwae-3"), twice: str
 ) -> list[Grid]:
     """IWAE and IWAE(h) with K of `baselines`, H-IWAE with K = 2 and 5, also with the encoder updated twice."""
+    once = {**grid, "encoder_updates": [1]}
     return [
-        {**grid, "model": ["iwae", "iwae-h"], "num_samples": baselines},
-        {**grid, "model": models, "num_samples": [2, 5]},
+        {**once, "model": ["iwae", "iwae-h"], "num_samples": baselines},
+        {**once, "model": models, "num_samples": [2, 5]},
         {**grid, "model": ["hiwae-1"], "num_samples": [2, 5], "encoder_updates": [2], "twice": [twice]},
     ]
 
 
 def _short(dataset: str, steps: int, learning_rate: float) -> list[Grid]:
-    """IWAE, IWAE(h) and H-IWAE alpha 1 with K = 2 and 5, the last one also with the encoder updated twice."""
+    """IWAE, IWAE(h) and H-IWAE alpha 1 with K = 2 and 5, the last one also with the encoder updated twice; K = 1."""
     grid = {**_SHORT, "dataset": [dataset], "steps": [steps], "learning_rate": [learning_rate]}
-    return _table_3(grid, baselines=[2, 5], models=["hiwae-1"], twice="encoder")
+    of_one = {**grid, "encoder_updates": [1], "model": ["iwae", "iwae-h"], "num_samples": [1]}
+    return [*_table_3(grid, baselines=[2, 5], models=["hiwae-1"], twice="encoder"), of_one]
 
 
 SWEEPS: dict[str, list[Grid]] = {

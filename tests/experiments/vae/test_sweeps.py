@@ -20,10 +20,10 @@ from experiments.vae.settings import Settings
         ("omniglot", 14),
         ("caltech", 14),
         ("caltech-search", 560),
-        ("caltech-short", 8),
-        ("mnist-short", 8),
-        ("omniglot-short", 8),
-        ("omniglot-rebuilt-short", 8),
+        ("caltech-short", 10),
+        ("mnist-short", 10),
+        ("omniglot-short", 10),
+        ("omniglot-rebuilt-short", 10),
     ],
 )
 def test_sweeps_have_the_cells_of_the_tables(name, count):
@@ -51,6 +51,13 @@ def test_a_short_cell_is_that_of_the_command_line_with_all_its_settings():
         ("hiwae-1", 1, "proposal"),
         ("hiwae-1", 2, "encoder"),
     }
+
+
+def test_the_number_of_encoder_updates_chooses_among_the_cells_of_a_sweep():
+    for name in ("caltech-short", "caltech", "caltech-mlp"):
+        cells = sweeps.expand(sweeps.SWEEPS[name], {"encoder_updates": [2]})
+        assert [(cell.model, cell.num_samples) for cell in cells] == [("hiwae-1", 2), ("hiwae-1", 5)]
+        assert {cell.twice for cell in cells} == {"proposal" if name == "caltech-mlp" else "encoder"}
 
 
 def test_the_sweep_of_table_3_is_a_point_of_the_papers_search():
