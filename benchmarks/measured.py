@@ -29,7 +29,6 @@ NAMES: dict[str, Any] = {  # what expressions may call or name
     "ONE_HEAD": "H-IWLB offsets",
     "PROPOSAL": "proposal networks",
     "SECOND": "peers_second/peers.json",
-    "PAIRS": "k_scaling_pairs/k_scaling_cpu.json",
     "NO_DRAW": "overhead_no_draw/overhead.json",
 }
 RESULTS = pathlib.Path(__file__).resolve().parents[1] / "results"
