@@ -86,7 +86,7 @@ def draw(results: list[dict[str, Any]], path: pathlib.Path) -> None:
         measured = [c for c in content["cells"].values() if c["task"] == "train" and "milliseconds" in c]
         lines = _draw_cells(time_axis, memory_axis, measured)
         machine = _machine(content["provenance"])
-        _draw_limit(time_axis, measured)
+        _draw_limits(time_axis, measured)
         time_axis.set_title(f"{machine}\nMicroseconds a sample, value and gradient")
         memory_axis.set_title("MB of temporary memory")
         for axis, of_axis in ((time_axis, lines[0]), (memory_axis, lines[1])):
@@ -126,19 +126,18 @@ def _key(cell: dict[str, Any]) -> tuple[str, float, str, str]:
     return cell["bound"], cell["alpha"], cell["precision"], cell["way"]
 
 
-def _draw_limit(axis: Axes, measured: list[dict[str, Any]]) -> None:
-    """The time that the decoder's matrix products alone would take, in the precision with the most cells."""
-    cells = [c for c in measured if (c["decoder"], c["gradient"]) == ("mlp", GRADIENT)]
-    cells = [c for c in cells if (c["bound"], c["way"]) == ("IWLB", "recommended")]
-    if cells:
-        precisions = [cell["precision"] for cell in cells]
-        precision = max(dict.fromkeys(precisions), key=precisions.count)
-        cells = [cell for cell in cells if cell["precision"] == precision]
+def _draw_limits(axis: Axes, measured: list[dict[str, Any]]) -> None:
+    """The time that the decoder's matrix products alone would take, in each precision with a line."""
+    for precision in dict.fromkeys(key[2] for key in SHOWN):
+        key = ("IWLB", 0.0, precision, "recommended")
+        cells = [c for c in measured if (c["decoder"], c["gradient"]) == ("mlp", GRADIENT) and _key(c) == key]
+        if len(cells) < LEAST_POINTS:
+            continue
         attainable = float(np.median([cell["attainable"] for cell in cells]))
         floor = 1e6 * cells[0]["flops"] / cells[0]["samples"] / attainable
         axis.axhline(floor, color=palette.GREY, linewidth=1, linestyle=(0, (4, 3)))
         axis.annotate(
-            "the decoder's matrix products alone",
+            f"the decoder's matrix products alone{'' if precision == 'float32' else f', {precision}'}",
             (0.01, floor),
             xycoords=("axes fraction", "data"),
             xytext=(0, -3),
@@ -147,4 +146,5 @@ def _draw_limit(axis: Axes, measured: list[dict[str, Any]]) -> None:
             color=palette.GREY,
         )
         # Room for the words, on a logarithmic axis of any length.
-        axis.set_ylim(bottom=floor * (floor / axis.get_ylim()[1]) ** 0.12)
+        lowest, highest = axis.get_ylim()
+        axis.set_ylim(bottom=min(lowest, floor * (floor / highest) ** 0.12))

@@ -170,7 +170,9 @@ def test_the_figure_has_time_and_memory_of_the_shown_cells_of_each_device(tmp_pa
             "e": {**cell("IWLB", 100), "task": "evaluate"},
         },
     }
-    gpu = {**content, "provenance": {"device": "gpu A chip", "processor": "", "used_cores": 1}}
+    low = {"precision": "tf32", "attainable": 1e13, "microseconds_per_sample": 0.2}
+    more = {"g": cell("IWLB", 1) | low, "h": cell("IWLB", 10) | low}
+    gpu = {"provenance": {"device": "gpu A chip", "processor": "", "used_cores": 1}, "cells": content["cells"] | more}
     figures = []
     with monkeypatch.context() as context:
         context.setattr(plt, "close", figures.append)
@@ -187,7 +189,14 @@ def test_the_figure_has_time_and_memory_of_the_shown_cells_of_each_device(tmp_pa
     assert lines(first) == {"IWLB": ([1, 10], [2.0, 20.0]), "H-IWLB, alpha 1": ([5, 20], [10.0, 40.0])}
     assert lines(memory) == {"IWLB": ([1, 10], [3.0, 30.0]), "H-IWLB, alpha 1": ([5, 20], [15.0, 60.0])}
     assert {text.get_text() for text in memory.texts} == {"IWLB", "H-IWLB, alpha 1"}
-    assert first.lines[-1].get_ydata()[0] == 1.0  # microseconds: 1e6 FLOPs a sample at 1e12 a second
+
+    def limits(axis):  # lines over the whole width
+        return [line.get_ydata()[0] for line in axis.lines if list(line.get_xdata()) == [0, 1]]
+
+    # Microseconds: 1e6 FLOPs a sample at 1e12 a second, and at 1e13 where tf32 has a line too.
+    assert limits(first) == [1.0]
+    assert limits(second) == [1.0, 0.1]
+    assert second.get_ylim()[0] < 0.1
     plt.close(figure)
 
 
