@@ -154,13 +154,6 @@ def fastest(K: int, run: str = "peers.json") -> float:
 
 
 @in_pages
-def quartiles_apart(name: str, K: int) -> float:
-    """The distance of the quartiles of a contestant's ratio to plain JAX."""
-    low, _, high = value("peers.json", "cells", {"num_samples": K}, "contestants", name, "cpu_ratio")
-    return float(high - low)
-
-
-@in_pages
 def of_plain(K: int) -> float:
     """A whole step over one of plain JAX, as `benchmarks.step_parts` measured it."""
     ratio: float = value("step_parts.json", "cells", {"num_samples": K}, "whole step / plain JAX")
