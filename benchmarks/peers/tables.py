@@ -45,7 +45,7 @@ def _megabytes(row: dict[str, Any], kind: str) -> str:
 
 def table(result: dict[str, Any]) -> str:
     """Markdown: ratios of both clocks, milliseconds, memory, and who was left out."""
-    cells, cores = result["cells"], result["settings"]["cores"]
+    cells, cores = _cells(result), result["settings"]["cores"]
     parts = [
         _rows(cells, "CPU time of a step / plain JAX", lambda row: _ratio("cpu", row)),
         _rows(cells, "wall time of a step / plain JAX", lambda row: _ratio("wall", row)),
@@ -68,7 +68,7 @@ def _milliseconds(row: dict[str, Any]) -> str:
 
 def draw_figure(result: dict[str, Any], path: pathlib.Path) -> None:
     """Ratios to plain JAX against K: this library above, everybody else below with the fastest of ours."""
-    cells = result["cells"]
+    cells = _cells(result)
     clock = "cpu" if result["provenance"]["device"].startswith("cpu") else "wall"
     names = [name for name in _titles(cells) if name != REFERENCE]
     ours = [name for name in names if name.startswith("hiwae")]
@@ -102,6 +102,11 @@ def _draw_panel(axis: Axes, cells: list[dict[str, Any]], names: list[str], clock
         axis.fill_between(K, low, high, color=color, alpha=0.12, linewidth=0)
     axis.axhline(1.0, color=palette.GREY, linewidth=1)
     axis.set_yscale("log")
+
+
+def _cells(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """By K, in whichever order they were measured."""
+    return sorted(result["cells"], key=lambda cell: cell["num_samples"])
 
 
 def _titles(cells: list[dict[str, Any]]) -> dict[str, str]:
