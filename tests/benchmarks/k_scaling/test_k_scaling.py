@@ -112,14 +112,14 @@ def test_what_other_processes_could_not_compile_is_compiled_when_it_is_measured(
 
 
 def test_processes_that_compile_end_at_the_deadline(tmp_path, monkeypatch):
-    (tmp_path / "sleep").write_text(f"#!/bin/sh\necho $$ >> {tmp_path}/pids\nexec sleep 600\n")
+    (tmp_path / "sleep").write_text(f'#!/bin/sh\necho "$$ $*" >> {tmp_path}/calls\nexec sleep 600\n')
     (tmp_path / "sleep").chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(tmp_path / "sleep"))
     options = k_scaling.parse(["--smoke", "--output", str(tmp_path)])
     ahead.compile_all(["a", "b", "c"], options, 2, time.monotonic() + 1.0)
-    pids = (tmp_path / "pids").read_text().split()
-    assert len(pids) == 2
-    for pid in pids:
+    calls = (tmp_path / "calls").read_text().splitlines()
+    assert sorted(call.split("--compile ")[1] for call in calls) == ["a c", "b"]
+    for pid in (call.split()[0] for call in calls):
         with pytest.raises(ProcessLookupError):
             os.kill(int(pid), 0)
 
