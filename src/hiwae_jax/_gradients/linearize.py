@@ -9,6 +9,7 @@ the generative model, in three steps:
 3. `_push` gives the derivative along the step of a rule.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -21,6 +22,7 @@ from jaxtyping import Array, Float
 from hiwae_jax import _checks
 from hiwae_jax._assembly.parts import CapturedArrays, ModelDensities, Parts, Terms, log_weight_terms
 from hiwae_jax._gradients.model_passes import ModelPass, at_all_samples, at_drawn_samples, in_one_pass, one_pass_pays
+from hiwae_jax._gradients.moved_samples import bound_at_moved_samples, is_reverse_only
 from hiwae_jax._gradients.needs import Request
 from hiwae_jax._gradients.rule import Rule, RuleInputs, Step
 from hiwae_jax._log_weights.bounds import normalized_weights, weighted_tangent
@@ -118,6 +120,23 @@ def bound_by_rule(
     fixed = stopped(draw)
     functions, arrays = _capture(parts, fixed, _members_at(request, rule, draw.structures, frozen_params))
 
+    moved = fixed._replace(z=draw.z, z0=draw.z0, parameters=draw.parameters, base=draw.base, context=None)
+    beta = jax.lax.stop_gradient(beta)
+
+    def step_of(draw: Draw, tangents: Draw, beta: Scalar, arrays: CapturedArrays, terms: Terms) -> Step:
+        step = rule.step(_rule_inputs(functions, request, draw, tangents, beta, arrays, terms))
+        # The dtype of the weights may be wider than that of the samples.
+        return step._replace(z=_as(draw.z, step.z), z0=_as(draw.z0, step.z0))
+
+    if is_reverse_only(functions.parts, fixed, arrays):
+        if backward_samples is not None:
+            raise ValueError(
+                "backward_samples: not available for a log_joint or a proposal with a jax.custom_vjp, which runs in "
+                "reverse mode only; leave backward_samples out"
+            )
+        terms_of = functools.partial(_terms, functions, scores=rule.scores)
+        return bound_at_moved_samples(moved, beta, arrays, terms_of=terms_of, step_of=step_of, total=total)
+
     @jax.custom_jvp
     def bound(draw: Draw, beta: Scalar, arrays: CapturedArrays) -> Scalar:
         return total(log_weight_terms(functions.parts, draw, arrays).log_weights, -1)
@@ -129,16 +148,21 @@ def bound_by_rule(
         moving = _moving(arrays, tangents[2])
         draw_tangents: Draw = jax.tree.map(_instantiate, tangents[0], draw)
         linearized = _linearize(functions, draw, moving, scores=rule.scores, backward_samples=backward_samples)
-        inputs = _rule_inputs(functions, request, draw, draw_tangents, beta, arrays, linearized.terms)
-        step = rule.step(inputs)
-        # The dtype of the weights may be wider than that of the samples.
-        step = step._replace(z=_as(draw.z, step.z), z0=_as(draw.z0, step.z0))
+        step = step_of(draw, draw_tangents, beta, arrays, linearized.terms)
         scored = (draw_tangents.parameters, draw_tangents.base) if rule.scores else ()
         return total(linearized.terms.log_weights, -1), _push(linearized, step, scored, moving)
 
     bound.defjvp(derivative, symbolic_zeros=True)
-    moved = fixed._replace(z=draw.z, z0=draw.z0, parameters=draw.parameters, base=draw.base, context=None)
-    return bound(moved, jax.lax.stop_gradient(beta), arrays)
+    return bound(moved, beta, arrays)
+
+
+def _terms(functions: _Functions, draw: Draw, arrays: CapturedArrays, *, scores: bool) -> Terms:
+    """The log-weights, as a function of the samples, the arrays and, if `scores`, the densities' parameters."""
+    if not scores:
+        draw = draw._replace(parameters=stopped(draw.parameters), base=stopped(draw.base))
+    if functions.members_at is not None:
+        draw = draw._replace(parameters=functions.members_at(draw.z0, *arrays.members_at))
+    return log_weight_terms(functions.parts, draw, arrays)
 
 
 def _members_at(
@@ -239,8 +263,7 @@ def _rule_inputs(
     members_at = functions.members_at
     if members_at is not None:
         # How the members move with a sample's own z_0, while the arrays that they depend on stay.
-        at = lambda z0: members_at(z0, *arrays.members_at)
-        members_with_z0 = jax.jvp(at, (draw.z0,), (tangents.z0,))[1]
+        members_with_z0 = _members_along(lambda z0: members_at(z0, *arrays.members_at), draw.z0, tangents.z0)
 
     def log_weights_at(z: Samples, z0: AuxiliarySamples) -> Float[Array, " K"]:
         parameters = draw.parameters if members_at is None else members_at(z0, *arrays.members_at)
@@ -258,6 +281,21 @@ def _rule_inputs(
         chunk_size=functions.parts.chunk_size,
         log_weights_at=log_weights_at,
     )
+
+
+def _members_along(
+    at: Callable[[AuxiliarySamples], Parameters], z0: AuxiliarySamples, tangent: AuxiliarySamples
+) -> Parameters:
+    """The tangent of the members' parameters along z_0."""
+    try:
+        return jax.jvp(at, (z0,), (tangent,))[1]
+    except TypeError as error:
+        if "custom_vjp" not in str(error):
+            raise
+        raise TypeError(
+            "conditionals: this gradient differentiates them in z_0 in forward mode, and they have a jax.custom_vjp, "
+            "which runs in reverse mode only; use gradient='reparameterized', or give them a jax.custom_jvp instead"
+        ) from error
 
 
 def _push(linearized: _Linearized, step: Step, scored: _Scored, moving: _Moving) -> Scalar:

@@ -74,7 +74,7 @@ from hiwae_jax.data import packed_cache, preparation
 
 hurry.begin()
 training.STEPS_A_CALL, training.SECONDS_BETWEEN_CHECKPOINTS = 40, between
-evaluation.SECONDS_BETWEEN_SAVES, evaluation.ROWS_AT_ONCE = -1.0, {"cpu": 100}
+evaluation.SECONDS_BETWEEN_SAVES, evaluation.ROWS_ON_CPU = -1.0, {"mlp": 100}
 
 restore = checkpoints.Checkpoints.restore
 

@@ -20,7 +20,7 @@ def results(folder):
 def test_models_end_to_end(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(training, "STEPS_A_CALL", 100)
     monkeypatch.setattr(
-        evaluation, "ROWS_AT_ONCE", {"cpu": 200}
+        evaluation, "ROWS_ON_CPU", {"mlp": 200}
     )  # blocks of one size, so that each figure compiles once
     arguments = [*OPTIONS, "--model", "vae", "hiwae-0.5", "--seeds", "2", "--tensorboard", "--output", str(tmp_path)]
     arguments += ["--steps", "500"]

@@ -103,7 +103,7 @@ def test_pieces_and_other_blocks_give_the_same_numbers(tmp_path, monkeypatch):
     params = Params({}, {"level": jnp.asarray(LEVELS[:1], jnp.float32)})
     whole = evaluation.evaluate(model, settings, params, data)
     assert whole["nll_images"] == [15, 15]
-    monkeypatch.setattr(evaluation, "ROWS_AT_ONCE", {"cpu": 2 * 25})
+    monkeypatch.setattr(evaluation, "ROWS_ON_CPU", {"mlp": 2 * 25})
     found, saved, pieces = None, tmp_path / "evaluated.npz", 0
     while found is None:
         found = evaluation.evaluate(model, settings, params, data, saved=saved, deadline=0.0)
