@@ -16,8 +16,14 @@ the whole step:
   rest                        the whole step less all parts: weights, densities of z, copies, sums over chunks. It is
                               negative where the compiler fuses parts with one another.
 
-In a round all programs run in shuffled order. The table has medians over rounds of the ratio to the whole step, and in
-its last row that of the whole step to plain JAX.
+The same step is also timed in bfloat16, in two ways:
+
+  products in bfloat16        each product rounds both factors to bfloat16, and sums in float32. All else is float32.
+  networks in bfloat16        the networks compute in bfloat16, and their results are float32 again.
+
+In a round all programs run in shuffled order. The table has medians over rounds of the ratio to the whole step, and
+below them those of whole steps to plain JAX. Its last rows say how far the value and the gradient of the first step are
+from those of float32, with the same parameters and noise: the value in nats, the gradient relative to its norm.
 """
 
 import pathlib
@@ -28,6 +34,8 @@ from experiments.shared.markdown import table as markdown
 from experiments.shared.provenance import provenance
 
 if TYPE_CHECKING:  # at run time it waits until the cores are chosen
+    import jax
+
     from benchmarks.peers.problem import Contestant, Problem
 
 NAME = "benchmarks.step_parts"
@@ -76,7 +84,8 @@ def _cell(K: int, options: Any) -> dict[str, Any]:
 
     problem = make_problem(Sizes(), K)
     programs, repeats = parts(problem)
-    programs |= {WHOLE: make("hiwae-dreg-scanned", problem), PLAIN: make("jax", problem)}
+    short = in_short_floats(problem)
+    programs |= {WHOLE: make("hiwae-dreg-scanned", problem), PLAIN: make("jax", problem), **short}
     timed = interleaved(programs, rounds=options.rounds, least_seconds=options.seconds)
     seconds = {name: repeats.get(name, 1) * np.asarray(values) for name, values in timed.cpu.items()}
     whole = seconds[WHOLE]
@@ -87,6 +96,58 @@ def _cell(K: int, options: Any) -> dict[str, Any]:
         "milliseconds": 1e3 * float(np.median(whole)),
         "shares": {**shares, "rest": rest},
         TIMES_OF_PLAIN: float(np.median(whole / seconds[PLAIN])),
+        "bfloat16": {
+            name: {"of_plain": float(np.median(seconds[name] / seconds[PLAIN])), **distances(step, programs[WHOLE])}
+            for name, step in short.items()
+        },
+    }
+
+
+def in_short_floats(problem: "Problem") -> "dict[str, Contestant]":
+    """The whole step in bfloat16, in each way."""
+    from benchmarks.peers.on_jax import make_hiwae
+
+    ways = {"products in bfloat16": with_short_products, "networks in bfloat16": in_bfloat16}
+    options = {"gradient": "doubly_reparameterized", "in_chunks": True, "scanned": True}
+    return {name: make_hiwae(problem, network=network, **options) for name, network in ways.items()}
+
+
+def with_short_products(layers: Any, h: "jax.Array") -> "jax.Array":
+    """The MLP of `benchmarks.peers`; each product rounds its factors to bfloat16, and sums in float32."""
+    import jax.numpy as jnp
+
+    def product(a, b):
+        return jnp.matmul(a.astype(jnp.bfloat16), b.astype(jnp.bfloat16), preferred_element_type=jnp.float32)
+
+    for layer in layers[:-1]:
+        h = jnp.tanh(product(h, layer["kernel"]) + layer["bias"])
+    return product(h, layers[-1]["kernel"]) + layers[-1]["bias"]
+
+
+def in_bfloat16(layers: Any, h: "jax.Array") -> "jax.Array":
+    """The MLP of `benchmarks.peers` in bfloat16, its result in float32."""
+    import jax
+    import jax.numpy as jnp
+
+    from benchmarks.peers.problem import mlp
+
+    layers, h = jax.tree.map(lambda array: array.astype(jnp.bfloat16), (layers, h))
+    return mlp(layers, h).astype(jnp.float32)
+
+
+def distances(step: "Contestant", exact: "Contestant") -> dict[str, float]:
+    """How far the value and the gradient of a step are from those of another."""
+    import jax
+    import numpy as np
+
+    found, expected = step.evaluate(), exact.evaluate()
+    gradient, other = (
+        np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(evaluated.gradient)]).astype(np.float64)
+        for evaluated in (found, expected)
+    )
+    return {
+        "nats": abs(found.loss - expected.loss),
+        "gradient": float(np.linalg.norm(gradient - other) / np.linalg.norm(other)),
     }
 
 
@@ -154,6 +215,11 @@ def table(content: dict[str, Any]) -> str:
     rows = {f"share: {name}": [f"{100 * cell['shares'][name]:.0f} %" for cell in cells] for name in cells[0]["shares"]}
     rows["milliseconds of a step"] = [f"{cell['milliseconds']:.2f}" for cell in cells]
     rows[TIMES_OF_PLAIN] = [f"{cell[TIMES_OF_PLAIN]:.2f}" for cell in cells]
+    for name in cells[0]["bfloat16"]:
+        of_way = [cell["bfloat16"][name] for cell in cells]
+        rows[f"{name} / plain JAX"] = [f"{way['of_plain']:.2f}" for way in of_way]
+        rows[f"{name}: value apart, nats"] = [f"{way['nats']:.1g}" for way in of_way]
+        rows[f"{name}: gradient apart"] = [f"{100 * way['gradient']:.1f} %" for way in of_way]
     header = ["one step", *(f"K = {cell['num_samples']}" for cell in cells)]
     return markdown(header, [[name, *row] for name, row in rows.items()])
 

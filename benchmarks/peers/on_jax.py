@@ -13,6 +13,7 @@ from benchmarks.peers.problem import (
     LEARNING_RATE,
     Contestant,
     Evaluated,
+    Network,
     Problem,
     encode,
     example_loss,
@@ -36,10 +37,18 @@ def make_plain(problem: Problem, *, scanned: bool = False) -> Contestant:
     return _trained(problem, jax.value_and_grad(_mean(loss)), scanned=scanned)
 
 
-def make_hiwae(problem: Problem, *, gradient: str, in_chunks: bool = False, scanned: bool = False) -> Contestant:
+def make_hiwae(
+    problem: Problem, *, gradient: str, in_chunks: bool = False, scanned: bool = False, network: Network = mlp
+) -> Contestant:
     """The library of this repository, on the model and the encoder of the reference."""
-    proposal = hj.independent(encode, num_samples=problem.num_samples)
-    bound = hj.make_bound(log_joint, proposal, gradient=gradient)
+
+    def conditional(params, x):
+        return encode(params, x, network=network)
+
+    def density(params, x, z):
+        return log_joint(params, x, z, network=network)
+
+    bound = hj.make_bound(density, hj.independent(conditional, num_samples=problem.num_samples), gradient=gradient)
 
     def loss(params, x, key):
         return -bound(params, x, key)

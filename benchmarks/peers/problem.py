@@ -91,9 +91,12 @@ def mlp(layers: Any, h: jax.Array) -> jax.Array:
     return h @ layers[-1]["kernel"] + layers[-1]["bias"]
 
 
-def encode(params: Any, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+Network = Callable[[Any, jax.Array], jax.Array]  # (layers, input) -> output
+
+
+def encode(params: Any, x: jax.Array, *, network: Network = mlp) -> tuple[jax.Array, jax.Array]:
     """`loc` and `scale` of q(z | x)."""
-    loc, raw = jnp.split(mlp(params["encoder"], x), 2, axis=-1)
+    loc, raw = jnp.split(network(params["encoder"], x), 2, axis=-1)
     return loc, jax.nn.softplus(raw) + SCALE_FLOOR
 
 
@@ -102,9 +105,9 @@ def log_normal(z: jax.Array, loc: Any, scale: Any) -> jax.Array:
     return jnp.sum(-0.5 * ((z - loc) / scale) ** 2 - jnp.log(scale) - 0.5 * math.log(2.0 * math.pi), axis=-1)
 
 
-def log_joint(params: Any, x: jax.Array, z: jax.Array) -> jax.Array:
+def log_joint(params: Any, x: jax.Array, z: jax.Array, *, network: Network = mlp) -> jax.Array:
     """`log p(x, z)` of one z; the Bernoulli is written in the way that XLA compiles best."""
-    logits = mlp(params["decoder"], z)
+    logits = network(params["decoder"], z)
     log_likelihood = jnp.sum(x * logits - jnp.maximum(logits, 0.0) - jnp.log1p(jnp.exp(-jnp.abs(logits))))
     return log_likelihood + log_normal(z, 0.0, jnp.ones(()))
 
