@@ -161,6 +161,13 @@ def of_plain(K: int) -> float:
 
 
 @in_pages
+def in_bfloat16(K: int, what: str, way: str = "products") -> float:
+    """An entry of the step of `benchmarks.step_parts` with its products, or its networks, in bfloat16."""
+    entry: float = value("step_parts.json", "cells", {"num_samples": K}, "bfloat16", f"{way} in bfloat16", what)
+    return entry
+
+
+@in_pages
 def grown(bound: str, K: int = 5_000, what: str = "temp_bytes", **others: str) -> float:
     """By how much an entry of a cell of `benchmarks.k_scaling` is larger at this K than at K = 50."""
     return scaling(what, K, bound, **others) / scaling(what, 50, bound, **others)
