@@ -212,7 +212,9 @@ def _repeated(program: Any, arguments: Any) -> "Contestant":
 def table(content: dict[str, Any]) -> str:
     """Markdown, a row for each part."""
     cells = content["cells"]
-    rows = {f"share: {name}": [f"{round(100 * cell['shares'][name])} %" for cell in cells] for name in cells[0]["shares"]}
+    rows = {
+        f"share: {name}": [f"{round(100 * cell['shares'][name])} %" for cell in cells] for name in cells[0]["shares"]
+    }
     rows["milliseconds of a step"] = [f"{cell['milliseconds']:.2f}" for cell in cells]
     rows[TIMES_OF_PLAIN] = [f"{cell[TIMES_OF_PLAIN]:.2f}" for cell in cells]
     for name in cells[0]["bfloat16"]:
