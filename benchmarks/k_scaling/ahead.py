@@ -8,6 +8,7 @@ program that is not in the cache, since its process failed or the time was over,
 import argparse
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import time
@@ -41,15 +42,17 @@ def _rates(precision: str) -> str:
 
 
 def compile_all(names: list[str], options: argparse.Namespace, programs: int, deadline: float | None) -> None:
-    """Compile what has these names side by side. What is not done at the deadline is given up."""
+    """Compile what has these names side by side. What is not done at the deadline, or at SIGTERM, is given up."""
     smoke = ["--smoke"] if options.smoke else []
     command = [sys.executable, "-m", "benchmarks.k_scaling", *smoke, "--output", str(options.output), "--compile"]
     # Each takes the accelerator's memory as it needs it, and not three quarters of it at once.
     changed = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
     changed["JAX_COMPILATION_CACHE_DIR"] = str(jax.config.jax_compilation_cache_dir)
     parts = [part for i in range(programs) if (part := names[i::programs])]
-    children = [subprocess.Popen([*command, *part], env={**os.environ, **changed}) for part in parts]
+    children: list[subprocess.Popen[bytes]] = []
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
+        children += [subprocess.Popen([*command, *part], env={**os.environ, **changed}) for part in parts]
         while any(child.poll() is None for child in children):
             if deadline is not None and time.monotonic() > deadline:
                 return
@@ -59,6 +62,7 @@ def compile_all(names: list[str], options: argparse.Namespace, programs: int, de
             if child.poll() is None:
                 child.kill()
             child.wait()
+        signal.signal(signal.SIGTERM, before)
 
 
 def compile_here(options: argparse.Namespace) -> int:

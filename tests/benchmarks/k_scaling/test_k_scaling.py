@@ -5,7 +5,9 @@ import itertools
 import json
 import os
 import shutil
+import signal
 import sys
+import threading
 import time
 
 import jax
@@ -111,12 +113,20 @@ def test_what_other_processes_could_not_compile_is_compiled_when_it_is_measured(
     assert cache["cache_misses"] > 10
 
 
-def test_processes_that_compile_end_at_the_deadline(tmp_path, monkeypatch):
+@pytest.mark.parametrize("way", ["deadline", "SIGTERM"])
+def test_processes_that_compile_end_with_the_command(tmp_path, monkeypatch, way):
     (tmp_path / "sleep").write_text(f'#!/bin/sh\necho "$$ $*" >> {tmp_path}/calls\nexec sleep 600\n')
     (tmp_path / "sleep").chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(tmp_path / "sleep"))
     options = k_scaling.parse(["--smoke", "--output", str(tmp_path)])
-    ahead.compile_all(["a", "b", "c"], options, 2, time.monotonic() + 1.0)
+    before = signal.getsignal(signal.SIGTERM)
+    if way == "SIGTERM":
+        threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        with pytest.raises(SystemExit, match="143"):
+            ahead.compile_all(["a", "b", "c"], options, 2, None)
+    else:
+        ahead.compile_all(["a", "b", "c"], options, 2, time.monotonic() + 1.0)
+    assert signal.getsignal(signal.SIGTERM) == before
     calls = (tmp_path / "calls").read_text().splitlines()
     assert sorted(call.split("--compile ")[1] for call in calls) == ["a c", "b"]
     for pid in (call.split()[0] for call in calls):
