@@ -187,6 +187,27 @@ def test_an_axis_that_is_left_out_has_size_one():
 
 
 @pytest.mark.parametrize(
+    ("size", "environment", "expected"),
+    [
+        ("2", {}, 2),
+        ("100000", {}, 1),  # more than there are cores
+        ("2", {"XLA_FLAGS": "--xla_force_host_platform_device_count=3"}, 3),
+    ],
+)
+def test_the_cores_of_a_cpu_become_devices(size, environment, expected):
+    if expected == 2 and (os.cpu_count() or 1) < 2:
+        pytest.skip("there is one core")
+    program = (
+        "import sys; from experiments.vae import layout; layout.split_cpu({'data': int(sys.argv[1])}); import jax; "
+        "print(jax.device_count()); layout.split_cpu({'data': 1})"
+    )
+    clean = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    command = [sys.executable, "-c", program, size]
+    found = subprocess.run(command, env={**clean, **environment}, capture_output=True, text=True, check=True)
+    assert int(found.stdout) == expected
+
+
+@pytest.mark.parametrize(
     ("sharding", "error", "message"),
     [
         (P("sample"), TypeError, "sharding: expected NamedSharding"),

@@ -40,6 +40,7 @@ LAYERS = (
         "benchmarks.agreement",
         "benchmarks.compile_time",
         "benchmarks.control_variates",
+        "benchmarks.cpu_devices",
         "benchmarks.gap",
         "benchmarks.proposals",
         "benchmarks.readme",

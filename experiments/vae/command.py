@@ -169,6 +169,8 @@ def _prepare(options: argparse.Namespace) -> _Prepared:
     if options.tensorboard and importlib.util.find_spec("tensorboardX") is None:
         raise ImportError("argument --tensorboard: needs the package tensorboardX: pip install tensorboardX")
     command_line.make_folder("--output", options.output)
+    if options.mesh is not None and not options.distributed:
+        layout.split_cpu(options.mesh)
     grid = cells(options)
     mesh = None if options.mesh is None else layout.make_mesh(options.mesh)
     names = list(dict.fromkeys(settings.dataset for settings in grid))

@@ -4,7 +4,9 @@ The layout changes numbers by rounding only. Without a mesh these functions chan
 """
 
 import argparse
+import contextlib
 import math
+import os
 from typing import Any
 
 import jax
@@ -16,6 +18,7 @@ from experiments.vae.models import mixture_size
 from experiments.vae.settings import Settings
 
 AXES = ("data", "sample")
+_FORCED_DEVICES = "xla_force_host_platform_device_count"
 
 
 def parse_mesh(text: str) -> dict[str, int]:
@@ -54,14 +57,27 @@ def join(address: str) -> None:
     jax.distributed.initialize(host, *map(int, numbers), cluster_detection_method="deactivate")
 
 
+def split_cpu(sizes: dict[str, int]) -> None:
+    """Make devices of the cores of a CPU, as many as the mesh has, if there are so many cores.
+
+    Call it before JAX looks for devices. A number of devices that JAX was told otherwise stays.
+    """
+    count = math.prod(sizes.values())
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    told = jax.config.jax_num_cpu_devices >= 0 or _FORCED_DEVICES in os.environ.get("XLA_FLAGS", "")
+    if count <= cores and not told:
+        with contextlib.suppress(RuntimeError):  # JAX has its devices already
+            jax.config.update("jax_num_cpu_devices", count)
+
+
 def make_mesh(sizes: dict[str, int]) -> Mesh:
     """The mesh with these sizes; an axis that is left out has size 1. Several processes have to use all devices."""
     count, there = math.prod(sizes.values()), len(jax.devices())
     asked = ",".join(f"{name}={size}" for name, size in sizes.items())
     if count > there:
         raise ValueError(
-            f"--mesh: {asked} needs {count} devices, and there are {there}; to make that many of "
-            f"a CPU, set XLA_FLAGS=--xla_force_host_platform_device_count={count}"
+            f"--mesh: {asked} needs {count} devices, and there are {there}; to make more of a CPU than it has cores, "
+            f"set XLA_FLAGS=--{_FORCED_DEVICES}={count}"
         )
     if count < there and jax.process_count() > 1:
         raise ValueError(f"--mesh: several processes use all their {there} devices, and {asked} are {count}")
