@@ -21,11 +21,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from experiments.shared import command_line, compact_json, run_folder
 from experiments.shared.markdown import table as markdown
 from experiments.shared.provenance import provenance
+
+if TYPE_CHECKING:  # at run time it waits until the devices are chosen
+    from experiments.vae.settings import Settings
+    from hiwae_jax.data import Dataset
 
 NAME = "benchmarks.cpu_devices"
 CELLS = {  # the sweep, model and K of each
@@ -102,46 +106,62 @@ def measure(cell: str, devices: int, seconds: float) -> dict[str, float]:
     """The seconds of a step of training, and of an image of evaluation."""
     from experiments.vae import layout
 
-    sizes = {"data": devices}
-    layout.split_cpu(sizes)
-    mesh = None if devices == 1 else layout.make_mesh(sizes)
+    layout.split_cpu({"data": devices})
+    mesh = None if devices == 1 else layout.make_mesh({"data": devices})
 
     import jax
-    import numpy as np
 
-    from experiments.vae import evaluation, sweeps, training
-    from experiments.vae.models import make_model
-    from hiwae_jax.data import Dataset
+    from experiments.vae import evaluation, models, training
 
-    sweep, model_name, num_samples = CELLS[cell]
-    chosen = {"model": [model_name], "num_samples": [num_samples], "encoder_updates": [1]}
-    chosen |= {"seeds": [1], "steps": [IMAGES // 64], "nll_samples": [NLL_SAMPLES], "warmup": [0]}
-    settings = sweeps.expand(sweeps.SWEEPS[sweep], chosen)[0]
-    images = np.random.default_rng(0).integers(0, 256, (IMAGES, 784 // 8), np.uint8)
-    data = Dataset(images, images[:64], images[:64], (28, 28), "coin flips", "")
-    model = make_model(settings, pixel_mean=np.full(784, 0.5), sharding=layout.over(mesh, "sample"))
-
+    settings, data = _settings(cell), _coin_flips()
+    model = models.make_model(settings, pixel_mean=jax.numpy.full(784, 0.5), sharding=layout.over(mesh, "sample"))
     programs = training.make_programs(model, settings, data, mesh=mesh)
-    seeds = layout.whole(mesh, jax.numpy.arange(1))
+    seeds, *arrays = layout.whole(mesh, (jax.numpy.arange(1), data.train, data.validation, data.test))
     state = programs.first_state(seeds)
-    params = jax.tree.map(lambda leaf: leaf[0], state.params)
-    arrays = layout.whole(mesh, (data.train, data.validation, data.test))
+    nll = evaluation.make_programs(model, settings, data, mesh=mesh).nll
+    block = data.train[: _rows(settings, devices)]
 
-    def step() -> None:
+    def train() -> None:
         nonlocal state
         state = jax.block_until_ready(programs.call(seeds, state, *arrays))
 
-    rows = evaluation.ROWS_ON_CPU[settings.architecture] // num_samples
-    nll, block = evaluation.make_programs(model, settings, data, mesh=mesh).nll, images[: rows - rows % devices]
-
     def evaluate() -> None:
         with jax.default_matmul_precision(evaluation.PRECISION):
-            jax.block_until_ready(nll(params, block, np.arange(len(block))))
+            params = jax.tree.map(lambda leaf: leaf[0], state.params)
+            jax.block_until_ready(nll(params, block, jax.numpy.arange(len(block))))
 
     return {
-        "training": _seconds_of(step, seconds) / settings.steps,
+        "training": _seconds_of(train, seconds) / settings.steps,
         "evaluation": _seconds_of(evaluate, seconds) / len(block),
     }
+
+
+def _rows(settings: "Settings", devices: int) -> int:
+    """The images that evaluation takes at once, as the script does; as many for each device."""
+    from experiments.vae import evaluation
+
+    rows = evaluation.ROWS_ON_CPU[settings.architecture] // settings.num_samples
+    return rows - rows % devices
+
+
+def _settings(cell: str) -> "Settings":
+    """The settings of a cell, for one seed and one call."""
+    from experiments.vae import sweeps
+
+    sweep, model, num_samples = CELLS[cell]
+    chosen = {"model": [model], "num_samples": [num_samples], "encoder_updates": [1]}
+    chosen |= {"seeds": [1], "steps": [IMAGES // 64], "nll_samples": [NLL_SAMPLES], "warmup": [0]}
+    return sweeps.expand(sweeps.SWEEPS[sweep], chosen)[0]
+
+
+def _coin_flips() -> "Dataset":
+    """A data set of random images, with few besides those of training."""
+    import numpy as np
+
+    from hiwae_jax.data import Dataset
+
+    images = np.random.default_rng(0).integers(0, 256, (IMAGES, 784 // 8), np.uint8)
+    return Dataset(images, images[:64], images[:64], (28, 28), "coin flips", "")
 
 
 def _seconds_of(call: Callable[[], None], seconds: float) -> float:

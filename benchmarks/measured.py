@@ -168,6 +168,13 @@ def in_bfloat16(K: int, what: str, way: str = "products") -> float:
 
 
 @in_pages
+def of_one_device(work: str, cells: str) -> tuple[float, float]:
+    """The time of "training" or "evaluation" with a device for each core over that with one, in cells of this name."""
+    rows = value("cpu_devices.json", "cells")
+    return span(row[work]["ratio"] for row in rows if row["cell"].startswith(cells))
+
+
+@in_pages
 def grown(bound: str, K: int = 5_000, what: str = "temp_bytes", **others: str) -> float:
     """By how much an entry of a cell of `benchmarks.k_scaling` is larger at this K than at K = 50."""
     return scaling(what, K, bound, **others) / scaling(what, 50, bound, **others)

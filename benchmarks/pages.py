@@ -21,6 +21,7 @@ from typing import Any
 import hiwae_jax as hj
 from benchmarks import (
     control_variates,
+    cpu_devices,
     gap,
     measured,
     microbatch,
@@ -71,6 +72,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "microbatch": microbatch.table,
     "proposals": proposals.table,
     "step_parts": step_parts.table,
+    "cpu_devices": cpu_devices.table,
 }
 
 
@@ -132,6 +134,7 @@ def performance_page(page: str) -> str:
         performance.overhead_table(overhead),
         performance.pytorch_table(overhead),
         performance.compile_table(overhead),
+        cpu_devices.table(_content("cpu_devices.json")),
         microbatch.table({"cells": [cell for file in MICROBATCH for cell in _content(file)["cells"]]}),
     ):
         page = with_table(page, table)

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from benchmarks import compile_time, control_variates
+from benchmarks import compile_time, control_variates, cpu_devices
 from benchmarks.accelerator import command as accelerator
 from benchmarks.agreement import command as agreement
 from benchmarks.gradient_quality import command as gradient_quality
@@ -116,6 +116,12 @@ PEERS = [
     ("--output {tmp}/new --figure {tmp}", "argument --figure: expected the name of a file, and {tmp} is a folder"),
     ("--output {tmp}/new --figure {tmp}/file/x.png", "argument --figure: cannot write into the folder {tmp}/file"),
 ]
+CPU_DEVICES = [
+    *counts("rounds", "devices"),
+    *numbers("seconds", "above 0", "0", "-1", "nan", "inf", "x"),
+    ("--devices 1", "--devices: expected at least 2"),
+    *OUTPUT,
+]
 FILES = {
     "agreement/agreement.json": "{",
     "lacking_agreement/agreement.json": '{"provenance": {}}',
@@ -129,6 +135,7 @@ COMMANDS = {
     agreement: AGREEMENT,
     compile_time: COMPILE_TIME,
     control_variates: CONTROL_VARIATES,
+    cpu_devices: CPU_DEVICES,
     gradient_quality: GRADIENT_QUALITY,
     k_scaling: K_SCALING,
     overhead: OVERHEAD,
