@@ -1,7 +1,7 @@
 """How fast the training script runs on a CPU, with all cores as one device and with a device for each core.
 
-    python -m benchmarks.cpu_devices              # three minutes on two cores
-    python -m benchmarks.cpu_devices --rounds 5
+    python -m benchmarks.cpu_devices                          # ten minutes on two cores
+    python -m benchmarks.cpu_devices --rounds 2 --seconds 3   # half of that
 
 Without `--mesh`, `experiments.vae` has one device, in which XLA spreads each operation over the cores. With `--mesh
 data=2` each of two cores takes half of a batch, and of a block of images. The programs are those of the script: a call
