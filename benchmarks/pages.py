@@ -39,6 +39,7 @@ from benchmarks.objectives import tables as objectives_tables
 from benchmarks.overhead import tables as overhead_tables
 from benchmarks.peers import tables as peer_tables
 from experiments.tables import collected
+from experiments.tables.curves import draw_curves
 from experiments.tables.document import appendix, document
 from experiments.tables.figure import draw_figure
 from experiments.toy import figures as toy_figures
@@ -217,6 +218,7 @@ def figures() -> dict[pathlib.Path, Callable[[pathlib.Path], None]]:
     draw: dict[str, Callable[[pathlib.Path], Any]] = {
         "tables": functools.partial(draw_figure, collected.read([RESULTS / "tables"])),
         "tables_mlp": functools.partial(draw_figure, collected.read([RESULTS / "tables"]), architecture="mlp"),
+        "tables_curves": functools.partial(draw_curves, collected.read([RESULTS / "tables"])),
         "toy_figure3": functools.partial(toy_figures.draw_all_boxes, toy),
         "toy_figure4": functools.partial(toy_figures.draw_correlation, [Fit(result, None) for result in toy]),
         "k_scaling": functools.partial(k_scaling_tables.draw, k_scaling),

@@ -43,6 +43,7 @@ LAYERS = (
         "benchmarks.cpu_devices",
         "benchmarks.gap",
         "benchmarks.proposals",
+        "benchmarks.trained_cells",
         "benchmarks.readme",
         "benchmarks.numbers",
         "benchmarks.models",

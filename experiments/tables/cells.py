@@ -75,7 +75,16 @@ def means(result: Result, name: str) -> np.ndarray:
 
 
 def best(candidates: Sequence[Result]) -> Result:
-    """The best mean validation NLL, among those evaluated on the most images and with the most samples."""
+    """The best mean validation NLL, among those evaluated on the most images and with the most samples.
+
+    A result whose seeds another one of equal settings has too, with more of them, is not chosen: it would be chosen
+    where its seeds are the lucky ones.
+    """
+    most_seeds: dict[Settings, int] = {}
+    for result in candidates:
+        one = result.settings._replace(seeds=1)
+        most_seeds[one] = max(most_seeds.get(one, 0), result.settings.seeds)
+    candidates = [r for r in candidates if r.settings.seeds == most_seeds[r.settings._replace(seeds=1)]]
 
     def effort(result: Result) -> tuple[int, int]:
         return result.content["nll_images"][0], result.settings.nll_samples

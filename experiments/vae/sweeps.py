@@ -120,7 +120,7 @@ SWEEPS: dict[str, list[Grid]] = {
     # Table 3's search; the validation NLL of the finished cells decides.
     "caltech-search": [{**grid, **_SEARCH} for grid in _table_3(_CALTECH, baselines=[1, 2, 5], twice="encoder")],
     "caltech-short": _short("caltech101_silhouettes", 5_000, 2e-4),
-    "mnist-short": _short("binarized_mnist", 20_000, 5e-4),
+    "mnist-short": _short("binarized_mnist", 60_000, 5e-4),
     "omniglot-short": _short("omniglot", 20_000, 5e-4),
     "omniglot-rebuilt-short": _short("omniglot_rebuilt", 20_000, 5e-4),
 }

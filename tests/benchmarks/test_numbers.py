@@ -82,6 +82,18 @@ def test_an_entry_of_a_result_file_and_what_is_missing():
         measured.value("peers.json", "cells", {"num_samples": 50}, "contestants", "jax", "cpu_ratio", 9)
 
 
+def test_the_result_of_the_papers_networks_is_the_one_of_the_tables():
+    """Of two trainings on MNIST the longer one has the better validation NLL."""
+    steps = measured.paper_networks("MNIST", "iwae", 5, "steps")
+    assert steps > measured.paper_networks("MNIST", "iwae", 5, "steps", steps=20_000)
+    better, worse = (
+        measured.paper_networks("MNIST", "iwae", 5, "validation_nll", **s) for s in ({}, {"steps": 20_000})
+    )
+    assert better < worse
+    with pytest.raises(ValueError, match=r"no result with the paper's networks with .*'steps': 7"):
+        measured.paper_networks("MNIST", "iwae", 5, steps=7)
+
+
 def test_the_costs_and_noises_that_rules_name_are_those_of_the_result_files():
     def flops(gradient):
         def of(name, K):

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from benchmarks import compile_time, control_variates, cpu_devices
+from benchmarks import compile_time, control_variates, cpu_devices, trained_cells
 from benchmarks.accelerator import command as accelerator
 from benchmarks.agreement import command as agreement
 from benchmarks.gradient_quality import command as gradient_quality
@@ -122,6 +122,13 @@ CPU_DEVICES = [
     ("--devices 1", "--devices: expected at least 2"),
     *OUTPUT,
 ]
+TRAINED_CELLS = [
+    ("", "the following arguments are required: --runs"),
+    ("--runs {tmp}/nowhere", "argument --runs: expected a folder, and {tmp}/nowhere does not exist"),
+    ("--runs {tmp} --images 1", "argument --images: expected a whole number from 2"),
+    ("--runs {tmp} --output {tmp}/new", "--runs: no finished cell of experiments.vae with its checkpoint is there"),
+    *((f"--runs {{tmp}} {line}", message) for line, message in OUTPUT),
+]
 FILES = {
     "agreement/agreement.json": "{",
     "lacking_agreement/agreement.json": '{"provenance": {}}',
@@ -140,6 +147,7 @@ COMMANDS = {
     k_scaling: K_SCALING,
     overhead: OVERHEAD,
     peers: PEERS,
+    trained_cells: TRAINED_CELLS,
 }
 
 
