@@ -267,15 +267,20 @@ def _trained() -> list[Result]:
 
 
 @in_pages
-def toy(z0: str, alpha: float, steps: int, what: str = "gap", figure: str = "figure 3") -> float:
+def toy(
+    z0: str, alpha: float, steps: int, what: str = "gap", figure: str = "figure 3", *, networks: str = "small"
+) -> float:
     """The mean over seeds of an entry of the fits of a figure of the toy target; a correlation is one of pairs."""
-    return float(np.mean(toy_seeds(z0, alpha, steps, what, figure)))
+    return float(np.mean(toy_seeds(z0, alpha, steps, what, figure, networks=networks)))
 
 
 @in_pages
-def toy_seeds(z0: str, alpha: float, steps: int, what: str = "gap", figure: str = "figure 3") -> list[float]:
-    """The same for each seed."""
-    return _seeds(content("toy_figures.json")[figure]["results"], what, z0=z0, alpha=alpha, steps=steps)
+def toy_seeds(
+    z0: str, alpha: float, steps: int, what: str = "gap", figure: str = "figure 3", *, networks: str = "small"
+) -> list[float]:
+    """The same for each seed; `networks` are the small ones or those of the "paper"."""
+    file = {"small": "toy_figures.json", "paper": "toy_paper.json"}[networks]
+    return _seeds(content(file)[figure]["results"], what, z0=z0, alpha=alpha, steps=steps)
 
 
 @in_pages

@@ -221,10 +221,12 @@ def _make_hierarchical(settings: Settings):
 def _make_papers(settings: Settings):
     """`(init, proposal)`: the library's networks of the paper's appendix D, given a constant context.
 
-    Nothing is conditioned on, so every element of the encoder's output is one. The linear map of it that gives each
-    member a context is then an embedding of the member.
+    Nothing is conditioned on, so the encoder's output is a constant. The linear map of it that gives each member a
+    context is then an embedding of the member. The constant's elements have the sum one. A gain is linear in them, with
+    a weight for each, and so a step of Adam moves it by no more than a parameter of its own.
     """
     K, size = settings.num_samples, settings.hidden
+    constant = jnp.full(size, 1.0 / size)
     widths = {"base_features": DIMENSIONS, "latent_features": DIMENSIONS, "hidden_features": size}
 
     def make(key):
@@ -250,10 +252,10 @@ def _make_papers(settings: Settings):
         return {"base": _init_base(), "conditionals": conditionals, "reverse": reverse}
 
     def conditionals(params, x, z0):
-        return nnx.merge(graphs[0], params["conditionals"])(jnp.ones(size), z0)
+        return nnx.merge(graphs[0], params["conditionals"])(constant, z0)
 
     def reverse(params, x, z):
-        return nnx.merge(graphs[1], params["reverse"])(jnp.ones(size), z)
+        return nnx.merge(graphs[1], params["reverse"])(constant, z)
 
     return init, hj.hierarchical(_base, conditionals, reverse, shared=settings.z0 == "shared")
 

@@ -68,6 +68,23 @@ def test_the_bound_is_finite_at_the_start_and_every_parameter_counts():
         assert np.any(leaf != 0)
 
 
+def test_a_step_moves_a_gain_no_further_than_a_parameter_of_its_own():
+    """A step of equal size of all weights of the constant context does what one of the bias beside them does."""
+    problem = make_problem(SETTINGS)
+    params = problem.init(jax.random.key(0))
+
+    def samples_after(moved):
+        def move(path, leaf):
+            name = ".".join(str(part.key) for part in path if hasattr(part, "key"))
+            return leaf + 0.1 if name == f"conditionals.network.of_context.{moved}" else leaf
+
+        changed = jax.tree_util.tree_map_with_path(move, params)
+        return problem.draw(changed, jnp.zeros(()), jax.random.key(1)).z
+
+    np.testing.assert_allclose(samples_after("kernel"), samples_after("bias"), rtol=1e-5)
+    assert np.abs(samples_after("kernel") - samples_after("nothing")).min() > 0.01
+
+
 def test_the_settings_of_the_figures_have_the_networks_and_old_fits_keep_their_names():
     rows = figures.dispersion_settings(25, "paper")
     assert {(row.check().networks, row.reverse) for row in rows} == {("paper", "embedded")}
