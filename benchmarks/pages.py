@@ -31,6 +31,7 @@ from benchmarks import (
     proposals,
     readme,
     step_parts,
+    trained_cells,
 )
 from benchmarks.agreement import tables as agreement_tables
 from benchmarks.gradient_quality import tables as gradient_tables
@@ -74,6 +75,8 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "proposals": proposals.table,
     "step_parts": step_parts.table,
     "cpu_devices": cpu_devices.table,
+    "trained_cells": trained_cells.table,
+    "toy_paper": lambda content: comparison_table(compare(content["figure 3"]["results"])),
 }
 
 
@@ -220,6 +223,9 @@ def figures() -> dict[pathlib.Path, Callable[[pathlib.Path], None]]:
         "tables_mlp": functools.partial(draw_figure, collected.read([RESULTS / "tables"]), architecture="mlp"),
         "tables_curves": functools.partial(draw_curves, collected.read([RESULTS / "tables"])),
         "toy_figure3": functools.partial(toy_figures.draw_all_boxes, toy),
+        "toy_paper_figure3": functools.partial(
+            toy_figures.draw_all_boxes, _content("toy_paper.json")["figure 3"]["results"]
+        ),
         "toy_figure4": functools.partial(toy_figures.draw_correlation, [Fit(result, None) for result in toy]),
         "k_scaling": functools.partial(k_scaling_tables.draw, k_scaling),
         "gap": functools.partial(gap.draw_figure, _content("gap.json")),

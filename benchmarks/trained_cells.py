@@ -10,8 +10,9 @@ these draws.
 A latent unit is active if the mean of its samples given x varies over the images, with a variance above 0.01 (Burda et
 al., 2016, section 5.3). The mean is over all members of a proposal, and z_0 is not counted.
 
-A cell needs the checkpoint of its training, beside its `result.json`. Images are evenly spread over the test set. Each
-finished cell is kept in the output folder, so that a stopped run continues.
+A cell needs the checkpoint of the end of its training, beside its `result.json`. One with another checkpoint, whose
+learning curve is not that of the result, is passed over. Images are evenly spread over the test set. Each finished cell
+is kept in the output folder, so that a stopped run continues.
 """
 
 import argparse
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 NAME = "benchmarks.trained_cells"
 DRAWS = 2_000  # of K samples for each image, as in the released code
 SAMPLES = 2_000  # of z, as in the tables
+CURVE = "validation_bound"  # by which a checkpoint is known
 ACTIVE = 0.01  # the least variance over images of an active unit
 SAVED = ("dataset", "model", "num_samples", "encoder_updates", "twice", "gradient", "steps", "latent")  # settings
 
@@ -74,7 +76,10 @@ def _run(options: argparse.Namespace, folders: "dict[pathlib.Path, Settings]") -
         if not path.exists():
             data = images.load(settings.dataset, options.data_dir)
             model = make_model(settings, pixel_mean=images.pixel_mean(data))
-            params = trained(model, settings, data, folder / "checkpoints")
+            params = trained(model, settings, data, folder)
+            if params is None:
+                print(f"{folder}: passed over, because its checkpoint is not that of the end of its training")
+                continue
             figures = measure(model, settings, params, data, num_images=options.images)
             head = {name: getattr(settings, name) for name in SAVED}
             stored.write_json(path, {**head, **figures, "provenance": provenance()})
@@ -85,21 +90,28 @@ def _run(options: argparse.Namespace, folders: "dict[pathlib.Path, Settings]") -
     print(f"{table(content)}\n\ntable and JSON are in {options.output}/")
 
 
-def trained(model: "Model", settings: "Settings", data: "AnyDataset", folder: pathlib.Path) -> "Params":
-    """The evaluated parameters of seed 0, from the checkpoint at the end of training."""
+def trained(model: "Model", settings: "Settings", data: "AnyDataset", folder: pathlib.Path) -> "Params | None":
+    """The evaluated parameters of seed 0, from the checkpoint at the end of training; None if it is not that one."""
     import jax
     import jax.numpy as jnp
+    import numpy as np
 
-    from experiments.vae import checkpoints, training
+    from experiments.vae import checkpoints, report, result_files, training
     from experiments.vae.models import of_one
 
-    shapes = training.make_programs(model, settings, data).state_shapes(settings)
-    empty = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-    with checkpoints.opened(folder, stored.identity(settings.written(), data.name, data.checksum)) as kept:
+    programs = training.make_programs(model, settings, data)
+    empty = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), programs.state_shapes(settings))
+    belongs_to = stored.identity(settings.written(), data.name, data.checksum)
+    with checkpoints.opened(folder / "checkpoints", belongs_to) as kept:
         restored = kept.restore(empty)
     if restored is None:
-        raise stored.UnusableError(f"{folder}: holds no checkpoint")
-    return of_one(restored[0].best, 0)
+        return None
+    state = restored[0]
+    known = stored.read_json(folder / result_files.RESULT)["curves"]
+    found = report.finished_curves(training.Trained(state, 0.0, finished=True))
+    if found["step"] != known["step"] or not np.allclose(found[CURVE], known[CURVE], rtol=1e-4):
+        return None
+    return of_one(state.best, 0)
 
 
 def measure(

@@ -61,7 +61,8 @@ At K = 1 the weighting has nothing to share out, and H-IWAE is one model for all
 times. One run of ours stands beside all three.
 
 NLL samples count samples of z: 2,000 of them with K = 5 are 400 draws of K samples. The paper's released code takes
-2,000 draws of K samples. So its NLL is closer to -log p(x), and a little lower for the same model.
+2,000 draws of K samples. So its NLL is closer to -log p(x), and lower for the same model
+([by how much](results.md#why-some-numbers-are-above-the-published-ones)).
 
 If a cell was run with several settings, the table shows the one with the best mean validation NLL, among those that
 were evaluated on the most images and with the most samples. The test set plays no part in this choice. All cells were

@@ -52,17 +52,29 @@ def test_a_unit_is_active_if_its_mean_differs_between_images(monkeypatch):
 
 @pytest.fixture
 def folder(tmp_path):
-    """The folder of a tiny cell after training, where the best average is one everywhere, and its data and settings."""
+    """A tiny cell after two calls of training, where the best average is one everywhere: model, settings, data, folder.
+
+    Its result has the curve of the checkpoint, -90 and -80.
+    """
     settings = Settings(latent=2, hidden=(3,), proposal_hidden=2, seeds=2)
     rows = np.zeros((64, 8), np.uint8)
     data = Dataset(rows, rows, rows, (8, 8), "black", "")
     model = make_model(settings, pixel_mean=np.full(64, 0.5))
     state = training.init_states(model, training.make_plan(settings, 64), jnp.arange(2))
     ones = jax.tree.map(lambda leaf: jnp.ones_like(leaf).at[1].set(2.0), state.best)
+    curves = state.curves.at[:, :2, training.CURVES.index("validation_bound")].set(jnp.array([-90.0, -80.0]))
+    curves = curves.at[:, :2, 0].set(jnp.array([500.0, 1_000.0]))
+    state = state._replace(best=Params(*ones), curves=curves, calls=state.calls + 2)
     belongs_to = stored.identity(settings.written(), data.name, data.checksum)
-    with checkpoints.opened(tmp_path / "checkpoints", belongs_to) as kept:
-        kept.save(1, state._replace(best=Params(*ones)), 1.0)
-    return model, settings, data, tmp_path / "checkpoints"
+    with checkpoints.opened(tmp_path / "cell" / "checkpoints", belongs_to) as kept:
+        kept.save(2, state, 1.0)
+    write_curve(tmp_path / "cell", [-90.0, -80.0])
+    return model, settings, data, tmp_path / "cell"
+
+
+def write_curve(folder, values):
+    steps = [500.0 * (number + 1) for number in range(len(values))]
+    (folder / "result.json").write_text(json.dumps({"curves": {"step": steps, "validation_bound": [values, values]}}))
 
 
 def test_the_best_average_of_the_first_seed_is_measured(folder):
@@ -72,9 +84,14 @@ def test_the_best_average_of_the_first_seed_is_measured(folder):
     assert all(bool(jnp.all(leaf == 1.0)) for leaf in leaves)
 
 
-def test_a_folder_without_a_checkpoint_is_named(folder, tmp_path):
-    with pytest.raises(stored.UnusableError, match="empty: holds no checkpoint"):
-        trained_cells.trained(*folder[:3], tmp_path / "empty")
+@pytest.mark.parametrize("curve", [[-90.0, -80.0, -75.0], [-90.0, -81.0]], ids=["earlier", "of another run"])
+def test_a_checkpoint_that_is_not_of_the_result_is_passed_over(folder, curve):
+    write_curve(folder[3], curve)
+    assert trained_cells.trained(*folder) is None
+
+
+def test_a_folder_without_a_checkpoint_is_passed_over(folder, tmp_path):
+    assert trained_cells.trained(*folder[:3], tmp_path / "empty") is None
 
 
 def test_measured_cells_are_kept_and_shown(tmp_path, monkeypatch, capsys):
