@@ -14,7 +14,7 @@ import numpy as np
 
 from benchmarks import models
 from experiments.tables import collected, published
-from experiments.tables.cells import best, means
+from experiments.tables.cells import best, make_block, means, published_of
 from experiments.tables.collected import Result
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -253,6 +253,19 @@ def paper_networks(
         raise ValueError(f"results/tables has no result with the paper's networks with {wanted}")
     entry = best(found).content[what]
     return float(np.mean(entry["mean"])) if isinstance(entry, dict) and "mean" in entry else entry
+
+
+@in_pages
+def published_cells(*, above: bool = False) -> int:
+    """How many results with the paper's networks have a published test NLL, or one that is lower than ours."""
+    blocks = [make_block(_trained(), dataset, "conv") for dataset in DATASETS.values()]
+    differences = [
+        np.mean(means(result, "test_nll")) - numbers["test_nll"].mean
+        for block in blocks
+        for (row, K), result in block.cells.items()
+        for numbers in published_of(block, row, K).values()
+    ]
+    return sum(difference > 0.0 for difference in differences) if above else len(differences)
 
 
 @in_pages
