@@ -269,6 +269,13 @@ def published_cells(*, above: bool = False) -> int:
 
 
 @in_pages
+def trained_cell(model: str, K: int, what: str = "difference", *, updates: int = 1) -> float:
+    """An entry of `benchmarks.trained_cells` on Caltech101: by default how much more samples lower the NLL."""
+    cell = {"dataset": "caltech101_silhouettes", "model": model, "num_samples": K, "encoder_updates": updates}
+    return float(value("trained_cells.json", "cells", cell, what))
+
+
+@in_pages
 def gap(dataset: str, K: int, *, model: str = "hiwae-1") -> float:
     """By how much the test NLL of the IWAE with the paper's networks is above that of another model."""
     return float(paper_networks(dataset, "iwae", K) - paper_networks(dataset, model, K))

@@ -84,6 +84,7 @@ def _run(options: argparse.Namespace, folders: "dict[pathlib.Path, Settings]") -
             head = {name: getattr(settings, name) for name in SAVED}
             stored.write_json(path, {**head, **figures, "provenance": provenance()})
         measured.append(stored.read_json(path))
+    measured.sort(key=lambda cell: [cell[name] for name in ("dataset", "num_samples", "model", "encoder_updates")])
     content = {"history": [], "settings": {"images": options.images}, "cells": measured}
     compact_json.write(options.output / "trained_cells.json", content)
     (options.output / "trained_cells.md").write_text(table(content) + "\n")
