@@ -4,15 +4,15 @@
 
 The tables estimate log p(x) from 2,000 samples of z, and the paper's released code from 2,000 draws of K samples. By
 Jensen's inequality fewer samples give a higher negative log-likelihood (NLL) of the same model. Both are computed here
-from the same draws, so that their difference has little noise. The NLL from 2,000 samples is the mean over K groups of
-these draws.
+from the same draws, so that their difference has little noise. The NLL from 2,000 samples is the mean over groups of
+these draws, each with so many samples.
 
 A latent unit is active if the mean of its samples given x varies over the images, with a variance above 0.01 (Burda et
 al., 2016, section 5.3). The mean is over all members of a proposal, and z_0 is not counted.
 
 A cell needs the checkpoint of the end of its training, beside its `result.json`. One with another checkpoint, whose
-learning curve is not that of the result, is passed over. Images are evenly spread over the test set. Each finished cell
-is kept in the output folder, so that a stopped run continues.
+learning curve is not that of the result, is passed over. Of several seeds the first is measured. Images are evenly
+spread over the test set. Each finished cell is kept in the output folder, so that a stopped run continues.
 """
 
 import argparse
@@ -24,6 +24,8 @@ from experiments.shared.markdown import table as markdown
 from experiments.shared.provenance import provenance
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import numpy as np
 
     from experiments.vae.images import AnyDataset
@@ -52,7 +54,10 @@ def main(arguments: list[str] | None = None) -> int:
         folders = cells(options.runs)
         if not folders:
             raise FileNotFoundError("--runs: no finished cell of experiments.vae with its checkpoint is there")
-    return run_folder.work_in(options.output, lambda: _run(options, folders))
+        for path in (options.output / "cells").glob("*.json"):
+            stored.read_json(path)  # a damaged one is an error before any work
+        sets = load_all(folders.values(), options.data_dir)  # so is a set without its files
+    return run_folder.work_in(options.output, lambda: _run(options, folders, sets))
 
 
 def cells(runs: list[pathlib.Path]) -> "dict[pathlib.Path, Settings]":
@@ -66,7 +71,14 @@ def cells(runs: list[pathlib.Path]) -> "dict[pathlib.Path, Settings]":
     return found
 
 
-def _run(options: argparse.Namespace, folders: "dict[pathlib.Path, Settings]") -> None:
+def load_all(cells: "Iterable[Settings]", data_dir: pathlib.Path | None) -> "dict[str, AnyDataset]":
+    """The data sets of the cells, by their name."""
+    from experiments.vae import images
+
+    return {name: images.load(name, data_dir) for name in {settings.dataset for settings in cells}}
+
+
+def _run(options: argparse.Namespace, folders: "dict[pathlib.Path, Settings]", sets: "dict[str, AnyDataset]") -> None:
     from experiments.vae import images
     from experiments.vae.models import make_model
 
@@ -74,7 +86,7 @@ def _run(options: argparse.Namespace, folders: "dict[pathlib.Path, Settings]") -
     for folder, settings in folders.items():
         path = options.output / "cells" / f"{folder.name}-{options.images}.json"
         if not path.exists():
-            data = images.load(settings.dataset, options.data_dir)
+            data = sets[settings.dataset]
             model = make_model(settings, pixel_mean=images.pixel_mean(data))
             params = trained(model, settings, data, folder)
             if params is None:

@@ -10,10 +10,11 @@ import pytest
 
 from benchmarks import trained_cells
 from experiments.shared import stored
-from experiments.vae import checkpoints, training
+from experiments.vae import checkpoints, images, training
 from experiments.vae.models import Params, make_model
 from experiments.vae.settings import Settings
 from hiwae_jax.data import Dataset
+from tests.experiments.refused import refusal_of
 
 pytestmark = pytest.mark.usefixtures("as_a_script")
 
@@ -99,6 +100,7 @@ def test_measured_cells_are_kept_and_shown(tmp_path, monkeypatch, capsys):
     (runs / "cell" / "checkpoints").mkdir(parents=True)
     settings = Settings(dataset="mnist", model="hiwae-1", encoder_updates=2, twice="encoder", steps=1_000, latent=7)
     monkeypatch.setattr(trained_cells, "cells", lambda runs: {runs[0] / "cell": settings})
+    monkeypatch.setattr(trained_cells, "load_all", lambda cells, data_dir: {})
     (output / "cells").mkdir(parents=True)
     figures = {"nll_few": 9.5, "nll_many": 9.0, "difference": 0.5, "difference_error": 0.25, "active_units": 3}
     head = {name: getattr(settings, name) for name in trained_cells.SAVED}
@@ -108,3 +110,17 @@ def test_measured_cells_are_kept_and_shown(tmp_path, monkeypatch, capsys):
     assert row in capsys.readouterr().out
     assert row in (output / "trained_cells.md").read_text()
     assert json.loads((output / "trained_cells.json").read_text())["cells"][0]["difference"] == 0.5
+
+
+def test_missing_data_and_damaged_cells_are_named_before_any_work(tmp_path, monkeypatch, capsys):
+    settings = Settings(dataset="binarized_mnist")
+    monkeypatch.setattr(trained_cells, "cells", lambda runs: {runs[0] / "cell": settings})
+
+    def load(name, data_dir):
+        raise FileNotFoundError(f"{name}: no files in {data_dir}")
+
+    monkeypatch.setattr(images, "load", load)
+    line = ["--runs", str(tmp_path), "--data-dir", str(tmp_path), "--output", str(tmp_path / "out")]
+    assert f"binarized_mnist: no files in {tmp_path}" in refusal_of(trained_cells, line, capsys)
+    (tmp_path / "out" / "cells" / "cell-200.json").write_text("{")
+    assert "cell-200.json: no readable JSON" in refusal_of(trained_cells, line, capsys)
