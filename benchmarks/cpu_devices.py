@@ -119,7 +119,7 @@ def measure(cell: str, devices: int, seconds: float) -> dict[str, float]:
     seeds, *arrays = layout.whole(mesh, (jax.numpy.arange(1), data.train, data.validation, data.test))
     state = programs.first_state(seeds)
     nll = evaluation.make_programs(model, settings, data, mesh=mesh).nll
-    block = data.train[: _rows(settings, devices)]
+    block = data.train[: evaluation.rows_of_block(settings) // devices * devices]  # as many for each device
 
     def train() -> None:
         nonlocal state
@@ -134,14 +134,6 @@ def measure(cell: str, devices: int, seconds: float) -> dict[str, float]:
         "training": _seconds_of(train, seconds) / settings.steps,
         "evaluation": _seconds_of(evaluate, seconds) / len(block),
     }
-
-
-def _rows(settings: "Settings", devices: int) -> int:
-    """The images that evaluation takes at once, as the script does; as many for each device."""
-    from experiments.vae import evaluation
-
-    rows = evaluation.ROWS_ON_CPU[settings.architecture] // settings.num_samples
-    return rows - rows % devices
 
 
 def _settings(cell: str) -> "Settings":

@@ -216,7 +216,7 @@ def published_nll(dataset: str, model: str, K: int, figure: str = "test_nll", *,
 
 
 @in_pages
-def trained_cells(architecture: str = "mlp") -> int:
+def num_results(architecture: str = "mlp") -> int:
     """How many results of `experiments.vae` there are."""
     return len([result for result in _trained() if result.settings.architecture == architecture])
 
@@ -269,7 +269,7 @@ def published_cells(*, above: bool = False) -> int:
 
 
 @in_pages
-def trained_cell(model: str, K: int, what: str = "difference", *, updates: int = 1) -> float:
+def of_trained_cell(model: str, K: int, what: str = "difference", *, updates: int = 1) -> float:
     """An entry of `benchmarks.trained_cells` on Caltech101: by default how much more samples lower the NLL."""
     cell = {"dataset": "caltech101_silhouettes", "model": model, "num_samples": K, "encoder_updates": updates}
     return float(value("trained_cells.json", "cells", cell, what))

@@ -131,53 +131,53 @@ def measure(
     model: "Model", settings: "Settings", params: "Params", data: "AnyDataset", *, num_images: int
 ) -> dict[str, Any]:
     """The figures of one seed's parameters on images of the test set."""
+    import jax
     import numpy as np
     from tqdm import tqdm
 
     from experiments.vae import evaluation, images
 
     rows = images.spread(data.test, num_images)
-    block = max(1, evaluation.ROWS_ON_CPU[settings.architecture] // settings.num_samples)
-    of_block = _make_of_block(model, images.make_pixels(data))
+    block = min(evaluation.rows_of_block(settings), len(rows))
+    of_block = evaluation.over_block(_make_draws(model), images.make_pixels(data), None)
     found = []
-    for start in tqdm(range(0, len(rows), block), unit="block", desc=settings.name()):
-        part = rows[start : start + block]
-        padded = np.concatenate([part, np.repeat(part[:1], block - len(part), axis=0)])
-        estimates, means = of_block(params, padded, start + np.arange(block))
-        found.append((np.asarray(estimates, np.float64)[: len(part)], np.asarray(means)[: len(part)]))
-    estimates, means = map(np.concatenate, zip(*found, strict=True))
-    few, many = negative_log_likelihoods(estimates, settings.num_samples)
+    with jax.default_matmul_precision(evaluation.PRECISION):
+        for start in tqdm(range(0, len(rows), block), unit="block", desc=settings.name()):
+            part = rows[start : start + block]
+            padded = np.concatenate([part, np.repeat(part[:1], block - len(part), axis=0)])
+            found.append([np.asarray(a)[: len(part)] for a in of_block(params, padded, start + np.arange(block))])
+    return _figures(*map(np.concatenate, zip(*found, strict=True)), settings.num_samples)
+
+
+def _figures(estimates: "np.ndarray", means: "np.ndarray", num_samples: int) -> dict[str, Any]:
+    """Means over images, of the log mean weights [N, draws] and the mean samples of z [N, D]."""
+    import numpy as np
+
+    few, many = negative_log_likelihoods(np.asarray(estimates, np.float64), num_samples)
     return {
-        "images": len(rows),
+        "images": len(means),
         "nll_few": float(few.mean()),
         "nll_many": float(many.mean()),
         "difference": float((few - many).mean()),
-        "difference_error": float((few - many).std(ddof=1) / np.sqrt(len(rows))),
+        "difference_error": float((few - many).std(ddof=1) / np.sqrt(len(means))),
         "active_units": int((means.var(axis=0, ddof=1) > ACTIVE).sum()),
     }
 
 
-def _make_of_block(model: "Model", pixels: Any) -> Any:
-    """`(params, rows, indices) -> (log of the mean weight of each draw [B, DRAWS], mean sample of z [B, D])`."""
+def _make_draws(model: "Model") -> Any:
+    """`(params, x, key) -> (log of the mean weight of each draw [DRAWS], mean sample of z [D])`."""
     import jax
 
     log_weights = model.log_weights()
 
-    @jax.jit
-    def of_block(params, rows, indices):
-        def of_image(row, index):
-            pixel_key, noise_key = jax.random.split(jax.random.fold_in(jax.random.key(2), index))
-            x = pixels(row, pixel_key)
+    def draws(params, x, key):
+        def of_draw(key):
+            return jax.nn.logsumexp(log_weights(params, x, key)), model.proposal.draw(params, x, key).z.mean(0)
 
-            def of_draw(key):
-                return jax.nn.logsumexp(log_weights(params, x, key)), model.proposal.draw(params, x, key).z.mean(0)
+        estimates, means = jax.lax.map(of_draw, jax.random.split(key, DRAWS))
+        return estimates, means.mean(0)
 
-            estimates, means = jax.lax.map(of_draw, jax.random.split(noise_key, DRAWS))
-            return estimates, means.mean(0)
-
-        return jax.vmap(of_image)(rows, indices)
-
-    return of_block
+    return draws
 
 
 def negative_log_likelihoods(estimates: "np.ndarray", num_samples: int) -> "tuple[np.ndarray, np.ndarray]":

@@ -94,7 +94,7 @@ def evaluate(
         belongs_to = stored.identity(*described, arrays=jax.tree.leaves(params))
         pieces = stored.Pieces(saved, belongs_to, total=sum(len(task.split) for task in tasks))
     with jax.default_matmul_precision(PRECISION):
-        found = _work_through(tasks, params, _rows(settings), mesh, pieces, deadline)
+        found = _work_through(tasks, params, rows_of_block(settings), mesh, pieces, deadline)
     if found is None:
         return None
     values, seconds = found
@@ -124,7 +124,7 @@ def _num_draws(settings: Settings) -> int:
     return draws_for(_num_samples(settings), at_least=settings.nll_samples)
 
 
-def _rows(settings: Settings) -> int:
+def rows_of_block(settings: Settings) -> int:
     """Images of a block, at most."""
     on_cpu = jax.default_backend() == "cpu"
     rows = ROWS_ON_CPU[settings.architecture] if on_cpu else ROWS_ON_ACCELERATOR
@@ -144,7 +144,7 @@ def make_programs(model: Model, settings: Settings, data: images.AnyDataset, *, 
         return -result.estimate, result.standard_error
 
     pixels = images.make_pixels(data)
-    return Programs(_over_block(bound, pixels, mesh), _over_block(nll, pixels, mesh))
+    return Programs(over_block(bound, pixels, mesh), over_block(nll, pixels, mesh))
 
 
 def compiled(programs: Programs, settings: Settings, params: Params, data: images.AnyDataset) -> Programs:
@@ -154,7 +154,7 @@ def compiled(programs: Programs, settings: Settings, params: Params, data: image
 
     def of_blocks(function):
         task = next(task for task in tasks if task.function is function)
-        indices = np.arange(_block_size(task, tasks, _rows(settings)))
+        indices = np.arange(_block_size(task, tasks, rows_of_block(settings)))
         rows = jax.ShapeDtypeStruct((len(indices), *task.split.shape[1:]), task.split.dtype)
         return function.lower(one, rows, indices).compile()
 
@@ -183,10 +183,13 @@ def _figures(tasks: list[_Task], values: np.ndarray) -> dict[str, Figure]:
     return {title: over_seeds(of_seeds) for title, of_seeds in of_titles.items()}
 
 
-def _over_block(
+def over_block(
     function: Callable[..., tuple[jax.Array, jax.Array]], pixels: images.Pixels, mesh: Mesh | None
 ) -> jax.stages.Wrapped:
-    """`(params, rows, indices) -> (values, errors)` of images, whose random numbers come from their indices."""
+    """`(params, rows, indices)` -> what `function` of `(params, x, key)` gives for each image.
+
+    The random numbers of an image, which also binarize it, come from its index.
+    """
 
     @functools.partial(jax.jit, out_shardings=layout.over(mesh), compiler_options=compiling.for_many_runs())
     def of_block(params, rows, indices):

@@ -82,8 +82,8 @@ def test_every_figure_is_what_it_must_be(name, given, num_samples, draws):
 def test_splits_of_different_sizes_are_evaluated_by_one_program_for_bounds_and_one_for_likelihoods(monkeypatch):
     _, data = make_data()
     data = data._replace(train=data.train[:140], validation=data.validation[:102], test=data.test[:120])
-    programs, over_block = [], evaluation._over_block
-    monkeypatch.setattr(evaluation, "_over_block", lambda *given: programs.append(over_block(*given)) or programs[-1])
+    programs, over_block = [], evaluation.over_block
+    monkeypatch.setattr(evaluation, "over_block", lambda *given: programs.append(over_block(*given)) or programs[-1])
     model = known_models.log_normal_weights(2, pixel_values=PIXEL_VALUES, spread=SPREAD)
     params = Params({}, {"level": jnp.asarray(LEVELS[:1], jnp.float32)})
     evaluation.evaluate(model, Settings(num_samples=2, nll_samples=20), params, data)
@@ -113,6 +113,6 @@ def test_pieces_and_other_blocks_give_the_same_numbers(tmp_path, monkeypatch):
     assert min(seconds) > 0.0
     chex.assert_trees_all_close(found, whole, rtol=1e-5)
     # The pixels of an image are the same in every block.
-    of_block = evaluation._over_block(lambda params, x, key: (jnp.sum(x), x[0]), images.make_pixels(data), None)
+    of_block = evaluation.over_block(lambda params, x, key: (jnp.sum(x), x[0]), images.make_pixels(data), None)
     first, second = of_block(None, test[:20], np.arange(20)), of_block(None, test[10:30], 10 + np.arange(20))
     np.testing.assert_array_equal(first[0][10:], second[0][:10])
