@@ -62,14 +62,16 @@ def test_a_run_in_two_pieces(tmp_path, capsys):
 
 @pytest.fixture
 def cache(tmp_path):
-    """An empty compilation cache, and what JAX did with it: events by name."""
+    """An empty compilation cache, and what JAX did with it: events by name, without those of threads of other tests."""
+    thread = threading.get_ident()
     before = jax.config.jax_compilation_cache_dir, jax.config.jax_persistent_cache_min_compile_time_secs
     jax.config.update("jax_compilation_cache_dir", str(tmp_path / "compiled"))
     compilation_cache.reset_cache()
     events = collections.Counter()
 
     def count(event, **_):
-        events[event.rsplit("/")[-1]] += 1
+        if threading.get_ident() == thread:
+            events[event.rsplit("/")[-1]] += 1
 
     jax.monitoring.register_event_listener(count)
     yield events
